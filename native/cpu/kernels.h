@@ -1,0 +1,96 @@
+// The CPU's kernels: one table of functions an instruction set, chosen once at run time.
+//
+// Determinism: a value that a kernel computes depends only on its own inputs, never on how many rows, tokens or
+// heads the same call covers. Each (row, token) product is summed in one fixed order, so that any split of the work
+// over blocks of rows, chunks of tokens, threads or passes gives bit-identical results within one instruction set.
+//
+// All kernels are single-threaded and allocate nothing; callers split the work. Weights need no alignment beyond
+// one byte; float arrays are 4-byte aligned. No kernel reads or writes outside the ranges described.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "../backend/format.h"
+
+namespace layerstream::cpu {
+
+// output[t * output_stride + r] (+)= sum over c of input[t * input_stride + c] * weight[r][c]  (+ bias[r])
+struct MatmulArgs {
+  const uint8_t* weight;  // row 0 of this call
+  size_t row_bytes;       // bytes from one row to the next
+  uint32_t rows;
+  uint32_t columns;
+  uint32_t block;         // columns that share a scale (q8); 64 for q4; ignored otherwise
+  const float* input;
+  size_t input_stride;    // floats
+  float* output;
+  size_t output_stride;   // floats
+  uint32_t tokens;
+  const float* bias;      // `rows` floats, or null
+  bool accumulate;        // add to the output instead of overwriting it
+  float* scratch;         // matmul_scratch_floats(columns, tokens) floats, private to the calling thread
+};
+
+// Upper bound of the scratch that any kernel needs for one call.
+size_t matmul_scratch_floats(uint32_t columns, uint32_t tokens);
+
+// Causal grouped-query attention over a paged cache, for query heads of one KV head and a range of tokens.
+// Keys are visited in pages, at absolute positions, with an online softmax; no token x token matrix exists.
+struct AttentionArgs {
+  const float* query;       // [tokens][query_stride]; head h of a token starts at h * head_dim
+  size_t query_stride;
+  float* output;            // same layout; may be the same memory as query
+  size_t output_stride;
+  uint32_t heads, kv_heads, head_dim;
+  float scale;
+  uint32_t window;          // 0: everything before; else query i sees keys i - window + 1 .. i
+  uint32_t first_position;  // absolute position of token 0
+  uint32_t token_begin, token_end;
+  uint32_t kv_head;         // work unit: query heads kv_head * (heads / kv_heads) ... of tokens [token_begin, token_end)
+  const uint32_t* pages;    // page of the cache that holds positions [i * page_positions, (i + 1) * page_positions)
+  uint32_t page_positions;
+  const float* keys;        // keys of page p, KV head h, position i: keys + ((p * kv_heads + h) * page_positions + i) * head_dim
+  const float* values;      // same layout
+  float* scratch;           // attention_scratch_floats(head_dim, page_positions) floats, private to the calling thread
+};
+
+size_t attention_scratch_floats(uint32_t head_dim, uint32_t page_positions);
+
+// Source element types of a quantizer are f32, f16 or bf16.
+struct QuantizeArgs {
+  Format source_format;
+  const uint8_t* source;  // [rows, columns], contiguous
+  uint32_t rows, columns;
+  Format format;          // kQ8 or kQ4
+  uint32_t block;
+  uint8_t* output;        // rows * row_bytes(format, columns, block)
+};
+
+struct KernelTable {
+  const char* name;  // "scalar", "avx2", "avx512", "neon"
+  void (*matmul[kFormatCount])(const MatmulArgs&);
+  void (*attention)(const AttentionArgs&);
+  // For each group of `width` floats: output = input / sqrt(mean(input^2) + epsilon) * weight. In place allowed.
+  void (*rms_norm)(const float* input, float* output, const float* weight, uint32_t groups, uint32_t width, float epsilon);
+  // gate = silu(gate) * up, elementwise
+  void (*silu_multiply)(float* gate, const float* up, size_t count);
+  // Rotates the first `rotary_dim` elements of each of `heads` heads of one token in place; element i pairs with
+  // i + rotary_dim / 2 (the half-split layout). cosine and sine have rotary_dim / 2 entries.
+  void (*rope)(float* heads_data, uint32_t heads, uint32_t head_dim, uint32_t rotary_dim, const float* cosine, const float* sine);
+  // One row of any format to float32.
+  void (*dequantize_row[kFormatCount])(const uint8_t* row, uint32_t columns, uint32_t block, float* output);
+  // Throws nothing; returns false if a source value is NaN or infinite, or a scale does not fit in float16.
+  bool (*quantize)(const QuantizeArgs&);
+};
+
+const KernelTable& scalar_kernels();
+// Null where not compiled for this architecture or not supported by this processor.
+const KernelTable* avx2_kernels();
+const KernelTable* avx512_kernels();
+const KernelTable* neon_kernels();
+
+// The fastest table that this processor runs; LAYERSTREAM_SIMD=scalar|avx2|avx512|neon picks a slower one.
+const KernelTable& best_kernels();
+
+}  // namespace layerstream::cpu

@@ -1,0 +1,76 @@
+/** Types of `layerstream.json`, the manifest of a layer store. `layer-store.ts` reads and checks it. */
+
+export const MANIFEST_FILE = "layerstream.json";
+export const MANIFEST_VERSION = 1;
+/** Stages, headers and large tensors start on multiples of this. */
+export const PAGE_BYTES = 4096;
+/** A file's checksums cover blocks of this many bytes. */
+export const CHECKSUM_BLOCK_BYTES = 1 << 20;
+
+export type TensorFormat = "f32" | "f16" | "bf16" | "8bit" | "4bit";
+export type Compression = "none" | "8bit" | "4bit";
+
+export interface StoredTensor {
+  /** Hugging Face name. */
+  name: string;
+  format: TensorFormat;
+  /** Logical shape: [rows, columns] or [length]. */
+  shape: number[];
+  /** Byte offset in the file. */
+  offset: number;
+  byteLength: number;
+  /** Bytes of one row; for vectors, byteLength. See native/backend/format.h for what a row holds. */
+  rowBytes: number;
+  /** Columns that share a scale, for 8bit and 4bit. */
+  block?: number;
+}
+
+export interface StoredStage {
+  name: "embed" | "attention" | "mlp" | "head";
+  /** Decoder layer, or -1. */
+  layer: number;
+  /** Page-aligned byte offset and length in the file. */
+  offset: number;
+  length: number;
+  tensors: StoredTensor[];
+}
+
+export interface StoredFile {
+  name: string;
+  size: number;
+  /** CRC-32C of each block of CHECKSUM_BLOCK_BYTES, 8 hex digits each, concatenated. */
+  checksums: string;
+  /** In execution order; empty for copied files (config, tokenizer). */
+  stages: StoredStage[];
+}
+
+export interface SourceFile {
+  name: string;
+  size: number;
+  modifiedMs: number;
+  /** SHA-256 of the safetensors header, or of the whole file where it is small. */
+  headerHash: string;
+}
+
+export interface Manifest {
+  formatVersion: number;
+  generator: string;
+  source: {
+    path: string;
+    /** Hash over `files`; what a store is keyed by. */
+    identity: string;
+    files: SourceFile[];
+  };
+  compression: Compression;
+  embeddingCompression: Compression;
+  headCompression: Compression;
+  /** config.json of the checkpoint. */
+  config: Record<string, unknown>;
+  files: StoredFile[];
+  /** Names in the checkpoint that are stored under another name (tied heads). */
+  tied: Record<string, string>;
+  /** Names in the checkpoint that no plan uses and that were not stored. */
+  dropped: string[];
+  /** CRC-32C of the manifest's JSON text with this field set to the empty string. */
+  checksum: string;
+}

@@ -1,0 +1,158 @@
+/** Types of the public API that `AutoModel.fromPretrained` returns (see index.ts for what is exported). */
+
+export interface ChatMessage {
+  role: string;
+  content: string;
+}
+
+/** A prompt: text, chat messages, or token ids (which need no tokenizer). */
+export type Prompt = string | readonly ChatMessage[] | readonly number[] | Int32Array | Uint32Array;
+
+export interface SamplingOptions {
+  /** 0 (the default) is greedy. */
+  temperature?: number;
+  topK?: number;
+  topP?: number;
+  minP?: number;
+  /** 1 is none. Divides positive and multiplies negative logits of tokens seen in the prompt or the output. */
+  repetitionPenalty?: number;
+  /** Same seed, same model, same options: same tokens. Random when absent. */
+  seed?: number;
+}
+
+export interface GenerateOptions extends SamplingOptions {
+  /** Default 256, and never past maxSeqLen. */
+  maxNewTokens?: number;
+  /** Generation ends before the first of these appears in the text. Needs a tokenizer. */
+  stop?: string | readonly string[];
+  /** Go on after an end-of-sequence token. */
+  ignoreEos?: boolean;
+  signal?: AbortSignal;
+}
+
+export interface GeneratedToken {
+  /** Text that this token completed; may be empty (token-id prompts, half a character, a possible stop string). */
+  text: string;
+  token: number;
+}
+
+export type FinishReason = "stop" | "eos" | "length" | "aborted";
+
+/** Iterate once, or call one of the methods once. Work starts with the first of them. */
+export interface Generation extends AsyncIterable<GeneratedToken> {
+  text(): Promise<string>;
+  tokens(): Promise<number[]>;
+  /** Set when the generation has ended. */
+  readonly finishReason: FinishReason | undefined;
+  /** Tokens of the prompt, once known. */
+  readonly promptTokens: number | undefined;
+}
+
+export interface Stats {
+  /** Passes of the tape since load, and how many tokens went in and came out. */
+  passes: number;
+  promptTokens: number;
+  generatedTokens: number;
+  prefillSeconds: number;
+  decodeSeconds: number;
+  /** Since load: bytes read into the staging ring, and the seconds that reading them took (overlapped reads count once). */
+  bytesStreamed: number;
+  readSeconds: number;
+  /** Bytes that one pass streams: everything on the tape. */
+  bytesPerPass: number;
+  heldBytes: number;
+  /** Bytes that pass through the compute in one pass, held or streamed. */
+  weightBytes: number;
+  ringBytes: number;
+  kvBytes: number;
+  activationBytes: number;
+  memoryBudgetBytes: number;
+  /** Seconds in which the compute stream waited for the disk, and in which it computed. */
+  ioWaitSeconds: number;
+  computeSeconds: number;
+  peakMemoryBytes: number;
+  threads: number;
+  /** "avx512", "avx2", "neon" or "scalar". */
+  kernels: string;
+  /** "direct", or "buffered" with the reason beside it. */
+  readMode: "direct" | "buffered";
+  readModeReason: string | undefined;
+}
+
+export interface ResidencyEntry {
+  /** For example "layers.3.mlp" or "head". */
+  stage: string;
+  tier: "held" | "streamed" | "gathered";
+  bytes: number;
+}
+
+export interface Residency {
+  memoryBudgetBytes: number;
+  heldBytes: number;
+  streamedBytes: number;
+  ringBytes: number;
+  kvBytes: number;
+  activationBytes: number;
+  /** What the process needs besides: Node, the addon, worker threads. */
+  runtimeBytes: number;
+  /** The least budget that this model, maxSeqLen and store can run in. */
+  minimumBytes: number;
+  maxSeqLen: number;
+  stages: ResidencyEntry[];
+}
+
+export interface Model {
+  /** One pass over `tokens`, no cache kept. logits is [tokens, vocab], row-major. */
+  forward(tokens: readonly number[] | Int32Array | Uint32Array, options?: { signal?: AbortSignal }): Promise<{ logits: Float32Array; vocabSize: number }>;
+  generate(prompt: Prompt, options?: GenerateOptions): Generation;
+  stats(): Stats;
+  residency(): Residency;
+  /** Stops reads and frees everything. Running generations fail with MODEL_DISPOSED. Safe to call twice. */
+  dispose(): Promise<void>;
+  readonly tokenizer: TokenizerLike | undefined;
+  readonly vocabSize: number;
+  readonly maxSeqLen: number;
+  /** Directory of the layer store in use. */
+  readonly store: string;
+}
+
+/** What the engine needs of a tokenizer; `tokenizer/tokenizer.ts` implements it. */
+export interface TokenizerLike {
+  encode(text: string, options?: { addSpecialTokens?: boolean }): number[];
+  decode(ids: readonly number[], options?: { skipSpecialTokens?: boolean }): string;
+  /** Text of the conversation with the prompt for the assistant's turn at its end. */
+  applyChatTemplate(messages: readonly ChatMessage[], options?: { addGenerationPrompt?: boolean }): string;
+  /** Incremental decoding: never half a character, and the pieces concatenate to `decode` of all ids. */
+  createDecoder(options?: { skipSpecialTokens?: boolean }): { push(id: number): string; flush(): string };
+  readonly hasChatTemplate: boolean;
+  readonly eosTokenIds: readonly number[];
+}
+
+export interface LoadProgress {
+  phase: "decompose" | "load";
+  bytesDone: number;
+  bytesTotal: number;
+}
+
+export interface LoadOptions {
+  /** How a checkpoint is stored when it is decomposed on first use. A store keeps what it has. Default "none". */
+  compression?: "none" | "8bit" | "4bit";
+  embeddingCompression?: "none" | "8bit" | "4bit";
+  headCompression?: "none" | "8bit" | "4bit";
+  /** Hard budget for the whole process: bytes, or "4GiB", "900MB". Default: what cgroup and free memory allow. */
+  memory?: string | number;
+  /** "auto" or "cpu" in this version. */
+  device?: string;
+  /** Where layer stores of checkpoints go. Default: cacheDir, else ~/.cache/layerstream. */
+  layerShardsSavingPath?: string;
+  cacheDir?: string;
+  prefetching?: boolean;
+  profilingMode?: boolean;
+  deleteOriginal?: boolean;
+  maxSeqLen?: number;
+  threads?: number;
+  localFilesOnly?: boolean;
+  trustRemoteCode?: boolean;
+  onProgress?: (progress: LoadProgress) => void;
+  signal?: AbortSignal;
+}
