@@ -1,0 +1,57 @@
+import { LayerstreamError } from "../errors.js";
+import type { Architecture } from "./architecture.js";
+import { ConfigReader } from "./config.js";
+import { compileDecoder } from "./decoder.js";
+import { llama } from "./families/llama.js";
+import { mistral } from "./families/mistral.js";
+import { qwen2 } from "./families/qwen2.js";
+import { qwen3 } from "./families/qwen3.js";
+import type { ModelFamily } from "./family.js";
+
+export const families: readonly ModelFamily[] = [llama, mistral, qwen2, qwen3];
+
+/** Values of `model_type` that load. */
+export const supportedModelTypes: readonly string[] = families.flatMap((family) => family.modelTypes);
+
+/** Undefined when no family has this `model_type`. */
+export function familyOf(modelType: string): ModelFamily | undefined {
+  return families.find((family) => family.modelTypes.includes(modelType));
+}
+
+/**
+ * The model that a parsed config.json describes. Reads nothing else. `file` is named in errors.
+ * Raises CONFIG_INVALID for values that cannot be right, UNSUPPORTED_MODEL for those that layerstream lacks.
+ */
+export function architectureOf(config: unknown, file: string): Architecture {
+  const reader = ConfigReader.of(config, file);
+  const modelType = reader.string("model_type");
+  const family = familyOf(modelType);
+  if (family === undefined) {
+    return reader.unsupported("model_type", `Supported model types: ${supportedModelTypes.join(", ")}.`);
+  }
+  refuseQuantized(reader);
+  refuseOtherTasks(reader);
+  return compileDecoder(family.name, modelType, family.spec(reader));
+}
+
+function refuseQuantized(config: ConfigReader): void {
+  const quantization = config.object("quantization_config");
+  if (quantization === undefined) return;
+  const method = quantization.string("quant_method", "unknown");
+  throw new LayerstreamError(
+    "UNSUPPORTED_MODEL",
+    `${config.file}: the checkpoint is already quantized (quantization_config.quant_method is ${JSON.stringify(method)}), which layerstream does not read.`,
+    { file: config.file, remedy: "Use the original checkpoint (f32, f16 or bf16) with compression 8bit or 4bit." },
+  );
+}
+
+/** A classifier or a bare encoder has the same model_type and no language-model head. */
+function refuseOtherTasks(config: ConfigReader): void {
+  const names = config.strings("architectures");
+  if (names === undefined || names.length === 0 || names.some((name) => name.endsWith("ForCausalLM"))) return;
+  throw new LayerstreamError(
+    "UNSUPPORTED_MODEL",
+    `${config.file}: architectures names ${JSON.stringify(names[0])}, which is not a language model with a head.`,
+    { file: config.file, remedy: "Only ...ForCausalLM checkpoints are supported." },
+  );
+}

@@ -1,0 +1,116 @@
+import type { RopeSpec } from "./architecture.js";
+import { type ConfigReader, LIMITS } from "./config.js";
+
+const DEFAULT_THETA = 10_000;
+const SUPPORTED_TYPES = "Supported rope types: default, linear, dynamic, llama3, yarn.";
+
+/**
+ * The rotary embedding that a config asks for, in either spelling: `rope_theta` beside `rope_scaling` (its kind under
+ * `rope_type` or `type`), or both inside `rope_parameters`. As in transformers, a non-empty `rope_scaling` wins.
+ */
+export function readRope(config: ConfigReader, headDim: number, maxPositionEmbeddings: number): RopeSpec {
+  const scaling = config.object("rope_scaling");
+  const parameters = scaling && !scaling.isEmpty ? scaling : config.object("rope_parameters");
+  refusePartialRotation(config);
+  const theta = parameters?.has("rope_theta")
+    ? parameters.positive("rope_theta")
+    : config.positive("rope_theta", DEFAULT_THETA);
+  if (parameters === undefined) return { rotaryDim: headDim, theta, scaling: { type: "default" } };
+  refusePartialRotation(parameters);
+  return {
+    rotaryDim: headDim,
+    theta,
+    scaling: readScaling(config, parameters, { headDim, theta, maxPositionEmbeddings }),
+  };
+}
+
+function readScaling(
+  config: ConfigReader,
+  parameters: ConfigReader,
+  model: { headDim: number; theta: number; maxPositionEmbeddings: number },
+): RopeSpec["scaling"] {
+  const key = parameters.has("rope_type") ? "rope_type" : "type";
+  switch (parameters.string(key, "default")) {
+    case "default":
+      if (parameters.has("full_attention") || parameters.has("sliding_attention")) {
+        config.unsupported(
+          config.has("rope_scaling") ? "rope_scaling" : "rope_parameters",
+          "Every layer must have the same rotary embedding.",
+        );
+      }
+      return { type: "default" };
+    case "linear":
+      return { type: "linear", factor: parameters.positive("factor") };
+    case "dynamic":
+      // The new base is theta * growth^(dim / (dim - 2)).
+      if (model.headDim <= 2) config.refuse("head_dim", "above 2 with dynamic rotary scaling");
+      return {
+        type: "dynamic",
+        factor: parameters.positive("factor"),
+        originalMaxPositionEmbeddings: model.maxPositionEmbeddings,
+      };
+    case "llama3": {
+      const lowFreqFactor = parameters.positive("low_freq_factor");
+      const highFreqFactor = parameters.positive("high_freq_factor");
+      if (highFreqFactor <= lowFreqFactor) {
+        parameters.refuse("high_freq_factor", `above low_freq_factor, which is ${lowFreqFactor}`);
+      }
+      return {
+        type: "llama3",
+        factor: parameters.positive("factor"),
+        lowFreqFactor,
+        highFreqFactor,
+        originalMaxPositionEmbeddings: readOriginalLength(config, parameters, model.maxPositionEmbeddings),
+      };
+    }
+    case "yarn":
+      if (model.theta <= 1) config.refuse("rope_theta", "above 1 with yarn scaling");
+      return readYarn(config, parameters, model.maxPositionEmbeddings);
+    default:
+      return parameters.unsupported(key, SUPPORTED_TYPES);
+  }
+}
+
+/** YaRN (Peng et al., 2023), with the defaults of transformers. */
+function readYarn(config: ConfigReader, parameters: ConfigReader, maxPositionEmbeddings: number): RopeSpec["scaling"] {
+  const originalMaxPositionEmbeddings = readOriginalLength(config, parameters, maxPositionEmbeddings);
+  const factor =
+    parameters.has("factor") && parameters.isNull("factor")
+      ? maxPositionEmbeddings / originalMaxPositionEmbeddings
+      : parameters.positive("factor");
+  return {
+    type: "yarn",
+    factor,
+    betaFast: optionalPositive(parameters, "beta_fast") ?? 32,
+    betaSlow: optionalPositive(parameters, "beta_slow") ?? 1,
+    originalMaxPositionEmbeddings,
+    attentionFactor: yarnAttentionFactor(parameters, factor),
+    truncate: parameters.boolean("truncate", true),
+  };
+}
+
+function yarnAttentionFactor(parameters: ConfigReader, factor: number): number {
+  if (!parameters.isNull("attention_factor")) return parameters.positive("attention_factor");
+  const magnitude = (scale: number): number => (factor <= 1 ? 1 : 0.1 * scale * Math.log(factor) + 1);
+  const mscale = optionalPositive(parameters, "mscale");
+  const mscaleAllDim = optionalPositive(parameters, "mscale_all_dim");
+  if (mscale === undefined || mscaleAllDim === undefined) return magnitude(1);
+  return magnitude(mscale) / magnitude(mscaleAllDim);
+}
+
+/** transformers reads null and 0 here as "use the default". */
+function optionalPositive(parameters: ConfigReader, key: string): number | undefined {
+  return parameters.isNull(key) || parameters.raw(key) === 0 ? undefined : parameters.positive(key);
+}
+
+/** A value outside the rope parameters wins over one inside them. */
+function readOriginalLength(config: ConfigReader, parameters: ConfigReader, fallback: number): number {
+  const owner = config.has("original_max_position_embeddings") ? config : parameters;
+  return owner.integer("original_max_position_embeddings", 1, LIMITS.positions, fallback);
+}
+
+function refusePartialRotation(config: ConfigReader): void {
+  if (!config.isNull("partial_rotary_factor") && config.positive("partial_rotary_factor") !== 1) {
+    config.unsupported("partial_rotary_factor", "These families rotate whole heads: only 1 is supported.");
+  }
+}
