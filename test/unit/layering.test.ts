@@ -6,7 +6,7 @@ const root = path.resolve(import.meta.dirname, "../..");
 
 /** Folders (and single files) of src/, lowest first; an import goes to the same row or to a lower one. */
 const rows = [
-  ["errors"],
+  ["errors", "units"],
   ["native"],
   ["quant"],
   ["checkpoint"],
