@@ -1,0 +1,288 @@
+// Blockwise attention, written once over sixteen lanes. Included by each instruction set's attention file.
+//
+// Rows (a query head of a token) are taken kRows at a time against blocks of kBlockKeys keys at absolute positions
+// that are multiples of kBlockKeys, so that a row sees the same blocks, and sums in the same order, whatever rows
+// share the tile. Scores have one lane a key: each is one chain of multiply-adds over the head's dimensions.
+// Sums of values have one lane a dimension: each is one chain over the row's visible keys.
+#include <cmath>
+
+#include "../attention_layout.h"
+#include "../functions.h"
+#include "exponential.h"
+
+namespace layerstream::cpu::LAYERSTREAM_ISA {
+namespace {
+
+using attention_layout::kBlockKeys;
+using attention_layout::kRows;
+constexpr uint32_t kBlockVectors = kBlockKeys / 16;
+
+struct Scratch {
+  float* keys;    // [head_dim][kBlockKeys], transposed
+  float* scores;  // [kRows][kBlockKeys]; later the weights of the values
+  float* sums;    // [kRows][stride], weighted sums of values
+  uint32_t stride;
+};
+
+struct Row {
+  const float* query;
+  float* output;
+  uint32_t first_key, end_key;  // absolute positions that the row sees
+  float largest;                // of the scores so far
+  float total;                  // of the weights so far, relative to `largest`
+};
+
+// Keys of a block that some row of the tile sees, at block + begin ... block + end - 1.
+struct Block {
+  uint32_t begin, end;
+  const float* keys[kBlockKeys];
+  const float* values[kBlockKeys];
+};
+
+inline void find_block(const AttentionArgs& args, uint32_t position, Block& block) {
+  uint32_t page_index = (position + block.begin) / args.page_positions;
+  uint32_t within = (position + block.begin) % args.page_positions;
+  for (uint32_t i = block.begin; i < block.end; i++) {
+    const size_t page = args.pages[page_index];
+    const size_t offset = ((page * args.kv_heads + args.kv_head) * args.page_positions + within) * args.head_dim;
+    block.keys[i] = args.keys + offset;
+    block.values[i] = args.values + offset;
+    if (++within == args.page_positions) {
+      within = 0;
+      page_index++;
+    }
+  }
+}
+
+// Keys outside the block's range become zeros; their scores are never used.
+inline void transpose_keys(const Block& block, uint32_t head_dim, float* target) {
+  for (uint32_t first = 0; first < kBlockKeys; first += 16) {
+    if (first + 16 <= block.begin || first >= block.end) continue;
+    for (uint32_t d = 0; d < head_dim; d += 16) {
+      const uint32_t left = head_dim - d < 16 ? head_dim - d : 16;
+      Floats vectors[16];
+      for (uint32_t i = 0; i < 16; i++) {
+        const uint32_t key = first + i;
+        if (key < block.begin || key >= block.end) {
+          vectors[i] = broadcast(0.0f);
+        } else {
+          vectors[i] = left == 16 ? load(block.keys[key] + d) : load(block.keys[key] + d, left);
+        }
+      }
+      transpose(vectors);
+      for (uint32_t i = 0; i < left; i++) store(target + (d + i) * kBlockKeys + first, vectors[i]);
+    }
+  }
+}
+
+template <int kCount, int kVectors>
+inline void score_rows(const Row* rows, const float* keys, uint32_t head_dim, Floats scale, float* scores) {
+  for (uint32_t v = 0; v < kBlockVectors; v += kVectors) {
+    Floats sums[kCount][kVectors];
+    for (int r = 0; r < kCount; r++) {
+      for (int k = 0; k < kVectors; k++) sums[r][k] = broadcast(0.0f);
+    }
+    const float* column = keys + 16 * v;
+    for (uint32_t d = 0; d < head_dim; d++, column += kBlockKeys) {
+      Floats vectors[kVectors];
+      for (int k = 0; k < kVectors; k++) vectors[k] = load(column + 16 * k);
+      for (int r = 0; r < kCount; r++) {
+        const Floats query = broadcast(rows[r].query[d]);
+        for (int k = 0; k < kVectors; k++) sums[r][k] = multiply_add(query, vectors[k], sums[r][k]);
+      }
+    }
+    for (int r = 0; r < kCount; r++) {
+      for (int k = 0; k < kVectors; k++) store(scores + r * kBlockKeys + 16 * (v + k), sums[r][k] * scale);
+    }
+  }
+}
+
+// A row's visible part of a block, relative to the block.
+struct Range {
+  uint32_t begin, end;
+};
+
+inline Range visible(const Row& row, uint32_t position) {
+  const uint32_t begin = row.first_key > position ? row.first_key - position : 0;
+  const uint32_t end = row.end_key > position ? row.end_key - position : 0;
+  return {begin < kBlockKeys ? begin : kBlockKeys, end < kBlockKeys ? end : kBlockKeys};
+}
+
+// Lanes outside the range become `outside`; `first` is the block index of lane 0.
+inline Floats keep_range(Floats value, uint32_t first, Range range, Floats outside) {
+  if (first >= range.begin && first + 16 <= range.end) return value;
+  static constexpr float kLanes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const Floats index = load(kLanes) + broadcast(static_cast<float>(first));
+  const Floats before_end = select_less(index, broadcast(static_cast<float>(range.end)), value, outside);
+  return select_less(index, broadcast(static_cast<float>(range.begin)), outside, before_end);
+}
+
+// Turns the scores of a row into weights relative to the largest score so far, and brings the row's sums to it.
+inline void weigh_row(Row& row, Range range, float* scores, float* sums, uint32_t stride) {
+  const Floats lowest = broadcast(-INFINITY);
+  Floats vectors[kBlockVectors];
+  Floats top = lowest;
+  for (uint32_t v = 0; v < kBlockVectors; v++) {
+    vectors[v] = keep_range(load(scores + 16 * v), 16 * v, range, lowest);
+    top = maximum(top, vectors[v]);
+  }
+  const float block_largest = largest(top);
+  if (block_largest > row.largest) {
+    float correction[16];
+    store(correction, exponential(broadcast(row.largest - block_largest)));
+    row.largest = block_largest;
+    row.total *= correction[0];
+    for (uint32_t d = 0; d < stride; d += 16) store(sums + d, load(sums + d) * broadcast(correction[0]));
+  }
+  const Floats base = broadcast(row.largest);
+  Floats total = broadcast(0.0f);
+  for (uint32_t v = 0; v < kBlockVectors; v++) {
+    const Floats weight = exponential(vectors[v] - base);
+    store(scores + 16 * v, weight);
+    total = total + weight;
+  }
+  row.total += sum(total);
+}
+
+// sums[r] += weights[r][key] * values[key] for the keys of a range, in ascending order.
+template <int kCount, int kVectors>
+inline void add_values(const Block& block, Range range, const float* weights, float* sums, uint32_t stride,
+                       uint32_t head_dim) {
+  for (uint32_t d = 0; d < head_dim; d += 16 * kVectors) {
+    const uint32_t vectors_left = (head_dim - d + 15) / 16;
+    const int count = vectors_left < kVectors ? static_cast<int>(vectors_left) : kVectors;
+    const bool whole = d + 16 * kVectors <= head_dim;
+    if (whole) {
+      Floats totals[kCount][kVectors];
+      for (int r = 0; r < kCount; r++) {
+        for (int k = 0; k < kVectors; k++) totals[r][k] = load(sums + r * stride + d + 16 * k);
+      }
+      for (uint32_t key = range.begin; key < range.end; key++) {
+        Floats vectors[kVectors];
+        for (int k = 0; k < kVectors; k++) vectors[k] = load(block.values[key] + d + 16 * k);
+        for (int r = 0; r < kCount; r++) {
+          const Floats weight = broadcast(weights[r * kBlockKeys + key]);
+          for (int k = 0; k < kVectors; k++) totals[r][k] = multiply_add(weight, vectors[k], totals[r][k]);
+        }
+      }
+      for (int r = 0; r < kCount; r++) {
+        for (int k = 0; k < kVectors; k++) store(sums + r * stride + d + 16 * k, totals[r][k]);
+      }
+      continue;
+    }
+    for (int k = 0; k < count; k++) {
+      const uint32_t column = d + 16 * k;
+      const uint32_t left = head_dim - column < 16 ? head_dim - column : 16;
+      Floats totals[kCount];
+      for (int r = 0; r < kCount; r++) totals[r] = load(sums + r * stride + column);
+      for (uint32_t key = range.begin; key < range.end; key++) {
+        const Floats vector = left == 16 ? load(block.values[key] + column) : load(block.values[key] + column, left);
+        for (int r = 0; r < kCount; r++) {
+          totals[r] = multiply_add(broadcast(weights[r * kBlockKeys + key]), vector, totals[r]);
+        }
+      }
+      for (int r = 0; r < kCount; r++) store(sums + r * stride + column, totals[r]);
+    }
+  }
+}
+
+// The keys that all kCount rows see are shared; those that only some see are added row by row, before and after.
+template <int kCount, int kVectors>
+inline void process_rows(Row* rows, const Block& block, uint32_t position, uint32_t head_dim, Floats scale, Scratch scratch) {
+  Range ranges[kCount];
+  Range common = {0, kBlockKeys};
+  bool some = false;
+  for (int r = 0; r < kCount; r++) {
+    ranges[r] = visible(rows[r], position);
+    some = some || ranges[r].begin < ranges[r].end;
+    common.begin = ranges[r].begin > common.begin ? ranges[r].begin : common.begin;
+    common.end = ranges[r].end < common.end ? ranges[r].end : common.end;
+  }
+  if (!some) return;
+  score_rows<kCount, kVectors>(rows, scratch.keys, head_dim, scale, scratch.scores);
+  for (int r = 0; r < kCount; r++) {
+    if (ranges[r].begin >= ranges[r].end) continue;
+    weigh_row(rows[r], ranges[r], scratch.scores + r * kBlockKeys, scratch.sums + r * scratch.stride, scratch.stride);
+  }
+  const bool shared = common.begin < common.end;
+  for (int r = 0; r < kCount; r++) {
+    const Range before = {ranges[r].begin, shared ? common.begin : ranges[r].end};
+    add_values<1, 4>(block, before, scratch.scores + r * kBlockKeys, scratch.sums + r * scratch.stride, scratch.stride, head_dim);
+  }
+  if (!shared) return;
+  add_values<kCount, kVectors>(block, common, scratch.scores, scratch.sums, scratch.stride, head_dim);
+  for (int r = 0; r < kCount; r++) {
+    const Range after = {common.end, ranges[r].end};
+    add_values<1, 4>(block, after, scratch.scores + r * kBlockKeys, scratch.sums + r * scratch.stride, scratch.stride, head_dim);
+  }
+}
+
+// One tile: all keys that any of its rows sees, block by block.
+inline void attend(const AttentionArgs& args, Row* rows, uint32_t count, const Scratch& scratch) {
+  uint32_t begin = rows[0].first_key, end = rows[0].end_key;
+  for (uint32_t r = 1; r < count; r++) {
+    begin = rows[r].first_key < begin ? rows[r].first_key : begin;
+    end = rows[r].end_key > end ? rows[r].end_key : end;
+  }
+  for (uint32_t r = 0; r < count; r++) {
+    for (uint32_t d = 0; d < scratch.stride; d++) scratch.sums[r * scratch.stride + d] = 0.0f;
+  }
+  const Floats scale = broadcast(args.scale);
+  for (uint32_t position = begin / kBlockKeys * kBlockKeys; position < end; position += kBlockKeys) {
+    Block block;
+    block.begin = begin > position ? begin - position : 0;
+    block.end = end - position < kBlockKeys ? end - position : kBlockKeys;
+    find_block(args, position, block);
+    transpose_keys(block, args.head_dim, scratch.keys);
+    uint32_t r = 0;
+    const auto at = [&](uint32_t row) {
+      return Scratch{scratch.keys, scratch.scores + row * kBlockKeys, scratch.sums + row * scratch.stride, scratch.stride};
+    };
+    for (; r + kTileRows <= count; r += kTileRows) {
+      process_rows<kTileRows, kTileVectors>(rows + r, block, position, args.head_dim, scale, at(r));
+    }
+    for (; r < count; r++) process_rows<1, 4>(rows + r, block, position, args.head_dim, scale, at(r));
+  }
+}
+
+inline void write_row(const Row& row, const float* sums, uint32_t head_dim) {
+  const Floats inverse = broadcast(1.0f / row.total);
+  for (uint32_t d = 0; d < head_dim; d += 16) {
+    const uint32_t left = head_dim - d < 16 ? head_dim - d : 16;
+    store(row.output + d, load(sums + d) * inverse, left);
+  }
+}
+
+}  // namespace
+
+void attention(const AttentionArgs& args) {
+  Scratch scratch;
+  scratch.stride = attention_layout::padded(args.head_dim);
+  // Vectors that cross cache lines cost twice; the scratch has room for this.
+  const uintptr_t aligned = (reinterpret_cast<uintptr_t>(args.scratch) + 63) & ~uintptr_t{63};
+  scratch.keys = reinterpret_cast<float*>(aligned);
+  scratch.scores = scratch.keys + size_t{scratch.stride} * kBlockKeys;
+  scratch.sums = scratch.scores + kRows * kBlockKeys;
+
+  const uint32_t group = args.heads / args.kv_heads;
+  const size_t rows_left = size_t{args.token_end - args.token_begin} * group;
+  Row rows[kRows];
+  for (size_t first = 0; first < rows_left; first += kRows) {
+    const uint32_t count = rows_left - first < kRows ? static_cast<uint32_t>(rows_left - first) : kRows;
+    for (uint32_t r = 0; r < count; r++) {
+      const size_t token = args.token_begin + (first + r) / group;
+      const size_t head = size_t{args.kv_head} * group + (first + r) % group;
+      const uint32_t end = args.first_position + static_cast<uint32_t>(token) + 1;
+      rows[r].query = args.query + token * args.query_stride + head * args.head_dim;
+      rows[r].output = args.output + token * args.output_stride + head * args.head_dim;
+      rows[r].first_key = args.window != 0 && end > args.window ? end - args.window : 0;
+      rows[r].end_key = end;
+      rows[r].largest = -INFINITY;
+      rows[r].total = 0.0f;
+    }
+    attend(args, rows, count, scratch);
+    for (uint32_t r = 0; r < count; r++) write_row(rows[r], scratch.sums + r * scratch.stride, args.head_dim);
+  }
+}
+
+}  // namespace layerstream::cpu::LAYERSTREAM_ISA
