@@ -1,4 +1,6 @@
 /** Types of `layerstream.json`, the manifest of a layer store. `layer-store.ts` reads and checks it. */
+import type { WeightFormat } from "../native/types.js";
+import type { Compression } from "../quant/registry.js";
 
 export const MANIFEST_FILE = "layerstream.json";
 export const MANIFEST_VERSION = 1;
@@ -7,8 +9,8 @@ export const PAGE_BYTES = 4096;
 /** A file's checksums cover blocks of this many bytes. */
 export const CHECKSUM_BLOCK_BYTES = 1 << 20;
 
-export type TensorFormat = "f32" | "f16" | "bf16" | "8bit" | "4bit";
-export type Compression = "none" | "8bit" | "4bit";
+export type TensorFormat = WeightFormat;
+export type { Compression };
 
 export interface StoredTensor {
   /** Hugging Face name. */
@@ -47,8 +49,9 @@ export interface StoredFile {
 export interface SourceFile {
   name: string;
   size: number;
+  /** Of shards; 0 where the name of a Hugging Face cache blob identifies the content instead, and for small files. */
   modifiedMs: number;
-  /** SHA-256 of the safetensors header, or of the whole file where it is small. */
+  /** SHA-256 of the safetensors header and of a few samples of the data, or of the whole file where it is no shard. */
   headerHash: string;
 }
 

@@ -1,0 +1,232 @@
+/** A Hugging Face model directory, opened without reading weights. */
+import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { open, readdir, readFile, realpath, stat } from "node:fs/promises";
+import { basename, dirname, resolve } from "node:path";
+import { LayerstreamError } from "../errors.js";
+import { errnoOf, ioError, readFully } from "./file-io.js";
+import { MANIFEST_FILE, type SourceFile } from "./manifest.js";
+import { cacheFolderOf, findFile, type SafeFile } from "./safe-path.js";
+import { readSafetensorsHeader, type SafetensorsHeader, type SafetensorsTensor } from "./safetensors.js";
+import { findShards, readShardIndex, SHARD_INDEX, type ShardIndex, SINGLE_SHARD } from "./shard-index.js";
+import { isRecord, JsonError, parseStrictJson } from "./strict-json.js";
+
+export const CONFIG_FILE = "config.json";
+
+/** Files besides the weights that a layer store carries along, where the checkpoint has them. */
+const COMPANION_FILES = [
+  CONFIG_FILE,
+  "generation_config.json",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "tokenizer.model",
+  "special_tokens_map.json",
+  "added_tokens.json",
+  "vocab.json",
+  "merges.txt",
+  "chat_template.jinja",
+  "chat_template.json",
+];
+
+const MAX_CONFIG_BYTES = 16 * 1024 * 1024;
+const MAX_CONFIG_DEPTH = 64;
+const SAMPLES = 8;
+const SAMPLE_BYTES = 4096;
+
+export interface Shard extends SafeFile {
+  header: SafetensorsHeader;
+}
+
+export interface CheckpointTensor extends SafetensorsTensor {
+  shard: Shard;
+}
+
+export interface Checkpoint {
+  /** Absolute. */
+  path: string;
+  /** Last part of the path, or owner--name in the Hugging Face cache. */
+  name: string;
+  config: Record<string, unknown>;
+  /** Path of config.json. */
+  configFile: string;
+  shards: Shard[];
+  tensors: Map<string, CheckpointTensor>;
+  /** config.json, tokenizer and generation settings: copied into the store as they are. */
+  companions: SafeFile[];
+  /**
+   * SHA-256, in hex, over names, sizes and `headerHash`es of all files, and the modification times of shards. It
+   * changes with the checkpoint. It cannot notice an edit of weights that keeps size, header, modification time and
+   * the sampled bytes. An identical copy has the same identity if the copy kept the times, or lies in the Hugging
+   * Face cache, where the names of the blobs take their place.
+   */
+  identity: string;
+  sourceFiles: SourceFile[];
+}
+
+/**
+ * Opens a checkpoint: config.json, the headers of its safetensors shards, the list of its other files.
+ * @throws CHECKPOINT_NOT_FOUND, CONFIG_INVALID, SHARD_INDEX_INVALID, SAFETENSORS_INVALID, UNSAFE_PATH, IO_ERROR
+ */
+export async function openCheckpoint(directory: string): Promise<Checkpoint> {
+  const path = resolve(directory);
+  await checkDirectory(path);
+  const configFile = await findFile(path, CONFIG_FILE);
+  if (!configFile) throw notFound(path, `has no ${CONFIG_FILE}`, "Give the directory of a Hugging Face checkpoint.");
+  const config = await readConfig(configFile);
+  const { shards, index } = await openShards(path);
+  const companions = await findCompanions(path);
+  const sourceFiles = await Promise.all([...shards.map(describeShard), ...companions.map(describeCompanion)]);
+  const cacheFolder = cacheFolderOf(await realpath(path));
+  return {
+    path,
+    name: cacheFolder ? basename(cacheFolder).slice("models--".length) : basename(path),
+    config,
+    configFile: configFile.path,
+    shards,
+    tensors: collectTensors(shards, index),
+    companions,
+    identity: createHash("sha256").update(JSON.stringify(sourceFiles)).digest("hex"),
+    sourceFiles,
+  };
+}
+
+async function checkDirectory(path: string): Promise<void> {
+  try {
+    if (!(await stat(path)).isDirectory()) {
+      throw notFound(path, "is not a directory", `Give the directory that holds ${CONFIG_FILE}, not a file in it.`);
+    }
+  } catch (error) {
+    const errno = errnoOf(error);
+    if (errno === "ENOENT" || errno === "ENOTDIR") throw notFound(path, "does not exist", "Check the path.");
+    throw ioError(error, "read", path);
+  }
+}
+
+/** @throws CONFIG_INVALID if config.json is not a JSON object or absurdly large or deep. */
+async function readConfig(file: SafeFile): Promise<Record<string, unknown>> {
+  const problem = (what: string) =>
+    new LayerstreamError("CONFIG_INVALID", `${file.path} ${what}.`, {
+      file: file.path,
+      remedy: "Download the checkpoint's config.json again.",
+    });
+  if (file.size > MAX_CONFIG_BYTES) throw problem(`has ${file.size} bytes, more than a config can need`);
+  try {
+    const value = parseStrictJson(await readFile(file.realPath), MAX_CONFIG_DEPTH);
+    if (isRecord(value)) return value;
+  } catch (error) {
+    throw error instanceof JsonError ? problem(error.message) : ioError(error, "read", file.path);
+  }
+  throw problem("is not a JSON object");
+}
+
+async function openShards(path: string): Promise<{ shards: Shard[]; index: ShardIndex | undefined }> {
+  const single = await findFile(path, SINGLE_SHARD);
+  const indexFile = single ? undefined : await findFile(path, SHARD_INDEX);
+  const index = indexFile && (await readShardIndex(indexFile));
+  const files = single ? [single] : index ? await findShards(path, index) : [];
+  if (files.length === 0) throw await noWeights(path);
+  const shards: Shard[] = [];
+  for (const file of files) shards.push({ ...file, header: await readSafetensorsHeader(file.path) });
+  return { shards, index };
+}
+
+async function noWeights(path: string): Promise<LayerstreamError> {
+  const names = await readdir(path);
+  if (names.includes(MANIFEST_FILE)) {
+    return notFound(path, "is a layer store, not a checkpoint", "Use it as the model itself.");
+  }
+  const pickled = names.find((name) => /\.(bin|pth?|ckpt)$/.test(name));
+  return pickled
+    ? notFound(path, `has weights in ${pickled} only`, "Convert them to safetensors: layerstream never unpickles.")
+    : notFound(path, `has neither ${SINGLE_SHARD} nor ${SHARD_INDEX}`, "Download the checkpoint's weights.");
+}
+
+function notFound(path: string, what: string, remedy: string): LayerstreamError {
+  return new LayerstreamError("CHECKPOINT_NOT_FOUND", `${path} ${what}.`, { file: path, remedy });
+}
+
+function collectTensors(shards: readonly Shard[], index: ShardIndex | undefined): Map<string, CheckpointTensor> {
+  const tensors = new Map<string, CheckpointTensor>();
+  for (const shard of shards) {
+    for (const tensor of shard.header.tensors.values()) {
+      const other = tensors.get(tensor.name)?.shard;
+      if (other) {
+        throw invalidIndex(
+          index,
+          `tensor "${tensor.name}" is in ${other.name} and again in ${shard.name}`,
+          tensor.name,
+        );
+      }
+      tensors.set(tensor.name, { ...tensor, shard });
+    }
+  }
+  for (const [name, shardName] of index?.weightMap ?? []) {
+    if (tensors.get(name)?.shard.name !== shardName) {
+      throw invalidIndex(index, `tensor "${name}" is not in shard ${shardName}, where the index has it`, name);
+    }
+  }
+  return tensors;
+}
+
+function invalidIndex(index: ShardIndex | undefined, what: string, tensor: string): LayerstreamError {
+  const file = index?.file;
+  return new LayerstreamError("SHARD_INDEX_INVALID", `${file}: ${what}.`, {
+    file,
+    tensor,
+    remedy: "The shards and the index do not belong together: download the checkpoint again.",
+  });
+}
+
+async function findCompanions(path: string): Promise<SafeFile[]> {
+  const found: SafeFile[] = [];
+  for (const name of COMPANION_FILES) {
+    const file = await findFile(path, name);
+    if (file) found.push(file);
+  }
+  return found;
+}
+
+async function describeShard(shard: Shard): Promise<SourceFile> {
+  const hash = createHash("sha256").update(shard.header.hash);
+  hash.update(shard.blob ?? (await readSamples(shard)));
+  const modifiedMs = shard.blob ? 0 : shard.modifiedMs;
+  return { name: shard.name, size: shard.size, modifiedMs, headerHash: hash.digest("hex") };
+}
+
+/** Evenly spread over the data: they tell files apart whose times an archive or image has normalised. */
+async function readSamples(shard: Shard): Promise<Uint8Array> {
+  const samples = Buffer.alloc(SAMPLES * SAMPLE_BYTES);
+  const last = Math.max(shard.header.dataOffset, shard.size - SAMPLE_BYTES);
+  const step = (last - shard.header.dataOffset) / (SAMPLES - 1);
+  const handle = await open(shard.path, "r");
+  try {
+    for (let i = 0; i < SAMPLES; i++) {
+      const sample = samples.subarray(i * SAMPLE_BYTES, (i + 1) * SAMPLE_BYTES);
+      await readFully(handle, sample, Math.floor(shard.header.dataOffset + i * step));
+    }
+    return samples;
+  } catch (error) {
+    throw ioError(error, "read", shard.path);
+  } finally {
+    await handle.close();
+  }
+}
+
+async function describeCompanion(file: SafeFile): Promise<SourceFile> {
+  const hash = createHash("sha256");
+  try {
+    for await (const chunk of createReadStream(file.realPath)) hash.update(chunk as Buffer);
+  } catch (error) {
+    throw ioError(error, "read", file.path);
+  }
+  return { name: file.name, size: file.size, modifiedMs: 0, headerHash: hash.digest("hex") };
+}
+
+/** True if size and modification time of every shard are still those that `checkpoint` was opened with. */
+export async function isUnchanged(checkpoint: Checkpoint): Promise<boolean> {
+  for (const file of [...checkpoint.shards, ...checkpoint.companions]) {
+    const now = await findFile(dirname(file.path), file.name);
+    if (now?.size !== file.size || now.modifiedMs !== file.modifiedMs || now.realPath !== file.realPath) return false;
+  }
+  return true;
+}

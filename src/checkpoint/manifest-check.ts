@@ -1,0 +1,81 @@
+/** What the parts of a manifest must say about one another, so that its readers can trust every number in it. */
+import { LayerstreamError } from "../errors.js";
+import { formatOf } from "../quant/registry.js";
+import { CHECKSUM_BLOCK_BYTES, type Manifest, PAGE_BYTES, type StoredFile, type StoredTensor } from "./manifest.js";
+import { manifestSchema } from "./manifest-schema.js";
+
+/** @throws STORE_INVALID naming what is wrong. `file` is the manifest's path. */
+export function checkManifest(value: unknown, file: string): Manifest {
+  const parsed = manifestSchema.safeParse(value);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    throw invalid(file, `${issue?.path.join(".") || "the whole"}: ${issue?.message}`);
+  }
+  const manifest = parsed.data;
+  const problem = firstProblem(manifest);
+  if (problem) throw invalid(file, problem);
+  return manifest;
+}
+
+function invalid(file: string, what: string): LayerstreamError {
+  return new LayerstreamError("STORE_INVALID", `${file} is not a valid manifest (${what}).`, {
+    file,
+    remedy: "Decompose the checkpoint again.",
+  });
+}
+
+function firstProblem(manifest: Manifest): string | undefined {
+  const fileNames = new Set<string>();
+  const tensorNames = new Set<string>();
+  for (const file of manifest.files) {
+    if (fileNames.has(file.name)) return `file ${file.name} is listed twice`;
+    fileNames.add(file.name);
+    const problem = fileProblem(file, tensorNames);
+    if (problem) return `${file.name}: ${problem}`;
+  }
+  return undefined;
+}
+
+function fileProblem(file: StoredFile, tensorNames: Set<string>): string | undefined {
+  const blocks = Math.ceil(file.size / CHECKSUM_BLOCK_BYTES);
+  if (file.checksums.length !== blocks * 8) {
+    return `${file.size} bytes need ${blocks} checksums, not ${file.checksums.length / 8}`;
+  }
+  let position = 0;
+  for (const stage of file.stages) {
+    const label = `stage ${stage.name} of layer ${stage.layer}`;
+    if (stage.offset % PAGE_BYTES !== 0 || stage.length % PAGE_BYTES !== 0) {
+      return `${label} is not on whole pages: offset ${stage.offset}, length ${stage.length}`;
+    }
+    const end = stage.offset + stage.length;
+    if (stage.offset < position || end > file.size) {
+      return `${label}, bytes ${stage.offset} to ${end}, overlaps another or leaves the file of ${file.size} bytes`;
+    }
+    position = stage.offset;
+    for (const tensor of stage.tensors) {
+      if (tensorNames.has(tensor.name)) return `tensor ${tensor.name} is listed twice`;
+      tensorNames.add(tensor.name);
+      const problem = sizeProblem(tensor);
+      if (problem) return `tensor ${tensor.name} ${problem}`;
+      if (tensor.offset < position || tensor.offset + tensor.byteLength > end) {
+        return `tensor ${tensor.name} at byte ${tensor.offset} overlaps another or leaves its stage`;
+      }
+      position = tensor.offset + tensor.byteLength;
+    }
+    position = end;
+  }
+  return undefined;
+}
+
+function sizeProblem(tensor: StoredTensor): string | undefined {
+  const format = formatOf(tensor.format);
+  const [first = 0, second] = tensor.shape;
+  const [rows, columns] = second === undefined ? [1, first] : [first, second];
+  if ((format.block === undefined) !== (tensor.block === undefined)) return `is ${tensor.format} with a wrong block`;
+  if (format.block !== undefined && second === undefined) return "is a quantized vector";
+  const rowBytes = format.rowBytes(columns, tensor.block);
+  if (tensor.rowBytes !== rowBytes || tensor.byteLength !== rows * rowBytes) {
+    return `has ${tensor.byteLength} bytes in rows of ${tensor.rowBytes}; ${tensor.format} [${tensor.shape.join(", ")}] takes ${rows} rows of ${rowBytes}`;
+  }
+  return undefined;
+}

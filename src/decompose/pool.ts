@@ -1,0 +1,79 @@
+import { availableParallelism } from "node:os";
+import { Piscina } from "piscina";
+import { native } from "../native/binding.js";
+import { type CheckTask, Control, errorOf, type TaskResult, type WriteTask } from "./task.js";
+
+const MAX_DEFAULT_WORKERS = 4;
+const PROGRESS_INTERVAL_MS = 100;
+
+export interface RunOptions {
+  /** Threads; default: one a core, at most 4, since the disk is the limit soon. */
+  workers?: number;
+  /** Called with the bytes done so far, a few times a second and at the end. */
+  onBytes?: (bytes: number) => void;
+  signal?: AbortSignal;
+}
+
+interface TaskTypes {
+  writeFile: { task: WriteTask; value: string };
+  checkFile: { task: CheckTask; value: number[] };
+}
+
+type TaskName = keyof TaskTypes;
+
+/**
+ * Runs the tasks on a pool of worker threads; `onValue` gets the results, one at a time, in the order of completion.
+ * The first failure stops the rest, and is thrown when all have stopped.
+ * @throws ABORTED when `signal` fires; what the tasks and `onValue` throw
+ */
+export async function runTasks<N extends TaskName, T extends Omit<TaskTypes[N]["task"], "control">>(
+  name: N,
+  tasks: readonly T[],
+  onValue: (task: T, value: TaskTypes[N]["value"]) => Promise<void>,
+  options: RunOptions,
+): Promise<void> {
+  // Errors of threads that cannot start would lose their code: let a missing addon fail here.
+  native();
+  const control = new Control();
+  const stop = () => control.stop();
+  if (options.signal?.aborted) stop();
+  options.signal?.addEventListener("abort", stop, { once: true });
+  control.throwIfStopped();
+  const threads = Math.max(1, Math.min(options.workers ?? defaultWorkers(), tasks.length));
+  const pool = new Piscina({
+    filename: new URL("./worker.js", import.meta.url).href,
+    minThreads: 1,
+    maxThreads: threads,
+  });
+  const report = () => options.onBytes?.(control.bytesDone);
+  const timer = setInterval(report, PROGRESS_INTERVAL_MS);
+  let failure: unknown;
+  let previous: Promise<void> = Promise.resolve();
+  const run = async (task: T) => {
+    try {
+      const result = (await pool.run({ ...task, control: control.buffer }, { name })) as TaskResult<
+        TaskTypes[N]["value"]
+      >;
+      if (!result.ok) throw errorOf(result.failure);
+      const { value } = result;
+      previous = previous.then(() => onValue(task, value));
+      await previous;
+    } catch (error) {
+      failure ??= error;
+      stop();
+    }
+  };
+  try {
+    await Promise.all(tasks.map(run));
+    if (failure !== undefined) throw failure;
+    report();
+  } finally {
+    clearInterval(timer);
+    options.signal?.removeEventListener("abort", stop);
+    await pool.destroy();
+  }
+}
+
+function defaultWorkers(): number {
+  return Math.min(availableParallelism(), MAX_DEFAULT_WORKERS);
+}
