@@ -25,3 +25,5 @@ export interface NativeCodec {
   /** `output` is [rows, columns] float32. */
   dequantize(format: WeightFormat, data: Uint8Array, rows: number, columns: number, block: number, output: Float32Array): void;
 }
+
+export type NativeAddon = NativeCodec;
