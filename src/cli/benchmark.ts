@@ -1,0 +1,91 @@
+/** `layerstream bench`, without the command line: what is measured and how the figures follow from it. */
+import type { Model, Stats } from "../engine/contract.js";
+
+export interface BenchmarkFigures {
+  tokensPerSecond: number;
+  secondsPerToken: number;
+  /** Half of the tokens took longer. */
+  medianSecondsPerToken: number;
+  prefillTokensPerSecond: number;
+  bytesStreamedPerToken: number;
+  heldBytes: number;
+  /** While reads were under way. */
+  diskBytesPerSecond: number;
+  /** A raw direct read of the same files: the mean of one just before and one just after. */
+  diskRooflineBytesPerSecond: number;
+  /** Time that the raw disk rate would need for a token's bytes, over the time a token took; null if nothing streams. */
+  rooflineFraction: number | null;
+  ioWaitSeconds: number;
+  computeSeconds: number;
+  peakMemoryBytes: number;
+}
+
+export interface BenchmarkRun {
+  promptTokens: number;
+  /** Until the first token came. */
+  prefillSeconds: number;
+  /** One for each token after the first. */
+  tokenSeconds: number[];
+  /** At the first token and at the last. */
+  before: Stats;
+  after: Stats;
+}
+
+/** Uniform token ids, from a linear congruential generator: the same for the same seed on every machine. */
+export function randomTokenIds(count: number, vocabSize: number, seed: number): number[] {
+  let state = BigInt(seed);
+  return Array.from({ length: count }, () => {
+    state = (state * 6364136223846793005n + 1442695040888963407n) & 0xffffffffffffffffn;
+    return Number((state >> 33n) % BigInt(vocabSize));
+  });
+}
+
+/** Generates `newTokens` (at least 2) greedily after the prompt, timing each. */
+export async function runBenchmark(
+  model: Model,
+  prompt: number[],
+  newTokens: number,
+  signal: AbortSignal,
+): Promise<BenchmarkRun> {
+  const tokenSeconds: number[] = [];
+  let prefillSeconds = 0;
+  let before: Stats | undefined;
+  let last = performance.now();
+  for await (const _ of model.generate(prompt, { maxNewTokens: newTokens, ignoreEos: true, signal })) {
+    const now = performance.now();
+    if (before) tokenSeconds.push((now - last) / 1000);
+    else {
+      prefillSeconds = (now - last) / 1000;
+      before = model.stats();
+    }
+    last = now;
+  }
+  const after = model.stats();
+  return { promptTokens: prompt.length, prefillSeconds, tokenSeconds, before: before ?? after, after };
+}
+
+/** `diskRates`: raw reads of the same files, bytes a second. */
+export function benchmarkFigures(run: BenchmarkRun, diskRates: readonly number[]): BenchmarkFigures {
+  const { before, after, tokenSeconds } = run;
+  const tokens = tokenSeconds.length;
+  const seconds = tokenSeconds.reduce((sum, value) => sum + value, 0);
+  const secondsPerToken = seconds / tokens;
+  const bytesStreamed = after.bytesStreamed - before.bytesStreamed;
+  const bytesStreamedPerToken = bytesStreamed / tokens;
+  const readSeconds = after.readSeconds - before.readSeconds;
+  const roofline = diskRates.reduce((sum, rate) => sum + rate, 0) / diskRates.length;
+  return {
+    tokensPerSecond: 1 / secondsPerToken,
+    secondsPerToken,
+    medianSecondsPerToken: [...tokenSeconds].sort((a, b) => a - b)[tokens >> 1] ?? Number.NaN,
+    prefillTokensPerSecond: run.promptTokens / run.prefillSeconds,
+    bytesStreamedPerToken,
+    heldBytes: after.heldBytes,
+    diskBytesPerSecond: readSeconds > 0 ? bytesStreamed / readSeconds : 0,
+    diskRooflineBytesPerSecond: roofline,
+    rooflineFraction: bytesStreamed > 0 ? bytesStreamedPerToken / roofline / secondsPerToken : null,
+    ioWaitSeconds: after.ioWaitSeconds - before.ioWaitSeconds,
+    computeSeconds: after.computeSeconds - before.computeSeconds,
+    peakMemoryBytes: after.peakMemoryBytes,
+  };
+}

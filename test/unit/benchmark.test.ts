@@ -1,0 +1,72 @@
+import { describe, expect, it } from "vitest";
+import { benchmarkFigures, randomTokenIds } from "../../dist/cli/benchmark.js";
+import type { Stats } from "../../dist/engine/contract.js";
+
+const noStats: Stats = {
+  passes: 0,
+  promptTokens: 0,
+  generatedTokens: 0,
+  prefillSeconds: 0,
+  decodeSeconds: 0,
+  bytesStreamed: 0,
+  readSeconds: 0,
+  bytesPerPass: 0,
+  heldBytes: 7,
+  weightBytes: 0,
+  ringBytes: 0,
+  kvBytes: 0,
+  activationBytes: 0,
+  memoryBudgetBytes: 0,
+  ioWaitSeconds: 0,
+  computeSeconds: 0,
+  peakMemoryBytes: 99,
+  threads: 1,
+  kernels: "scalar",
+  readMode: "direct",
+  readModeReason: undefined,
+};
+
+describe("benchmarkFigures", () => {
+  it("leaves the prompt's pass out and compares with the mean raw rate", () => {
+    const figures = benchmarkFigures(
+      {
+        promptTokens: 16,
+        prefillSeconds: 4,
+        tokenSeconds: [1, 2, 6],
+        before: { ...noStats, bytesStreamed: 1000, readSeconds: 10, ioWaitSeconds: 1, computeSeconds: 2 },
+        after: { ...noStats, bytesStreamed: 4000, readSeconds: 16, ioWaitSeconds: 5, computeSeconds: 4 },
+      },
+      [400, 600],
+    );
+    expect(figures).toEqual({
+      tokensPerSecond: 1 / 3,
+      secondsPerToken: 3,
+      medianSecondsPerToken: 2,
+      prefillTokensPerSecond: 4,
+      bytesStreamedPerToken: 1000,
+      heldBytes: 7,
+      diskBytesPerSecond: 500,
+      diskRooflineBytesPerSecond: 500,
+      rooflineFraction: 1000 / 500 / 3,
+      ioWaitSeconds: 4,
+      computeSeconds: 2,
+      peakMemoryBytes: 99,
+    });
+  });
+
+  it("has no roofline fraction when nothing is streamed", () => {
+    const run = { promptTokens: 1, prefillSeconds: 1, tokenSeconds: [1], before: noStats, after: noStats };
+    expect(benchmarkFigures(run, [1])).toMatchObject({ rooflineFraction: null, diskBytesPerSecond: 0 });
+  });
+});
+
+describe("randomTokenIds", () => {
+  it("is reproducible, in range and different for each seed", () => {
+    const ids = randomTokenIds(1000, 300, 1);
+    expect(randomTokenIds(1000, 300, 1)).toEqual(ids);
+    expect(randomTokenIds(1000, 300, 2)).not.toEqual(ids);
+    expect(Math.min(...ids)).toBeGreaterThanOrEqual(0);
+    expect(Math.max(...ids)).toBeLessThan(300);
+    expect(new Set(ids).size).toBeGreaterThan(200);
+  });
+});
