@@ -1,15 +1,15 @@
 /** A Hugging Face model directory, opened without reading weights. */
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { open, readdir, readFile, realpath, stat } from "node:fs/promises";
-import { basename, dirname, resolve } from "node:path";
+import { open, readdir, realpath, stat } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
 import { LayerstreamError } from "../errors.js";
 import { errnoOf, ioError, readFully } from "./file-io.js";
+import { readJsonFile } from "./json-file.js";
 import { MANIFEST_FILE, type SourceFile } from "./manifest.js";
 import { cacheFolderOf, findFile, type SafeFile } from "./safe-path.js";
 import { readSafetensorsHeader, type SafetensorsHeader, type SafetensorsTensor } from "./safetensors.js";
 import { findShards, readShardIndex, SHARD_INDEX, type ShardIndex, SINGLE_SHARD } from "./shard-index.js";
-import { isRecord, JsonError, parseStrictJson } from "./strict-json.js";
 
 export const CONFIG_FILE = "config.json";
 
@@ -28,8 +28,6 @@ const COMPANION_FILES = [
   "chat_template.json",
 ];
 
-const MAX_CONFIG_BYTES = 16 * 1024 * 1024;
-const MAX_CONFIG_DEPTH = 64;
 const SAMPLES = 8;
 const SAMPLE_BYTES = 4096;
 
@@ -69,10 +67,7 @@ export interface Checkpoint {
  */
 export async function openCheckpoint(directory: string): Promise<Checkpoint> {
   const path = resolve(directory);
-  await checkDirectory(path);
-  const configFile = await findFile(path, CONFIG_FILE);
-  if (!configFile) throw notFound(path, `has no ${CONFIG_FILE}`, "Give the directory of a Hugging Face checkpoint.");
-  const config = await readConfig(configFile);
+  const { config, configFile } = await readCheckpointConfig(path);
   const { shards, index } = await openShards(path);
   const companions = await findCompanions(path);
   const sourceFiles = await Promise.all([...shards.map(describeShard), ...companions.map(describeCompanion)]);
@@ -81,13 +76,27 @@ export async function openCheckpoint(directory: string): Promise<Checkpoint> {
     path,
     name: cacheFolder ? basename(cacheFolder).slice("models--".length) : basename(path),
     config,
-    configFile: configFile.path,
+    configFile,
     shards,
     tensors: collectTensors(shards, index),
     companions,
     identity: createHash("sha256").update(JSON.stringify(sourceFiles)).digest("hex"),
     sourceFiles,
   };
+}
+
+/**
+ * config.json of the checkpoint in `directory`, and its path; looks at no other file.
+ * @throws CHECKPOINT_NOT_FOUND, CONFIG_INVALID, UNSAFE_PATH, IO_ERROR
+ */
+export async function readCheckpointConfig(
+  directory: string,
+): Promise<{ config: Record<string, unknown>; configFile: string }> {
+  const path = resolve(directory);
+  await checkDirectory(path);
+  const config = await readJsonFile(path, CONFIG_FILE, { code: "CONFIG_INVALID" });
+  if (!config) throw notFound(path, `has no ${CONFIG_FILE}`, "Give the directory of a Hugging Face checkpoint.");
+  return { config, configFile: join(path, CONFIG_FILE) };
 }
 
 async function checkDirectory(path: string): Promise<void> {
@@ -102,27 +111,9 @@ async function checkDirectory(path: string): Promise<void> {
   }
 }
 
-/** @throws CONFIG_INVALID if config.json is not a JSON object or absurdly large or deep. */
-async function readConfig(file: SafeFile): Promise<Record<string, unknown>> {
-  const problem = (what: string) =>
-    new LayerstreamError("CONFIG_INVALID", `${file.path} ${what}.`, {
-      file: file.path,
-      remedy: "Download the checkpoint's config.json again.",
-    });
-  if (file.size > MAX_CONFIG_BYTES) throw problem(`has ${file.size} bytes, more than a config can need`);
-  try {
-    const value = parseStrictJson(await readFile(file.realPath), MAX_CONFIG_DEPTH);
-    if (isRecord(value)) return value;
-  } catch (error) {
-    throw error instanceof JsonError ? problem(error.message) : ioError(error, "read", file.path);
-  }
-  throw problem("is not a JSON object");
-}
-
 async function openShards(path: string): Promise<{ shards: Shard[]; index: ShardIndex | undefined }> {
   const single = await findFile(path, SINGLE_SHARD);
-  const indexFile = single ? undefined : await findFile(path, SHARD_INDEX);
-  const index = indexFile && (await readShardIndex(indexFile));
+  const index = single ? undefined : await readShardIndex(path);
   const files = single ? [single] : index ? await findShards(path, index) : [];
   if (files.length === 0) throw await noWeights(path);
   const shards: Shard[] = [];

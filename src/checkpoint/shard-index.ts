@@ -1,8 +1,8 @@
-import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { LayerstreamError } from "../errors.js";
-import { ioError } from "./file-io.js";
+import { readJsonFile } from "./json-file.js";
 import { findFile, type SafeFile } from "./safe-path.js";
-import { isRecord, JsonError, parseStrictJson } from "./strict-json.js";
+import { isRecord } from "./strict-json.js";
 
 export const SINGLE_SHARD = "model.safetensors";
 export const SHARD_INDEX = "model.safetensors.index.json";
@@ -15,29 +15,27 @@ export interface ShardIndex {
   weightMap: ReadonlyMap<string, string>;
 }
 
-/** @throws SHARD_INDEX_INVALID if it is not JSON, has no weight_map, or maps names to something else than files. */
-export async function readShardIndex(index: SafeFile): Promise<ShardIndex> {
+/**
+ * Undefined if the directory has no index.
+ * @throws SHARD_INDEX_INVALID if it is not JSON, has no weight_map, or maps names to something else than files.
+ */
+export async function readShardIndex(directory: string): Promise<ShardIndex | undefined> {
+  const limits = { code: "SHARD_INDEX_INVALID", maxBytes: MAX_INDEX_BYTES } as const;
+  const value = await readJsonFile(directory, SHARD_INDEX, limits);
+  if (value === undefined) return undefined;
+  const file = join(directory, SHARD_INDEX);
   const problem = (what: string) =>
-    new LayerstreamError("SHARD_INDEX_INVALID", `${index.path} ${what}.`, {
-      file: index.path,
-      remedy: "Download the checkpoint again.",
-    });
-  if (index.size > MAX_INDEX_BYTES) throw problem(`has ${index.size} bytes, more than an index can need`);
-  let value: unknown;
-  try {
-    value = parseStrictJson(await readFile(index.realPath), 8);
-  } catch (error) {
-    throw error instanceof JsonError ? problem(error.message) : ioError(error, "read", index.path);
-  }
-  const map = isRecord(value) ? value.weight_map : undefined;
+    new LayerstreamError("SHARD_INDEX_INVALID", `${file} ${what}.`, { file, remedy: "Download the checkpoint again." });
+  const map = value.weight_map;
   if (!isRecord(map)) throw problem('has no object "weight_map"');
   const entries = Object.entries(map);
   if (entries.length === 0) throw problem('has an empty "weight_map"');
   for (const [tensor, shard] of entries) {
-    if (typeof shard !== "string")
+    if (typeof shard !== "string") {
       throw problem(`maps tensor "${tensor}" to ${JSON.stringify(shard)}, not to a file name`);
+    }
   }
-  return { file: index.path, weightMap: new Map(entries as [string, string][]) };
+  return { file, weightMap: new Map(entries as [string, string][]) };
 }
 
 /**

@@ -1,11 +1,11 @@
 import { resolve } from "node:path";
-import { openCheckpoint } from "../checkpoint/checkpoint.js";
+import { openCheckpoint, readCheckpointConfig } from "../checkpoint/checkpoint.js";
 import { storePathFor } from "../checkpoint/layer-store.js";
 import type { Manifest } from "../checkpoint/manifest.js";
 import { LayerstreamError } from "../errors.js";
+import { assignTensors } from "../models/assignment.js";
 import { architectureOf } from "../models/registry.js";
 import { type Compression, compressionSettings } from "../quant/registry.js";
-import { assignTensors } from "./assignment.js";
 import { deleteShards } from "./delete-original.js";
 import { planHash, removeJournal } from "./journal.js";
 import { layoutCopy, layoutLayer } from "./layout.js";
@@ -52,8 +52,9 @@ export interface DecomposeResult {
  */
 export async function decompose(options: DecomposeOptions): Promise<DecomposeResult> {
   const settings = compressionSettings(options);
+  const { config, configFile } = await readCheckpointConfig(options.checkpoint);
+  const architecture = architectureOf(config, configFile);
   const checkpoint = await openCheckpoint(options.checkpoint);
-  const architecture = architectureOf(checkpoint.config, checkpoint.configFile);
   const assignment = assignTensors(checkpoint, architecture);
   const layouts = [
     ...assignment.layers.map((layer) => layoutLayer(layer, settings)),

@@ -1,10 +1,10 @@
 /** Where every byte of a layer file goes, and where it comes from. Pure. */
 import { PAGE_BYTES, type StoredStage, type StoredTensor } from "../checkpoint/manifest.js";
 import { encodeSafetensorsHeader, type SafetensorsTensor } from "../checkpoint/safetensors.js";
+import type { AssignedLayer, AssignedTensor } from "../models/assignment.js";
 import type { ElementFormat, QuantizedFormat } from "../native/types.js";
 import type { Format } from "../quant/format.js";
 import { type CompressionSettings, formatOf } from "../quant/registry.js";
-import type { AssignedLayer, AssignedTensor } from "./assignment.js";
 
 /** Matrices of at least this size start on a page, so that they can be read alone. */
 const PAGE_ALIGNED_BYTES = 64 * 1024;

@@ -7,8 +7,8 @@ import { ioError, syncDirectory, writeFileAtomic } from "../checkpoint/file-io.j
 import { MANIFEST_FILE, MANIFEST_VERSION, type Manifest } from "../checkpoint/manifest.js";
 import { encodeManifest, readManifest } from "../checkpoint/manifest-text.js";
 import { LayerstreamError } from "../errors.js";
+import type { Assignment } from "../models/assignment.js";
 import type { CompressionSettings } from "../quant/registry.js";
-import type { Assignment } from "./assignment.js";
 import { type Journal, keepIntact, removeJournal, writeJournal } from "./journal.js";
 import type { FileLayout } from "./layout.js";
 import { runTasks } from "./pool.js";

@@ -1,9 +1,9 @@
 /** Which tensor of the checkpoint goes where: every one is stored, tied or dropped, and every one needed is there. */
 import type { Checkpoint, CheckpointTensor } from "../checkpoint/checkpoint.js";
 import { LayerstreamError } from "../errors.js";
-import { type Architecture, type Layer, type StageKind, type TensorSpec, tensorName } from "../models/architecture.js";
 import type { ElementFormat } from "../native/types.js";
 import { elementFormatOf } from "../quant/registry.js";
+import { type Architecture, type Layer, type StageKind, type TensorSpec, tensorName } from "./architecture.js";
 
 const HEAD_TENSOR = "lm_head.weight";
 
