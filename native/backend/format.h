@@ -64,4 +64,7 @@ constexpr size_t row_bytes(Format format, uint32_t columns, uint32_t block) {
   return 0;
 }
 
+// Elements of an unquantized format (f32, f16, bf16) to float32: for vectors, where speed does not matter.
+void to_float32(Format format, const uint8_t* source, size_t count, float* output);
+
 }  // namespace layerstream

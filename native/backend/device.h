@@ -1,0 +1,75 @@
+// What the engine asks of a device. One implementation a backend; the engine knows no other.
+//
+// Streams are queues that run beside the host and beside one another; within one stream, commands run in order. Events
+// order streams and let the host wait. Ranges handed to a command must stay valid until the command has run, and host
+// memory of uploads and downloads comes from alloc_pinned.
+//
+// Thread safety: a stream is used by one host thread at a time; everything else may be called from any thread.
+// Failures throw Error; a failure inside a command surfaces at the next synchronize on its stream's events.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "ops.h"
+
+namespace layerstream {
+
+struct Stream;
+struct Event;
+
+struct DeviceInfo {
+  std::string name;         // "cpu"
+  std::string kernels;      // the kernel set in use, for example "avx512"
+  bool unified = false;     // pinned host memory is device memory: alias_pinned works and copies can be skipped
+  uint32_t threads = 0;     // host threads that execute kernels; 0 where the device computes by itself
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual DeviceInfo info() const = 0;
+
+  virtual Buffer* alloc(uint64_t bytes) = 0;
+  virtual void free(Buffer* buffer) = 0;
+  // Page-aligned host memory that copies can use directly; resident from the start.
+  virtual void* alloc_pinned(uint64_t bytes) = 0;
+  virtual void free_pinned(void* memory) = 0;
+  // Unified devices: a buffer over host memory, released with free(); the memory itself stays the caller's.
+  virtual Buffer* alias_host(void* memory, uint64_t bytes) = 0;
+  // Unified devices: the address of a range.
+  virtual void* host_address(Range range) = 0;
+
+  virtual Stream* create_stream() = 0;
+  virtual void destroy(Stream* stream) = 0;
+  virtual Event* create_event() = 0;
+  virtual void destroy(Event* event) = 0;
+  virtual void record(Event* event, Stream* stream) = 0;  // completes when everything enqueued so far has run
+  virtual void wait(Stream* stream, Event* event) = 0;    // the stream waits for the last record; the host does not
+  virtual void synchronize(Event* event) = 0;             // the host waits; throws what a command of the stream threw
+
+  virtual void upload(Stream* stream, Range destination, const void* source) = 0;
+  virtual void download(Stream* stream, void* destination, Range source) = 0;
+  virtual void copy(Stream* stream, Range destination, Range source) = 0;
+
+  virtual bool supports(const Op& op) const = 0;
+  virtual void launch(Stream* stream, std::span<const Op> ops) = 0;
+
+  // Nanoseconds in which the stream has executed commands since it was created.
+  virtual uint64_t busy_nanoseconds(Stream* stream) = 0;
+};
+
+struct DeviceOptions {
+  uint32_t threads = 1;
+};
+
+struct Backend {
+  const char* name;
+  std::unique_ptr<Device> (*open)(const DeviceOptions& options);  // null where it cannot run here
+};
+
+std::span<const Backend> backends();
+
+}  // namespace layerstream

@@ -1,0 +1,14 @@
+// The CPU as a device: streams are worker queues, events are counters, pinned memory is aligned memory.
+#pragma once
+
+#include <memory>
+
+#include "../backend/device.h"
+
+namespace layerstream::cpu {
+
+std::unique_ptr<Device> open_device(const DeviceOptions& options);
+// Behaves like a device with memory of its own (no aliasing, uploads copy).
+std::unique_ptr<Device> open_discrete_device(const DeviceOptions& options);
+
+}  // namespace layerstream::cpu

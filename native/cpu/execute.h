@@ -1,0 +1,44 @@
+// Executes one op on the CPU's kernels, split over a thread pool.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "../backend/ops.h"
+#include "../platform/memory.h"
+#include "kernels.h"
+#include "thread_pool.h"
+
+namespace layerstream {
+
+struct Buffer {
+  uint8_t* data;
+  uint64_t size;
+  Arena arena;  // empty for aliases
+};
+
+}  // namespace layerstream
+
+namespace layerstream::cpu {
+
+class Executor {
+ public:
+  Executor(const KernelTable& kernels, uint32_t threads);
+
+  void execute(const Op& op);
+
+ private:
+  void run(const EmbedOp& op);
+  void run(const RmsNormOp& op);
+  void run(const MatmulOp& op);
+  void run(const RopeOp& op);
+  void run(const AttentionOp& op);
+  void run(const GatedActivationOp& op);
+  float* scratch(uint32_t thread, size_t floats);
+
+  const KernelTable& kernels_;
+  ThreadPool pool_;
+  std::vector<Arena> scratch_;  // one a thread, grown to the largest op seen
+};
+
+}  // namespace layerstream::cpu

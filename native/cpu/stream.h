@@ -1,0 +1,85 @@
+// A stream of the CPU device: one thread that runs commands in order, fed through a fixed ring of commands.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <variant>
+#include <vector>
+
+#include "../backend/ops.h"
+
+namespace layerstream {
+
+// Counts records and their completion, so that an event can be recorded again and again.
+struct Event {
+  std::mutex mutex;
+  std::condition_variable changed;
+  uint64_t recorded = 0;
+  uint64_t completed = 0;
+  std::exception_ptr failure;
+};
+
+}  // namespace layerstream
+
+namespace layerstream::cpu {
+
+class Executor;
+
+struct RecordCommand {
+  Event* event;
+  uint64_t sequence;
+};
+struct WaitCommand {
+  Event* event;
+  uint64_t sequence;
+};
+struct CopyCommand {
+  void* destination;
+  const void* source;
+  uint64_t bytes;
+};
+using Command = std::variant<std::monostate, Op, RecordCommand, WaitCommand, CopyCommand>;
+
+void wait_for(Event& event, uint64_t sequence);
+
+class Worker {
+ public:
+  // Ops run on `executor`, under `executor_mutex`: streams of one device share its threads.
+  Worker(Executor& executor, std::mutex& executor_mutex);
+  ~Worker();
+
+  void push(const Command& command);
+  uint64_t busy_nanoseconds() const { return busy_nanoseconds_; }
+
+ private:
+  void work();
+  void run(Command& command);
+
+  Executor& executor_;
+  std::mutex& executor_mutex_;
+  std::vector<Command> commands_;
+  uint64_t head_ = 0;  // next to run
+  uint64_t tail_ = 0;  // next to fill
+  bool stop_ = false;
+  std::mutex mutex_;
+  std::condition_variable filled_;
+  std::condition_variable drained_;
+  std::atomic<uint64_t> busy_nanoseconds_{0};
+  // The first failure of an op. The stream is lost: later ops are skipped and every later event reports it.
+  std::exception_ptr failure_;
+  std::thread thread_;
+};
+
+}  // namespace layerstream::cpu
+
+namespace layerstream {
+
+struct Stream {
+  cpu::Worker worker;
+};
+
+}  // namespace layerstream

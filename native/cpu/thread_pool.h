@@ -1,0 +1,57 @@
+// Runs one parallel loop at a time over a fixed set of threads. The caller takes part, so a pool of n threads starts
+// n - 1. Workers spin for some microseconds between the loops of one burst and sleep otherwise: nothing spins while the
+// device waits for the disk.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace layerstream::cpu {
+
+class ThreadPool {
+ public:
+  // body(context, index, thread) runs for every index in [0, count); thread < threads().
+  using Body = void (*)(void* context, uint32_t index, uint32_t thread);
+
+  explicit ThreadPool(uint32_t threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  uint32_t threads() const { return static_cast<uint32_t>(workers_.size()) + 1; }
+
+  // Returns when every index has run. Not reentrant; one caller at a time.
+  void run(uint32_t count, Body body, void* context);
+
+  template <typename Function>
+  void parallel_for(uint32_t count, const Function& function) {
+    const Body body = [](void* context, uint32_t index, uint32_t thread) {
+      (*static_cast<const Function*>(context))(index, thread);
+    };
+    run(count, body, const_cast<void*>(static_cast<const void*>(&function)));
+  }
+
+ private:
+  void work(uint32_t thread);
+  bool join(uint32_t thread);
+
+  std::vector<std::thread> workers_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::atomic<uint32_t> sleeping_{0};
+  std::atomic<bool> stop_{false};
+
+  // Written by the caller while no worker is inside a loop, read by workers inside one.
+  Body body_ = nullptr;
+  void* context_ = nullptr;
+  std::atomic<uint32_t> count_{0};
+  std::atomic<uint32_t> next_{0};
+  std::atomic<bool> open_{false};      // a loop accepts workers
+  std::atomic<uint32_t> inside_{0};    // workers that may be inside a loop
+};
+
+}  // namespace layerstream::cpu

@@ -1,0 +1,56 @@
+#include "file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "../platform/error.h"
+#include "../platform/memory.h"
+
+namespace layerstream {
+
+std::string describe_errno(int error) { return std::string(std::strerror(error)) + " (errno " + std::to_string(error) + ")"; }
+
+WeightFile::WeightFile(const std::string& path, uint64_t expected_bytes) : path_(path) {
+#ifdef O_DIRECT
+  descriptor_ = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT);
+  if (descriptor_ >= 0) {
+    Arena page(kPageBytes);
+    if (pread(descriptor_, page.data(), kPageBytes, 0) < 0) {
+      buffered_reason_ = "a direct read of " + path + " failed: " + describe_errno(errno);
+      close(descriptor_);
+      descriptor_ = -1;
+    }
+  } else if (errno == EINVAL) {
+    buffered_reason_ = "the file system of " + path + " refuses O_DIRECT";
+  }
+#endif
+  if (descriptor_ < 0) descriptor_ = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor_ < 0) {
+    throw Error("IO_ERROR", "Cannot open " + path + ": " + describe_errno(errno) + ".");
+  }
+#ifdef __APPLE__
+  if (fcntl(descriptor_, F_NOCACHE, 1) != 0) buffered_reason_ = "F_NOCACHE was refused: " + describe_errno(errno);
+#endif
+  struct stat status {};
+  if (fstat(descriptor_, &status) != 0 || static_cast<uint64_t>(status.st_size) < expected_bytes) {
+    const std::string size = std::to_string(status.st_size);
+    close(descriptor_);
+    throw Error("STORE_CORRUPT", path + " is " + size + " bytes long, its manifest says " + std::to_string(expected_bytes) +
+                                     ". Run `layerstream verify`, then decompose again.");
+  }
+}
+
+WeightFile::~WeightFile() {
+  if (descriptor_ >= 0) close(descriptor_);
+}
+
+WeightFile::WeightFile(WeightFile&& other) noexcept
+    : descriptor_(other.descriptor_), path_(std::move(other.path_)), buffered_reason_(std::move(other.buffered_reason_)) {
+  other.descriptor_ = -1;
+}
+
+}  // namespace layerstream

@@ -1,0 +1,87 @@
+#include "reader.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "../platform/error.h"
+#include "../platform/memory.h"
+
+namespace layerstream {
+
+void Reader::submit(const ReadRequest& request) {
+  const uint32_t slot = free_slots_.back();
+  free_slots_.pop_back();
+  slots_[slot] = {request, 0};
+  start(slot);
+}
+
+void Reader::start(uint32_t index) {
+  const Slot& slot = slots_[index];
+  start(index, slot.request.file->descriptor(), slot.request.offset + slot.done, slot.request.length - slot.done,
+        slot.request.destination + slot.done);
+}
+
+uint64_t Reader::wait() {
+  for (;;) {
+    const Completion completion = complete();
+    Slot& slot = slots_[completion.slot];
+    if (completion.result == -EINTR || completion.result == -EAGAIN) {
+      start(completion.slot);
+      continue;
+    }
+    if (completion.result <= 0) {
+      free_slots_.push_back(completion.slot);
+      const std::string where = slot.request.file->path() + " at byte " + std::to_string(slot.request.offset + slot.done);
+      if (completion.result == 0) {
+        throw Error("IO_ERROR", "The file ends too early: " + where + ". Run `layerstream verify` on the store.");
+      }
+      throw Error("IO_ERROR", "Reading failed: " + where + ": " + describe_errno(static_cast<int>(-completion.result)) + ".");
+    }
+    const uint64_t done = slot.done + static_cast<uint64_t>(completion.result);
+    if (done >= slot.request.length) {
+      free_slots_.push_back(completion.slot);
+      return slot.request.tag;
+    }
+    // A direct read must continue on a page boundary; the bytes before it are read again.
+    slot.done = slot.request.file->direct() ? align_down(done, kPageBytes) : done;
+    start(completion.slot);
+  }
+}
+
+void Reader::drain() {
+  while (!idle()) {
+    try {
+      wait();
+    } catch (const Error&) {
+    }
+  }
+}
+
+namespace {
+
+class PreadReader final : public Reader {
+ public:
+  PreadReader() : Reader(1) {}
+
+ protected:
+  void start(uint32_t slot, int descriptor, uint64_t offset, uint64_t length, uint8_t* destination) override {
+    const ssize_t result = pread(descriptor, destination, length, static_cast<off_t>(offset));
+    completion_ = {slot, result < 0 ? -errno : result};
+  }
+  Completion complete() override { return completion_; }
+
+ private:
+  Completion completion_{};
+};
+
+}  // namespace
+
+std::unique_ptr<Reader> make_pread_reader() { return std::make_unique<PreadReader>(); }
+
+std::unique_ptr<Reader> make_reader(uint32_t depth, std::string* reason) {
+  std::unique_ptr<Reader> reader = make_uring_reader(depth, reason);
+  return reader ? std::move(reader) : make_pread_reader();
+}
+
+}  // namespace layerstream

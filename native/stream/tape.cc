@@ -1,0 +1,147 @@
+#include "tape.h"
+
+#include <chrono>
+
+#include "../platform/error.h"
+
+namespace layerstream {
+
+namespace {
+
+uint64_t now_nanoseconds() {
+  return static_cast<uint64_t>(
+      std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count());
+}
+
+}  // namespace
+
+Tape::Status Tape::begin(uint64_t position, uint32_t* first_chunk) {
+  std::unique_lock lock(mutex_);
+  space_.wait(lock, [&] { return cancelled_ || failure_ || position_ == position || (idle_ && paused_); });
+  if (cancelled_ || failure_) return Status::kCancelled;
+  if (position_ != position) return Status::kPaused;
+  paused_ = false;
+  *first_chunk = position_chunk_;
+  return Status::kDone;
+}
+
+bool Tape::fits(uint64_t bytes, uint64_t* skip) const {
+  *skip = write_ + bytes > ring_bytes_ ? ring_bytes_ - write_ : 0;
+  return used_ + *skip + bytes <= ring_bytes_;
+}
+
+Tape::Status Tape::acquire(uint64_t bytes, uint8_t* fixed, bool blocking, Chunk* chunk) {
+  std::unique_lock lock(mutex_);
+  uint64_t skip = 0;
+  const auto has_space = [&] {
+    if (next_sequence_ - released_ >= kSlots) return false;
+    return fixed != nullptr || fits(bytes, &skip);
+  };
+  if (!cancelled_ && !failure_ && !has_space()) {
+    if (!blocking) return Status::kFull;
+    space_.wait(lock, [&] { return cancelled_ || failure_ || has_space() || idle_; });
+  }
+  if (cancelled_ || failure_) return Status::kCancelled;
+  if (!has_space()) {
+    paused_ = true;
+    space_.notify_all();
+    return Status::kPaused;
+  }
+  Slot& slot = slots_[next_sequence_ % kSlots];
+  slot = {};
+  slot.bytes = bytes;
+  if (fixed != nullptr) {
+    slot.memory = fixed;
+  } else {
+    if (skip > 0) write_ = 0;
+    slot.memory = ring_ + write_;
+    slot.ring_bytes = bytes + skip;
+    write_ += bytes;
+    used_ += slot.ring_bytes;
+  }
+  *chunk = {next_sequence_++, slot.memory};
+  ++position_chunk_;
+  if (reading_++ == 0) reading_since_ = now_nanoseconds();
+  return Status::kDone;
+}
+
+void Tape::end() {
+  std::lock_guard lock(mutex_);
+  ++position_;
+  position_chunk_ = 0;
+  space_.notify_all();
+}
+
+void Tape::publish(uint64_t sequence) {
+  std::lock_guard lock(mutex_);
+  Slot& slot = slots_[sequence % kSlots];
+  slot.ready = true;
+  counters_.bytes_read += slot.bytes;
+  if (--reading_ == 0) counters_.read_nanoseconds += now_nanoseconds() - reading_since_;
+  ready_.notify_all();
+}
+
+void Tape::fail(std::exception_ptr error) {
+  std::lock_guard lock(mutex_);
+  if (!failure_) failure_ = error;
+  ready_.notify_all();
+  space_.notify_all();
+}
+
+uint8_t* Tape::wait_ready(uint64_t sequence) {
+  std::unique_lock lock(mutex_);
+  const Slot& slot = slots_[sequence % kSlots];
+  ready_.wait(lock, [&] { return cancelled_ || failure_ || (sequence < next_sequence_ && slot.ready); });
+  if (failure_) std::rethrow_exception(failure_);
+  if (cancelled_) throw Error("ABORTED", "The pass was aborted.");
+  return slot.memory;
+}
+
+void Tape::release(uint64_t sequence) {
+  std::lock_guard lock(mutex_);
+  used_ -= slots_[sequence % kSlots].ring_bytes;
+  released_ = sequence + 1;
+  // An empty ring starts over, so that a chunk as large as the ring always finds a place.
+  if (used_ == 0) write_ = 0;
+  space_.notify_all();
+}
+
+void Tape::set_idle(bool idle) {
+  std::lock_guard lock(mutex_);
+  idle_ = idle;
+  space_.notify_all();
+}
+
+void Tape::cancel() {
+  std::lock_guard lock(mutex_);
+  cancelled_ = true;
+  ready_.notify_all();
+  space_.notify_all();
+}
+
+bool Tape::cancelled() {
+  std::lock_guard lock(mutex_);
+  return cancelled_;
+}
+
+uint64_t Tape::reset() {
+  std::lock_guard lock(mutex_);
+  write_ = used_ = 0;
+  released_ = next_sequence_;
+  position_ = 0;
+  position_chunk_ = 0;
+  reading_ = 0;
+  paused_ = false;
+  cancelled_ = false;
+  failure_ = nullptr;
+  return next_sequence_;
+}
+
+Tape::Counters Tape::counters() {
+  std::lock_guard lock(mutex_);
+  Counters counters = counters_;
+  if (reading_ > 0) counters.read_nanoseconds += now_nanoseconds() - reading_since_;
+  return counters;
+}
+
+}  // namespace layerstream
