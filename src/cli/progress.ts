@@ -54,7 +54,7 @@ export function createProgress(label: string): Progress {
       const payload = {
         done: formatBytes(bytesDone),
         all: formatBytes(bytesTotal),
-        rate: formatRate(rate),
+        rate: rate > 0 ? formatRate(rate) : "",
         eta: rate > 0 ? `${formatDuration((bytesTotal - bytesDone) / rate)} left` : "",
       };
       if (started) {

@@ -1,4 +1,5 @@
 import type { Command } from "commander";
+import type { DecomposeResult } from "../../decompose/decompose.js";
 import { formatBytes, formatDuration, formatRate } from "../../units.js";
 import { integer } from "../arguments.js";
 import { addCompressionOptions, type CompressionOptions } from "../compression-options.js";
@@ -27,8 +28,9 @@ export function addDecomposeCommand(program: Command, interrupts: Interrupts): v
       const { decompose } = await import("../../decompose/decompose.js");
       const progress = createProgress("Decomposing");
       const started = performance.now();
+      let kept: number | undefined;
       try {
-        const { store, manifest, alreadyDone, deleted } = await decompose({
+        const result = await decompose({
           checkpoint,
           store: options.output,
           compression: options.compression,
@@ -37,39 +39,52 @@ export function addDecomposeCommand(program: Command, interrupts: Interrupts): v
           deleteOriginal: options.deleteOriginal,
           workers: options.workers,
           signal: interrupts.signal,
-          onProgress: ({ bytesDone, bytesTotal }) => progress.update(bytesDone, bytesTotal),
+          onProgress: ({ bytesDone, bytesTotal }) => {
+            kept ??= bytesDone;
+            progress.update(bytesDone, bytesTotal);
+          },
         });
         progress.stop();
         const seconds = (performance.now() - started) / 1000;
-        const size = manifest.files.reduce((sum, file) => sum + file.size, 0);
-        const sourceBytes = manifest.source.files.reduce((sum, file) => sum + file.size, 0);
-        const { compression, dropped } = manifest;
-        if (options.json) {
-          const files = manifest.files.length;
-          const result = {
-            store,
-            alreadyDone,
-            compression,
-            files,
-            bytes: size,
-            sourceBytes,
-            dropped,
-            deleted,
-            seconds,
-          };
-          console.log(JSON.stringify(result));
-          return;
-        }
-        const described = `${manifest.files.length} files, ${formatBytes(size)}, compression ${compression}`;
-        if (alreadyDone) console.log(`${store} was already complete (${described}).`);
-        else
-          console.log(
-            `${store}: ${described}, in ${formatDuration(seconds)} (${formatRate(sourceBytes / seconds)} read).`,
-          );
-        if (deleted.length > 0) console.log(`Deleted from the checkpoint: ${deleted.join(", ")}.`);
-        if (dropped.length > 0) console.log(`Not stored, because the model does not use them: ${dropped.join(", ")}.`);
+        console.log(options.json ? jsonOf(result, seconds) : describe(result, seconds, kept ?? 0));
       } finally {
         progress.stop();
       }
     });
+}
+
+function jsonOf({ store, manifest, alreadyDone, deleted }: DecomposeResult, seconds: number): string {
+  const { compression, files, dropped } = manifest;
+  const bytes = sizeOf(files);
+  const sourceBytes = sizeOf(manifest.source.files);
+  return JSON.stringify({
+    store,
+    alreadyDone,
+    compression,
+    files: files.length,
+    bytes,
+    sourceBytes,
+    dropped,
+    deleted,
+    seconds,
+  });
+}
+
+/** `kept`: bytes of the store that an earlier run had finished. */
+function describe({ store, manifest, alreadyDone, deleted }: DecomposeResult, seconds: number, kept: number): string {
+  const { files, compression, dropped } = manifest;
+  const bytes = sizeOf(files);
+  const what = `${files.length} files, ${formatBytes(bytes)}, compression ${compression}`;
+  const written = Math.max(0, bytes - kept);
+  const lines = alreadyDone
+    ? [`${store} was already complete: ${what}.`]
+    : [`${store}: ${what}.`, `Written in ${formatDuration(seconds)}, ${formatRate(written / seconds)}.`];
+  if (kept > 0 && !alreadyDone) lines.push(`${formatBytes(kept)} were kept from an earlier run.`);
+  if (deleted.length > 0) lines.push(`Deleted from the checkpoint: ${deleted.join(", ")}.`);
+  if (dropped.length > 0) lines.push(`Not stored, because the model does not use them: ${dropped.join(", ")}.`);
+  return lines.join("\n");
+}
+
+function sizeOf(files: readonly { size: number }[]): number {
+  return files.reduce((sum, { size }) => sum + size, 0);
 }
