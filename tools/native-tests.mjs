@@ -1,0 +1,118 @@
+#!/usr/bin/env node
+/**
+ * Compiles the CPU kernels with the programs of test/native by the C++ compiler alone (no Node, no addon), and runs
+ * them.
+ *
+ *   node tools/native-tests.mjs [--bench] [--plain] [--arm64] [name ...]
+ *
+ * Without options: every test/native/*_test.cc, under the address and undefined-behaviour sanitizers.
+ * --bench   the *_bench.cc instead, as optimized as the addon
+ * --plain   tests without sanitizers, as optimized as the addon
+ * --arm64   with aarch64-linux-gnu-g++, run by qemu-aarch64 (Debian: g++-aarch64-linux-gnu, qemu-user)
+ * name      only programs whose names start so
+ *
+ * CXX names another compiler. Objects are kept in build/native-tests.
+ */
+import { execFileSync, spawn } from "node:child_process";
+import fs from "node:fs";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+
+const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
+const { values: options, positionals: names } = parseArgs({
+  allowPositionals: true,
+  options: { bench: { type: "boolean" }, plain: { type: "boolean" }, arm64: { type: "boolean" } },
+});
+
+const optimized = options.bench || options.plain || options.arm64;
+const compiler = process.env.CXX ?? (options.arm64 ? "aarch64-linux-gnu-g++" : "c++");
+const emulator = options.arm64 ? ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"] : [];
+const modeFlags = optimized ? ["-O3"] : ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+const commonFlags = ["-std=c++20", "-Wall", "-Wextra", "-pthread", "-ffp-contract=off"];
+const folder = path.join(root, "build", "native-tests", options.arm64 ? "arm64" : optimized ? "plain" : "sanitized");
+
+/** The flags that binding.gyp gives each instruction set's folder on x64. */
+function instructionSetFlags() {
+  const gyp = JSON.parse(fs.readFileSync(path.join(root, "binding.gyp"), "utf8"));
+  const flags = new Map();
+  for (const { target_name: name, conditions } of gyp.targets) {
+    const match = /^kernels_(.+)$/.exec(name);
+    if (match) flags.set(match[1], options.arm64 ? [] : conditions[0][1].cflags);
+  }
+  return flags;
+}
+
+function sourcesIn(directory, suffix) {
+  const files = fs.readdirSync(path.join(root, directory)).filter((file) => file.endsWith(suffix));
+  return files.sort().map((file) => path.join(directory, file));
+}
+
+function modified(file) {
+  return fs.statSync(path.join(root, file), { throwIfNoEntry: false })?.mtimeMs ?? 0;
+}
+
+function newestHeader() {
+  const native = fs.readdirSync(path.join(root, "native"), { recursive: true, encoding: "utf8" });
+  const headers = native.filter((file) => file.endsWith(".h")).map((file) => path.join("native", file));
+  return Math.max(...[...headers, "binding.gyp", "tools/native-tests.mjs"].map(modified));
+}
+
+function run(command, args) {
+  return new Promise((resolve, reject) => {
+    const child = spawn(command, args, { cwd: root, stdio: "inherit" });
+    child.on("error", (error) => reject(new Error(`Cannot run ${command}: ${error.message}`)));
+    child.on("exit", (code, signal) => {
+      if (code === 0) resolve();
+      else reject(new Error(`${path.basename(command)} failed (${signal ?? `exit code ${code}`}).`));
+    });
+  });
+}
+
+/** Compiles what is out of date, two files at a time. Returns the object of each source. */
+async function compile(sources) {
+  const headers = newestHeader();
+  const objects = new Map(sources.map(({ file }) => [file, path.join(folder, `${file.replaceAll(/[/\\]/g, "-")}.o`)]));
+  const stale = sources.filter(({ file }) => {
+    const built = modified(path.relative(root, objects.get(file)));
+    return built <= modified(file) || built <= headers;
+  });
+  const worker = async () => {
+    for (let next = stale.shift(); next !== undefined; next = stale.shift()) {
+      const flags = [...commonFlags, ...modeFlags, ...next.flags];
+      await run(compiler, [...flags, "-c", next.file, "-o", objects.get(next.file)]);
+    }
+  };
+  await Promise.all([worker(), worker()]);
+  return objects;
+}
+
+async function main() {
+  fs.mkdirSync(folder, { recursive: true });
+  const kernels = ["native/cpu/kernels.cc", "native/cpu/attention_layout.cc"].map((file) => ({ file, flags: [] }));
+  const sets = new Map([["scalar", []], ["neon", []], ...instructionSetFlags()]);
+  for (const [set, flags] of sets) {
+    for (const file of sourcesIn(`native/cpu/${set}`, ".cc")) kernels.push({ file, flags });
+  }
+  const programs = sourcesIn("test/native", options.bench ? "_bench.cc" : "_test.cc").filter(
+    (file) => names.length === 0 || names.some((name) => path.basename(file).startsWith(name)),
+  );
+  if (programs.length === 0)
+    throw new Error(`No program in test/native has a name that starts with ${names.join(", ")}.`);
+
+  const objects = await compile([...kernels, ...programs.map((file) => ({ file, flags: [] }))]);
+  const kernelObjects = kernels.map(({ file }) => objects.get(file));
+  for (const file of programs) {
+    const program = path.join(folder, path.basename(file, ".cc"));
+    execFileSync(compiler, [...commonFlags, ...modeFlags, ...kernelObjects, objects.get(file), "-o", program]);
+    const [command, ...args] = [...emulator, program];
+    await run(command, args);
+  }
+}
+
+try {
+  await main();
+} catch (error) {
+  console.error(`native-tests: ${error.message}`);
+  process.exitCode = 1;
+}
