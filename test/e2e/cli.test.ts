@@ -1,0 +1,171 @@
+import { type ChildProcess, execFileSync } from "node:child_process";
+import { cpSync, existsSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { runCli, temporaryDirectory } from "./run-cli.js";
+
+const fixtures = path.resolve(import.meta.dirname, "../fixtures");
+const makeCheckpoint = path.resolve(import.meta.dirname, "../../tools/make-checkpoint.mjs");
+const checkpoint = path.join(fixtures, "families", "llama");
+const { directory, remove } = temporaryDirectory();
+const store = path.join(directory, "store");
+
+beforeAll(async () => {
+  const { exitCode, stderr } = await runCli(["decompose", checkpoint, "-o", store]);
+  expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: "" });
+});
+afterAll(remove);
+
+describe("help and version", () => {
+  it("prints the help without arguments", async () => {
+    const { exitCode, stdout, stderr } = await runCli([]);
+    expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: "" });
+    for (const command of ["generate", "chat", "decompose", "verify", "inspect", "bench", "doctor", "build"]) {
+      expect(stdout).toMatch(new RegExp(`^  ${command} `, "m"));
+    }
+  });
+
+  it("prints the version of package.json", async () => {
+    const { version } = JSON.parse(readFileSync(path.join(fixtures, "../../package.json"), "utf8"));
+    expect(await runCli(["--version"])).toEqual({ exitCode: 0, stdout: `${version}\n`, stderr: "" });
+  });
+});
+
+describe("usage errors", () => {
+  it.each([
+    [["decompos", "x"], "unknown command 'decompos' (Did you mean decompose?)"],
+    [["frobnicate"], "unknown command 'frobnicate'. See layerstream --help."],
+    [["decompose", "x", "--compresion", "8bit"], "unknown option '--compresion' (Did you mean --compression?)"],
+    [["generate", "x", "--memroy", "1GiB"], "unknown option '--memroy' (Did you mean --memory?)"],
+    [["decompose"], "missing required argument 'checkpoint'. See layerstream --help."],
+    [["verify", "a", "b"], "too many arguments for 'verify'. Expected 1 argument but got 2. See layerstream --help."],
+    [
+      ["decompose", "x", "--compression", "2bit"],
+      "option '--compression <kind>' argument '2bit' is invalid. Allowed choices are none, 8bit, 4bit.",
+    ],
+    [
+      ["generate", "x", "-p", "a", "--memory", "lots"],
+      "option '--memory <size>' argument 'lots' is invalid. Write for example 4GiB, 900MB or 1.5g.",
+    ],
+    [
+      ["generate", "x"],
+      "The prompt is missing or given twice. Give one of --prompt TEXT, --prompt - (for stdin) and --tokens 1,2,3.",
+    ],
+  ])("%j", async (args, message) => {
+    expect(await runCli(args)).toEqual({
+      exitCode: 2,
+      stdout: "",
+      stderr: `layerstream: INVALID_ARGUMENT: ${message}\n`,
+    });
+  });
+});
+
+describe("failures", () => {
+  it.each([
+    [["inspect", path.join(directory, "nowhere")], "CHECKPOINT_NOT_FOUND"],
+    [["decompose", path.join(directory, "nowhere")], "CHECKPOINT_NOT_FOUND"],
+    [["generate", path.join(directory, "nowhere"), "-p", "a"], "CHECKPOINT_NOT_FOUND"],
+    [["verify", checkpoint], "STORE_INVALID"],
+  ])("%j exits with 1 and one line", async (args, code) => {
+    const { exitCode, stdout, stderr } = await runCli(args);
+    expect({ exitCode, stdout }).toEqual({ exitCode: 1, stdout: "" });
+    expect(stderr).toMatch(new RegExp(`^layerstream: ${code}: [^\n]+\n$`));
+  });
+
+  it("prints a stack only when asked", async () => {
+    const args = ["verify", checkpoint];
+    expect((await runCli(args)).stderr).not.toContain(" at ");
+    expect((await runCli(args, { env: { LAYERSTREAM_DEBUG: "1" } })).stderr).toMatch(/\n\s+at /);
+  });
+});
+
+describe("decompose, verify and inspect", () => {
+  it("finds a finished store complete", async () => {
+    const text = await runCli(["decompose", checkpoint, "-o", store]);
+    expect(text).toMatchObject({ exitCode: 0, stderr: "" });
+    expect(text.stdout).toContain("already complete");
+    const json = JSON.parse((await runCli(["decompose", checkpoint, "-o", store, "--json"])).stdout);
+    expect(json).toMatchObject({ store, alreadyDone: true, compression: "none", dropped: [], deleted: [] });
+  });
+
+  it("verifies a store, and names what is damaged", async () => {
+    const good = await runCli(["verify", store]);
+    expect(good).toMatchObject({ exitCode: 0, stderr: "" });
+    expect(good.stdout).toContain("is undamaged");
+
+    const damaged = path.join(directory, "damaged");
+    cpSync(store, damaged, { recursive: true });
+    const file = path.join(damaged, "layer-000.safetensors");
+    const bytes = readFileSync(file);
+    bytes[bytes.length - 5000] = (bytes.at(-5000) ?? 0) ^ 1;
+    writeFileSync(file, bytes);
+    const bad = await runCli(["verify", damaged]);
+    expect(bad.exitCode).toBe(1);
+    expect(bad.stdout).toMatch(/^layer-000\.safetensors: /);
+    expect(bad.stderr).toBe(
+      `layerstream: STORE_CORRUPT: ${damaged} has 1 problem. Delete the store and decompose the checkpoint again.\n`,
+    );
+    const json = await runCli(["verify", damaged, "--json"]);
+    expect(json.exitCode).toBe(1);
+    expect(JSON.parse(json.stdout)).toMatchObject({ ok: false, problems: [{ file: "layer-000.safetensors" }] });
+
+    truncateSync(file, 100);
+    expect(await runCli(["verify", damaged])).toMatchObject({ exitCode: 1 });
+  });
+
+  it.each([
+    ["checkpoint", checkpoint],
+    ["store", store],
+  ])("inspects a %s", async (kind, model) => {
+    const { stdout } = await runCli(["inspect", model, "--json"]);
+    expect(JSON.parse(stdout)).toMatchObject({ kind, family: "llama" });
+    const text = await runCli(["inspect", model]);
+    expect(text).toMatchObject({ exitCode: 0, stderr: "" });
+    expect(text.stdout).toContain("llama");
+  });
+});
+
+describe("doctor", () => {
+  it("finds this machine in order", async () => {
+    const { exitCode, stdout } = await runCli(["doctor", "--directory", directory, "--json"]);
+    const { ok, checks } = JSON.parse(stdout);
+    expect({ exitCode, ok, failing: checks.filter((check: { ok: boolean }) => !check.ok) }).toEqual({
+      exitCode: 0,
+      ok: true,
+      failing: [],
+    });
+  });
+
+  it("exits with 1 and the remedy when a directory is missing", async () => {
+    const { exitCode, stdout, stderr } = await runCli(["doctor", "--directory", path.join(directory, "gone")]);
+    expect(exitCode).toBe(1);
+    expect(stdout).toContain("name another with --directory");
+    expect(stderr).toMatch(/^layerstream: DEVICE_UNAVAILABLE: [^\n]+\n$/);
+  });
+});
+
+describe("interruption", () => {
+  it("ends quietly when the reader of its output has gone", async () => {
+    const result = await runCli(["--help"], { onStart: (child) => child.stdout?.destroy() });
+    expect(result).toMatchObject({ exitCode: 0, stderr: "" });
+  });
+
+  it("exits with 130 after Ctrl-C, and a later run ends the work", async () => {
+    const large = path.join(directory, "large");
+    const shape = ["--hidden", "1024", "--intermediate", "4096", "--heads", "8", "--layers", "2", "--vocab", "8000"];
+    execFileSync(process.execPath, [makeCheckpoint, large, ...shape], { stdio: "ignore" });
+    const target = path.join(directory, "interrupted");
+    const args = ["decompose", large, "-o", target, "--compression", "4bit", "--workers", "1"];
+    const stopOnceWriting = (child: ChildProcess) => {
+      const timer = setInterval(() => {
+        if (!existsSync(path.join(target, "layerstream.partial.json"))) return;
+        clearInterval(timer);
+        child.kill("SIGINT");
+      }, 1);
+    };
+    expect(await runCli(args, { onStart: stopOnceWriting })).toEqual({ exitCode: 130, stdout: "", stderr: "" });
+    expect(await runCli(["verify", target])).toMatchObject({ exitCode: 1, stdout: "" });
+    expect(await runCli(args)).toMatchObject({ exitCode: 0, stderr: "" });
+    expect(await runCli(["verify", target])).toMatchObject({ exitCode: 0, stderr: "" });
+  });
+});
