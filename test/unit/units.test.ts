@@ -20,14 +20,27 @@ describe("parseBytes", () => {
     expect(parseBytes(text, "--memory")).toBe(bytes);
   });
 
-  it.each(["", "GiB", "4 GiB x", "-1", "4XB", "1e9", "0", "0.2", "NaN", "99999999TB", "4 Gi B", Number.NaN, -5, 0, Number.POSITIVE_INFINITY])(
-    "refuses %j",
-    (text) => {
-      const act = () => parseBytes(text, "--memory");
-      expect(act).toThrow(LayerstreamError);
-      expect(act).toThrow(/^--memory is .*not a size\. Write for example 4GiB/);
-    },
-  );
+  it.each([
+    "",
+    "GiB",
+    "4 GiB x",
+    "-1",
+    "4XB",
+    "1e9",
+    "0",
+    "0.2",
+    "NaN",
+    "99999999TB",
+    "4 Gi B",
+    Number.NaN,
+    -5,
+    0,
+    Number.POSITIVE_INFINITY,
+  ])("refuses %j", (text) => {
+    const act = () => parseBytes(text, "--memory");
+    expect(act).toThrow(LayerstreamError);
+    expect(act).toThrow(/^--memory is .*not a size\. Write for example 4GiB/);
+  });
 });
 
 describe("formats", () => {
