@@ -180,7 +180,8 @@ async function findCompanions(path: string): Promise<SafeFile[]> {
 async function describeShard(shard: Shard): Promise<SourceFile> {
   const hash = createHash("sha256").update(shard.header.hash);
   hash.update(shard.blob ?? (await readSamples(shard)));
-  const modifiedMs = shard.blob ? 0 : shard.modifiedMs;
+  // Whole milliseconds: tools that copy times keep no more.
+  const modifiedMs = shard.blob ? 0 : Math.floor(shard.modifiedMs);
   return { name: shard.name, size: shard.size, modifiedMs, headerHash: hash.digest("hex") };
 }
 
