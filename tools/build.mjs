@@ -32,7 +32,11 @@ export async function build({ addonOnly = false, force = false, verbose = false 
 }
 
 function buildAddon(force, verbose) {
-  const sources = [path.join(root, "binding.gyp"), ...filesUnder(path.join(root, "native"))];
+  const sources = [
+    path.join(root, "binding.gyp"),
+    path.join(root, "tools", "list-sources.cjs"),
+    ...filesUnder(path.join(root, "native")),
+  ];
   const hash = hashOf(sources, `${process.platform} ${process.arch}`);
   const stamp = path.join(buildFolder, "addon.stamp");
   if (!force && fs.existsSync(addonFile) && readStamp(stamp) === hash) return;
