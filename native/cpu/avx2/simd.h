@@ -47,6 +47,8 @@ inline void store(float* target, Floats value, uint32_t count) {
 }
 
 inline __m128i load_halves(const uint8_t* source) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(source)); }
+inline void prefetch(const float* address) { _mm_prefetch(reinterpret_cast<const char*>(address), _MM_HINT_T1); }
+
 inline Floats load_f32(const uint8_t* source) {
   return {_mm256_castsi256_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source))),
           _mm256_castsi256_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source + 32)))};

@@ -42,6 +42,8 @@ inline void store(float* target, Floats value, uint32_t count) {
   _mm512_mask_storeu_ps(target, first_lanes(count), value.v);
 }
 
+inline void prefetch(const float* address) { _mm_prefetch(reinterpret_cast<const char*>(address), _MM_HINT_T1); }
+
 inline Floats load_f32(const uint8_t* source) { return {_mm512_loadu_ps(source)}; }
 inline Floats load_f16(const uint8_t* source) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)))};

@@ -22,7 +22,7 @@
 namespace layerstream::cpu::LAYERSTREAM_ISA {
 namespace {
 
-constexpr uint32_t kMaximumScales = 16;  // in a chunk: q8 blocks have at least 32 columns
+constexpr uint32_t kScales = kMatmulLanes;  // the most that a chunk needs: q8 blocks have at least 32 columns
 constexpr uint32_t kVectors = kMatmulStep / kMatmulLanes;
 
 static_assert(kPanelRows <= kMatmulMaximumPanel && kMatmulRowBlock % kPanelRows == 0);
@@ -54,74 +54,94 @@ inline void decode(const uint8_t* codes, float low, float high, Floats* output) 
   }
 }
 
-// Where the codes and scales of every row lie.
+// Where codes and scales lie in every row.
 template <Format kFormat>
 struct Layout {
   Layout(uint32_t columns, uint32_t block) {
     if constexpr (is_quantized(kFormat)) {
       while ((2u << block_shift) <= block) ++block_shift;
-      const size_t blocks = (size_t{columns} + block - 1) / block;
-      code_bytes = blocks * block * step_bytes(kFormat) / kMatmulStep;
+      scales = (columns + block - 1) / block;
+      code_bytes = size_t{scales} * block * step_bytes(kFormat) / kMatmulStep;
     } else {
       code_bytes = size_t{columns} * step_bytes(kFormat) / kMatmulStep;
     }
   }
 
-  size_t code_bytes;         // scales follow
+  size_t code_bytes;  // scales follow
+  uint32_t scales = 0;
   uint32_t block_shift = 0;  // log2 of the columns that share a scale
 };
 
-// One row in one chunk.
+// Where a chunk lies in every row. A row's scales of the chunk are decoded sixteen at a time: those from
+// `first_scale` on, which is low enough not to read past the row's end.
 template <Format kFormat>
-class RowChunk {
+class Chunk {
  public:
-  void open(const uint8_t* row, const Layout<kFormat>& layout, uint32_t column, uint32_t width) {
-    const size_t offset = size_t{column} / kMatmulStep * step_bytes(kFormat);
-    codes_ = row + offset;
-    left_ = layout.code_bytes - offset;
-    block_shift_ = layout.block_shift;
+  Chunk(const Layout<kFormat>& layout, uint32_t column, uint32_t width)
+      : code_offset_(size_t{column} / kMatmulStep * step_bytes(kFormat)),
+        left_(layout.code_bytes - code_offset_),
+        block_shift_(layout.block_shift),
+        steps_(width / kMatmulStep) {
     if constexpr (is_quantized(kFormat)) {
-      load_scales(row + layout.code_bytes + 2 * (size_t{column} >> block_shift_), ((width - 1) >> block_shift_) + 1);
+      const uint32_t wanted = column >> block_shift_;
+      const uint32_t last = layout.scales < kScales ? 0 : layout.scales - kScales;
+      const uint32_t first = smaller(wanted, last);
+      scale_offset_ = layout.code_bytes + size_t{2} * first;
+      scales_ = smaller(layout.scales - first, kScales);
+      skipped_ = wanted - first;
     }
   }
 
-  const uint8_t* codes(uint32_t step) const { return codes_ + size_t{step} * step_bytes(kFormat); }
+  uint32_t steps() const { return steps_; }  // whole ones
+  const uint8_t* codes(const uint8_t* row) const { return row + code_offset_; }
 
-  void weights(uint32_t step, Floats* output) const { decode_step(codes(step), step, output); }
+  // `output` has kScales + 1 floats.
+  void load_scales(const uint8_t* row, float* output) const {
+    if constexpr (is_quantized(kFormat)) {
+      Floats scales;
+      if (scales_ == kScales) {
+        scales = load_f16(row + scale_offset_);
+      } else {
+        uint8_t padded[2 * kScales] = {};
+        std::memcpy(padded, row + scale_offset_, 2 * scales_);
+        scales = load_f16(padded);
+      }
+      store(output, kFormat == Format::kQ8 ? scales / broadcast(127.0f) : scales);
+      output[kScales] = 0.0f;  // of columns past the end
+    }
+  }
 
-  // The last step of a row, of which some columns may not exist: their codes read as zero.
-  void last_weights(uint32_t step, Floats* output) const {
+  // The 64 weights of a step.
+  void weights(const uint8_t* codes, const float* scales, uint32_t step, Floats* output) const {
+    decode_step(codes + size_t{step} * step_bytes(kFormat), scales, step, output);
+  }
+
+  // The same of the last step of a row, of which some columns may not exist: their codes read as zero.
+  void last_weights(const uint8_t* codes, const float* scales, Floats* output) const {
     uint8_t padded[step_bytes(kFormat)] = {};
-    const size_t left = left_ - size_t{step} * step_bytes(kFormat);
-    std::memcpy(padded, codes(step), left < sizeof padded ? left : sizeof padded);
-    decode_step(padded, step, output);
+    const size_t start = size_t{steps_} * step_bytes(kFormat);
+    std::memcpy(padded, codes + start, left_ - start < sizeof padded ? left_ - start : sizeof padded);
+    decode_step(padded, scales, steps_, output);
   }
 
  private:
-  void decode_step(const uint8_t* codes, uint32_t step, Floats* output) const {
-    const uint32_t column = step * kMatmulStep;
+  void decode_step(const uint8_t* codes, const float* scales, uint32_t step, Floats* output) const {
     if constexpr (is_quantized(kFormat)) {
-      decode<kFormat>(codes, scales_[column >> block_shift_], scales_[(column + kMatmulStep / 2) >> block_shift_], output);
+      const uint32_t column = step * kMatmulStep;
+      const float* const first = scales + skipped_;
+      decode<kFormat>(codes, first[column >> block_shift_], first[(column + kMatmulStep / 2) >> block_shift_], output);
     } else {
       decode<kFormat>(codes, 1.0f, 1.0f, output);
     }
   }
 
-  void load_scales(const uint8_t* halves, uint32_t count) {
-    uint8_t padded[2 * kMaximumScales] = {};
-    if (count == 8) {
-      std::memcpy(padded, halves, 16);  // nearly always; inline, unlike the copy below
-    } else {
-      std::memcpy(padded, halves, 2 * count);
-    }
-    const Floats scales = load_f16(padded);
-    store(scales_, kFormat == Format::kQ8 ? scales / broadcast(127.0f) : scales);
-  }
-
-  const uint8_t* codes_;
+  size_t code_offset_;
   size_t left_;  // bytes of codes from there
   uint32_t block_shift_;
-  float scales_[kMaximumScales];
+  uint32_t steps_;
+  size_t scale_offset_ = 0;
+  uint32_t scales_ = 0;
+  uint32_t skipped_ = 0;
 };
 
 void write(const MatmulArgs& args, uint32_t token, uint32_t row, const float* sums, uint32_t count) {
@@ -145,32 +165,34 @@ void multiply_vector(const MatmulArgs& args) {
     float sums[kVectorRows] = {};
     for (uint32_t column = 0; column < args.columns; column += kMatmulChunk) {
       const uint32_t width = smaller(kMatmulChunk, args.columns - column);
-      RowChunk<kFormat> chunks[kVectorRows];
+      const Chunk<kFormat> chunk(layout, column, width);
+      const uint8_t* codes[kVectorRows];
+      alignas(kMatmulAlignment) float scales[kVectorRows][2 * kScales];
       Floats accumulators[kVectorRows];
       for (uint32_t r = 0; r < kVectorRows; ++r) {
         // Where rows run out, the last one stands in and its extra results are dropped.
-        chunks[r].open(args.weight + (row + smaller(r, count - 1)) * args.row_bytes, layout, column, width);
+        const uint8_t* const weight = args.weight + (row + smaller(r, count - 1)) * args.row_bytes;
+        codes[r] = chunk.codes(weight);
+        chunk.load_scales(weight, scales[r]);
         accumulators[r] = broadcast(0.0f);
       }
       const float* input = args.input + column;
-      const uint32_t steps = width / kMatmulStep;
-      for (uint32_t step = 0; step < steps; ++step) {
+      for (uint32_t step = 0; step < chunk.steps(); ++step, input += kMatmulStep) {
         for (uint32_t r = 0; r < kVectorRows; ++r) {
           for (size_t line = 0; line < step_bytes(kFormat); line += 64) {
-            prefetch(chunks[r].codes(step) + kPrefetchBytes + line);
+            prefetch(codes[r] + step * step_bytes(kFormat) + kPrefetchBytes + line);
           }
           Floats weights[kVectors];
-          chunks[r].weights(step, weights);
+          chunk.weights(codes[r], scales[r], step, weights);
           for (uint32_t v = 0; v < kVectors; ++v) {
-            const Floats x = load(input + step * kMatmulStep + v * kMatmulLanes);
-            accumulators[r] = multiply_add(weights[v], x, accumulators[r]);
+            accumulators[r] = multiply_add(weights[v], load(input + v * kMatmulLanes), accumulators[r]);
           }
         }
       }
       if (width % kMatmulStep != 0) {
         for (uint32_t r = 0; r < kVectorRows; ++r) {
           Floats weights[kVectors];
-          chunks[r].last_weights(steps, weights);
+          chunk.last_weights(codes[r], scales[r], weights);
           for (uint32_t v = 0; v < kVectors; ++v) {
             accumulators[r] = multiply_add(weights[v], load(last_input + v * kMatmulLanes), accumulators[r]);
           }
@@ -215,17 +237,18 @@ void multiply_tile(uint32_t tokens, const float* panel, const float* inputs, uin
 template <Format kFormat>
 void decode_panel(const MatmulArgs& args, const Layout<kFormat>& layout, uint32_t row, uint32_t count, uint32_t column,
                   uint32_t width, float* panel) {
-  const uint32_t steps = width / kMatmulStep;
+  const Chunk<kFormat> chunk(layout, column, width);
   for (uint32_t r = 0; r < count; ++r) {
-    RowChunk<kFormat> chunk;
-    chunk.open(args.weight + (row + r) * args.row_bytes, layout, column, width);
+    const uint8_t* const weight = args.weight + (row + r) * args.row_bytes;
+    alignas(kMatmulAlignment) float scales[2 * kScales];
+    chunk.load_scales(weight, scales);
     float* output = panel + r * kMatmulLanes;
     Floats weights[kVectors];
     for (uint32_t step = 0; step * kMatmulStep < width; ++step) {
-      if (step < steps) {
-        chunk.weights(step, weights);
+      if (step < chunk.steps()) {
+        chunk.weights(chunk.codes(weight), scales, step, weights);
       } else {
-        chunk.last_weights(step, weights);
+        chunk.last_weights(chunk.codes(weight), scales, weights);
       }
       for (uint32_t v = 0; v < kVectors; ++v, output += kPanelRows * kMatmulLanes) store(output, weights[v]);
     }
@@ -294,15 +317,16 @@ void dequantize(const uint8_t* row, uint32_t columns, uint32_t block, float* out
   const Layout<kFormat> layout(columns, block);
   for (uint32_t column = 0; column < columns; column += kMatmulChunk) {
     const uint32_t width = smaller(kMatmulChunk, columns - column);
-    RowChunk<kFormat> chunk;
-    chunk.open(row, layout, column, width);
+    const Chunk<kFormat> chunk(layout, column, width);
+    alignas(kMatmulAlignment) float scales[2 * kScales];
+    chunk.load_scales(row, scales);
     Floats weights[kVectors];
     for (uint32_t step = 0; step * kMatmulStep < width; ++step) {
       const uint32_t left = width - step * kMatmulStep;
       if (left >= kMatmulStep) {
-        chunk.weights(step, weights);
+        chunk.weights(chunk.codes(row), scales, step, weights);
       } else {
-        chunk.last_weights(step, weights);
+        chunk.last_weights(chunk.codes(row), scales, weights);
       }
       for (uint32_t v = 0; v < kVectors && v * kMatmulLanes < left; ++v, output += kMatmulLanes) {
         store(output, weights[v], smaller(kMatmulLanes, left - v * kMatmulLanes));

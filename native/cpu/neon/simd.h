@@ -51,6 +51,8 @@ inline void store(float* target, Floats value, uint32_t count) {
   std::memcpy(target, padded, count * sizeof(float));
 }
 
+inline void prefetch(const float* address) { __builtin_prefetch(address, 0, 2); }
+
 inline Floats load_f32(const uint8_t* source) {
   return each([&](int i) { return vreinterpretq_f32_u8(vld1q_u8(source + 16 * i)); });
 }
