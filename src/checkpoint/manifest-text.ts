@@ -2,7 +2,7 @@
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { LayerstreamError } from "../errors.js";
-import { native } from "../native/binding.js";
+import { checksumOf } from "./checksum.js";
 import { errnoOf, ioError } from "./file-io.js";
 import { MANIFEST_FILE, MANIFEST_VERSION, type Manifest } from "./manifest.js";
 import { checkManifest } from "./manifest-check.js";
@@ -16,11 +16,7 @@ const NO_CHECKSUM_AT_END = '"checksum": ""\n}\n';
 /** The text to write for `manifest`, with its checksum filled in. */
 export function encodeManifest(manifest: Omit<Manifest, "checksum">): string {
   const text = `${JSON.stringify({ ...manifest, checksum: "" }, null, 2)}\n`;
-  return text.replace(/""\n\}\n$/, `"${hex32(native().crc32c(Buffer.from(text)))}"\n}\n`);
-}
-
-export function hex32(value: number): string {
-  return value.toString(16).padStart(8, "0");
+  return text.replace(/""\n\}\n$/, `"${checksumOf(Buffer.from(text))}"\n}\n`);
 }
 
 /**
@@ -54,7 +50,7 @@ export async function readManifest(directory: string): Promise<Manifest> {
   const checksum = CHECKSUM_AT_END.exec(text)?.[1];
   if (checksum === undefined) throw corrupt("does not end with its checksum");
   const covered = Buffer.from(text.replace(CHECKSUM_AT_END, NO_CHECKSUM_AT_END));
-  const actual = hex32(native().crc32c(covered));
+  const actual = checksumOf(covered);
   if (actual !== checksum) throw corrupt(`has been changed: its checksum is ${actual}, not ${checksum}`);
   return checkManifest(value, file);
 }

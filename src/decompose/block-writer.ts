@@ -1,8 +1,7 @@
 import { writeSync } from "node:fs";
+import { checksumOf } from "../checkpoint/checksum.js";
 import { ioError } from "../checkpoint/file-io.js";
 import { CHECKSUM_BLOCK_BYTES } from "../checkpoint/manifest.js";
-import { hex32 } from "../checkpoint/manifest-text.js";
-import { native } from "../native/binding.js";
 import type { Control } from "./task.js";
 
 /**
@@ -62,7 +61,7 @@ export class BlockWriter {
     this.control.throwIfStopped();
     for (let start = 0; start < this.#used; start += CHECKSUM_BLOCK_BYTES) {
       const block = this.buffer.subarray(start, Math.min(start + CHECKSUM_BLOCK_BYTES, this.#used));
-      this.#checksums.push(hex32(native().crc32c(block)));
+      this.#checksums.push(checksumOf(block));
     }
     try {
       for (let done = 0; done < this.#used; ) done += writeSync(this.descriptor, this.buffer, done, this.#used - done);

@@ -11,7 +11,7 @@ import { planHash, removeJournal } from "./journal.js";
 import { layoutCopy, layoutLayer } from "./layout.js";
 import { lockStore } from "./lock.js";
 import { bytesNeeded, type DecomposeProgress, type StoreWork, writeStore } from "./store-writer.js";
-import { checkFreeSpace, examineTarget, makeDirectory, removeEmptyDirectories } from "./target.js";
+import { checkFreeSpace, examineTarget, hasLeftovers, makeDirectory, removeEmptyDirectories } from "./target.js";
 import { verifyStore } from "./verify.js";
 
 export type { DecomposeProgress } from "./store-writer.js";
@@ -68,7 +68,9 @@ export async function decompose(options: DecomposeOptions): Promise<DecomposeRes
   const target = await examineTarget(directory, plan);
   if (target.state === "empty") await checkFreeSpace(directory, bytesNeeded(layouts, layouts));
   const alreadyDone = target.state === "finished";
-  const manifest = alreadyDone ? target.manifest : await claimAndWrite(work, options);
+  // A run that was killed at its very end may have left its lock and journal beside a finished store.
+  const isTidy = alreadyDone && !(await hasLeftovers(directory));
+  const manifest = isTidy ? target.manifest : await claimAndWrite(work, options);
   const deleted = options.deleteOriginal ? await deleteVerified(work, options) : [];
   return { store: directory, manifest, alreadyDone, deleted };
 }

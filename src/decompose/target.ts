@@ -67,6 +67,11 @@ function outdated(directory: string, difference: string): LayerstreamError {
   });
 }
 
+/** True if a run that was killed left a lock or a journal behind. */
+export async function hasLeftovers(directory: string): Promise<boolean> {
+  return (await listDirectory(directory)).some((name) => isOwnLeftover(name) || name === JOURNAL_FILE);
+}
+
 /** What a run leaves that was killed before it wrote its journal. */
 function isOwnLeftover(name: string): boolean {
   return name.startsWith(LOCK_FILE) || name === `${JOURNAL_FILE}.tmp`;

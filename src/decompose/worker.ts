@@ -1,10 +1,9 @@
 /** Runs in piscina's threads. A task is one whole file; tensor bytes stay in this thread's two buffers. */
 import { closeSync, fsyncSync, openSync, readSync } from "node:fs";
+import { checksumOf } from "../checkpoint/checksum.js";
 import { ioError } from "../checkpoint/file-io.js";
 import { CHECKSUM_BLOCK_BYTES } from "../checkpoint/manifest.js";
-import { hex32 } from "../checkpoint/manifest-text.js";
 import type { LayerstreamError } from "../errors.js";
-import { native } from "../native/binding.js";
 import { BlockReader } from "./block-reader.js";
 import { BlockWriter } from "./block-writer.js";
 import { quantizeRows } from "./quantize-rows.js";
@@ -65,7 +64,7 @@ export function checkFile(task: CheckTask): TaskResult<number[]> {
         const block = output.subarray(0, Math.min(CHECKSUM_BLOCK_BYTES, task.size - offset));
         const index = offset / CHECKSUM_BLOCK_BYTES;
         const expected = task.checksums.slice(index * 8, index * 8 + 8);
-        if (!readBlock(descriptor, block, offset) || hex32(native().crc32c(block)) !== expected) damaged.push(index);
+        if (!readBlock(descriptor, block, offset) || checksumOf(block) !== expected) damaged.push(index);
         control.addBytes(block.length);
       }
     } finally {

@@ -19,6 +19,8 @@ export interface CheckpointOptions {
   tied?: boolean;
   shards?: number;
   seed?: number;
+  /** All weights 0, which is quicker to make. */
+  zeros?: boolean;
   /** Overrides keys of config.json. */
   config?: Record<string, unknown>;
   /** Changes the tensors before they are written. */
@@ -59,7 +61,10 @@ function configOf({ layers = 2, hidden = 64, intermediate = 96, vocab = 131, tie
   };
 }
 
-function randomTensors(config: ReturnType<typeof configOf>, { dtype = "BF16", seed = 1 }: CheckpointOptions): Tensors {
+function randomTensors(
+  config: ReturnType<typeof configOf>,
+  { dtype = "BF16", seed = 1, zeros }: CheckpointOptions,
+): Tensors {
   const { hidden_size: hidden, intermediate_size: intermediate, vocab_size: vocab } = config;
   const shapes: [string, number[]][] = [["model.embed_tokens.weight", [vocab, hidden]]];
   for (let layer = 0; layer < config.num_hidden_layers; layer++) {
@@ -79,7 +84,13 @@ function randomTensors(config: ReturnType<typeof configOf>, { dtype = "BF16", se
   shapes.push(["model.norm.weight", [hidden]]);
   if (!config.tie_word_embeddings) shapes.push(["lm_head.weight", [vocab, hidden]]);
   const random = generator(seed);
-  return new Map(shapes.map(([name, shape]) => [name, randomTensor(dtype, shape, random)]));
+  const make = zeros ? zeroTensor : randomTensor;
+  return new Map(shapes.map(([name, shape]) => [name, make(dtype, shape, random)]));
+}
+
+function zeroTensor(dtype: "F32" | "F16" | "BF16", shape: number[]): TensorData {
+  const count = shape.reduce((product, size) => product * size, 1);
+  return { dtype, shape, bytes: Buffer.alloc(count * (dtype === "F32" ? 4 : 2)) };
 }
 
 /** Random finite values between 1/32 and 1/8 in size. */
