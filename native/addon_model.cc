@@ -21,7 +21,8 @@ struct Entry {
 };
 
 std::mutex table_mutex;
-std::map<uint32_t, std::shared_ptr<Entry>> table;
+// Never destroyed: at process exit, threads of a model may still run.
+auto& table = *new std::map<uint32_t, std::shared_ptr<Entry>>();
 uint32_t next_id = 1;
 
 std::shared_ptr<Entry> find(const Napi::Value& id) {
@@ -215,7 +216,7 @@ PassRequest read_request(const Napi::Object& object, const Entry& entry) {
   if (request.ropes.size() != limits.rope_dims.size()) throw Error("INTERNAL", "Rope tables are missing.");
   request.all_logits = flag_at(object, "allLogits");
   if (object.Get("logits").IsTypedArray()) {
-    const auto logits = object.Get("logits").As<Napi::Float32Array>();
+    auto logits = object.Get("logits").As<Napi::Float32Array>();
     const uint64_t rows = request.all_logits ? tokens : request.segments.size();
     if (logits.ElementLength() < rows * limits.vocab_size) throw Error("INTERNAL", "The array for logits is too small.");
     request.logits = logits.Data();

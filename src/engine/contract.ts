@@ -74,6 +74,9 @@ export interface Stats {
   threads: number;
   /** "avx512", "avx2", "neon" or "scalar". */
   kernels: string;
+  /** How reads are submitted, and why not by io_uring. */
+  reader: "io_uring" | "pread" | "";
+  readerReason: string | undefined;
   /** "direct", or "buffered" with the reason beside it. */
   readMode: "direct" | "buffered";
   readModeReason: string | undefined;

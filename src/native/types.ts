@@ -26,4 +26,148 @@ export interface NativeCodec {
   dequantize(format: WeightFormat, data: Uint8Array, rows: number, columns: number, block: number, output: Float32Array): void;
 }
 
-export type NativeAddon = NativeCodec;
+/** Steps of a plan in native terms: weights are named by their place among the stage's matrices or vectors. */
+export type NativeStep =
+  | { op: "rmsNorm"; input: string; output: string; vector: number; width: number; epsilon: number }
+  | { op: "matmul"; input: string; output: string; matrix: number; biasVector?: number; accumulate: boolean }
+  | { op: "rope"; target: string; heads: number; headDim: number; rotaryDim: number; table: number }
+  | {
+      op: "attention";
+      query: string;
+      key: string;
+      value: string;
+      heads: number;
+      kvHeads: number;
+      headDim: number;
+      window: number;
+      scale: number;
+    }
+  | { op: "gatedActivation"; gate: string; up: string };
+
+export interface NativeMatrix {
+  format: WeightFormat;
+  block: number;
+  rows: number;
+  columns: number;
+  rowBytes: number;
+  /** In the stage's file. */
+  offset: number;
+}
+
+export interface NativeVector {
+  format: ElementFormat;
+  length: number;
+  offset: number;
+}
+
+export interface NativeStage {
+  /** Index in `plans`. */
+  kind: number;
+  /** Index in `files`. */
+  file: number;
+  /** Index in the KV cache; absent for embed and head. */
+  layer?: number;
+  held: boolean;
+  matrices: NativeMatrix[];
+  vectors: NativeVector[];
+}
+
+export interface NativeModelDescription {
+  device: string;
+  threads: number;
+  files: { path: string; size: number }[];
+  plans: NativeStep[][];
+  stages: NativeStage[];
+  embedding: { stage: number; matrix: number; scale: number };
+  registers: Record<string, number>;
+  ropeDims: number[];
+  chunkBytes: number;
+  ringBytes: number;
+  maxTokens: number;
+  vocabSize: number;
+  kvLayers: number;
+  kvHeads: number;
+  headDim: number;
+  pageCount: number;
+  pagePositions: number;
+}
+
+export interface NativePassRequest {
+  tokens: Uint32Array;
+  segments: { tokens: number; firstPosition: number; pages: Uint32Array }[];
+  ropes: { inverseFrequencies: Float32Array; attentionFactor: number }[];
+  /** Logits of every token, else of the last token of each segment. */
+  allLogits: boolean;
+  /** [rows, vocabSize]; absent: the head is not executed. */
+  logits?: Float32Array;
+}
+
+export interface NativePassResult {
+  elapsedSeconds: number;
+  /** The device was executing. */
+  computeSeconds: number;
+  /** The pass waited for the disk and the device was not executing. */
+  waitSeconds: number;
+  /** Bytes taken off the tape. */
+  bytesTaken: number;
+}
+
+export interface NativeModelStats {
+  bytesRead: number;
+  /** Time in which at least one read was in flight. */
+  readSeconds: number;
+  kernels: string;
+  reader: "io_uring" | "pread";
+  /** Why io_uring is not in use, else empty. */
+  readerReason: string;
+  /** Why reads go through the page cache, else empty. */
+  bufferedReason: string;
+}
+
+/** What `readStage` came to: done; paused (ring full, no pass running); cancelled. */
+export const READ_DONE = 0;
+export const READ_PAUSED = 1;
+export const READ_CANCELLED = 2;
+
+/** Models are named by number, which any thread of the process may use. */
+export interface NativeEngine {
+  createModel(description: NativeModelDescription): number;
+  /** Cancels everything; memory is freed when the last call on the model returns. */
+  destroyModel(model: number): void;
+  /** Reads one stage at its turn. Blocks the calling thread: for workers. */
+  readStage(model: number, position: number, stage: number): number;
+  /** One at a time. */
+  runPass(model: number, request: NativePassRequest): Promise<NativePassResult>;
+  cancelModel(model: number): void;
+  /** After cancelModel or a failed pass, when no readStage and no runPass is running. */
+  resetTape(model: number): void;
+  setTapeIdle(model: number, idle: boolean): void;
+  /** The stage is held and has been read: it is on the tape no longer. */
+  stageLoaded(model: number, stage: number): boolean;
+  modelStats(model: number): NativeModelStats;
+}
+
+export interface NativeMeasure {
+  /**
+   * Reads the files with direct reads, as the engine does, for at most `seconds`. Blocks the calling thread.
+   * Bytes a second.
+   */
+  measureReadRate(paths: string[], seconds: number): number;
+  /** Bytes a second that `threads` threads read from memory together, over a buffer of `bytes`. Blocks. */
+  measureMemoryRate(bytes: number, threads: number, seconds: number): number;
+  /**
+   * Multiplies random weights of the format with `tokens` tokens on `threads` threads, through matrices that together
+   * exceed the caches. Blocks. Bytes of weights a second.
+   */
+  measureMatmulRate(
+    format: WeightFormat,
+    rows: number,
+    columns: number,
+    block: number,
+    tokens: number,
+    threads: number,
+    seconds: number,
+  ): number;
+}
+
+export type NativeAddon = NativeCodec & NativeEngine & NativeMeasure;

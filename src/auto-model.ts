@@ -1,0 +1,148 @@
+import { existsSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { openCheckpoint, readCheckpointConfig } from "./checkpoint/checkpoint.js";
+import { readEosTokenIds } from "./checkpoint/generation-config.js";
+import { isLayerStore, type LayerStore, openLayerStore, storePathFor } from "./checkpoint/layer-store.js";
+import { decompose } from "./decompose/decompose.js";
+import type { GenerateOptions, Generation, LoadOptions, Model, Prompt, TokenizerLike } from "./engine/contract.js";
+import { Engine } from "./engine/engine.js";
+import { checkTokens, startGeneration } from "./engine/generation.js";
+import { defaultBudgetBytes } from "./engine/memory.js";
+import { LayerstreamError } from "./errors.js";
+import { architectureOf } from "./models/registry.js";
+import { native } from "./native/binding.js";
+import { AutoTokenizer } from "./tokenizer/tokenizer.js";
+import { parseBytes } from "./units.js";
+
+export const AutoModel = {
+  /**
+   * Loads a model from the directory of a layer store, or of a checkpoint, which is decomposed on first use.
+   *
+   * @throws LayerstreamError; before any weight is read for unsupported models, bad options and budgets that cannot work
+   */
+  async fromPretrained(path: string, options: LoadOptions = {}): Promise<Model> {
+    const settings = checkOptions(options);
+    native();
+    const store = await openStore(path, options);
+    options.signal?.throwIfAborted();
+    const architecture = architectureOf(store.manifest.config, store.filePath("config.json"));
+    const tokenizer = existsSync(store.filePath("tokenizer.json")) ? await AutoTokenizer.fromPretrained(store.path) : undefined;
+    const eosTokenIds = tokenizer?.eosTokenIds ?? (await readEosTokenIds(store.path));
+    const engine = await Engine.open(store, architecture, settings);
+    return new LoadedModel(engine, tokenizer, eosTokenIds);
+  },
+};
+
+class LoadedModel implements Model {
+  constructor(
+    private readonly engine: Engine,
+    readonly tokenizer: TokenizerLike | undefined,
+    private readonly eosTokenIds: readonly number[],
+  ) {}
+
+  get vocabSize(): number {
+    return this.engine.architecture.vocabSize;
+  }
+
+  get maxSeqLen(): number {
+    return this.engine.plan.maxSeqLen;
+  }
+
+  get store(): string {
+    return this.engine.store.path;
+  }
+
+  generate(prompt: Prompt, options: GenerateOptions = {}): Generation {
+    return startGeneration({ engine: this.engine, tokenizer: this.tokenizer, eosTokenIds: this.eosTokenIds }, prompt, options);
+  }
+
+  async forward(tokens: readonly number[] | Int32Array | Uint32Array, options: { signal?: AbortSignal } = {}) {
+    const { engine } = this;
+    engine.checkAlive();
+    checkTokens(tokens, this.vocabSize);
+    if (tokens.length > this.maxSeqLen) {
+      throw new LayerstreamError("PROMPT_TOO_LONG", `${tokens.length} tokens exceed maxSeqLen, which is ${this.maxSeqLen}.`, {
+        remedy: "Pass fewer, or load the model with a larger maxSeqLen.",
+      });
+    }
+    engine.checkLogitsRoom(tokens.length);
+    const logits = new Float32Array(tokens.length * this.vocabSize);
+    const sequence = await engine.kvCache.acquire([], tokens.length, options.signal);
+    try {
+      await engine.run(sequence, Array.from(tokens), logits, true, options.signal);
+    } finally {
+      engine.kvCache.release(sequence, false);
+    }
+    return { logits, vocabSize: this.vocabSize };
+  }
+
+  stats() {
+    return this.engine.stats();
+  }
+
+  residency() {
+    return this.engine.residency();
+  }
+
+  dispose() {
+    return this.engine.dispose();
+  }
+}
+
+/** The store at `path`, or that of the checkpoint at `path`, written first if it is missing or the checkpoint changed. */
+async function openStore(path: string, options: LoadOptions): Promise<LayerStore> {
+  if (await isLayerStore(path)) return openLayerStore(path);
+  // Refuses what is not supported before it opens shards, and before anything is written.
+  const { config, configFile } = await readCheckpointConfig(path);
+  architectureOf(config, configFile);
+  const checkpoint = await openCheckpoint(path);
+  const { compression, embeddingCompression, headCompression } = options;
+  const store = storePathFor(checkpoint, {
+    savingPath: options.layerShardsSavingPath,
+    cacheDir: options.cacheDir,
+    compression,
+    embeddingCompression,
+    headCompression,
+  });
+  if (!(await isLayerStore(store))) {
+    await decompose({
+      checkpoint: path,
+      store,
+      compression,
+      embeddingCompression,
+      headCompression,
+      deleteOriginal: options.deleteOriginal,
+      signal: options.signal,
+      onProgress: ({ bytesDone, bytesTotal }) => options.onProgress?.({ phase: "decompose", bytesDone, bytesTotal }),
+    });
+  }
+  return openLayerStore(store);
+}
+
+function checkOptions(options: LoadOptions) {
+  if (options.trustRemoteCode) {
+    throw new LayerstreamError("INVALID_ARGUMENT", "trustRemoteCode is refused: code from a checkpoint never runs here.", {
+      remedy: "Supported families need none; leave the option out.",
+    });
+  }
+  const device = options.device ?? "auto";
+  if (!["auto", "cpu", "cpu-discrete"].includes(device)) {
+    throw new LayerstreamError("DEVICE_UNAVAILABLE", `The device ${JSON.stringify(device)} is not in this version.`, {
+      remedy: "Use auto or cpu.",
+    });
+  }
+  const { maxSeqLen, threads } = options;
+  for (const [name, value, most] of [
+    ["maxSeqLen", maxSeqLen, 2 ** 24],
+    ["threads", threads, 1024],
+  ] as const) {
+    if (value === undefined || (Number.isInteger(value) && value >= 1 && value <= most)) continue;
+    throw new LayerstreamError("INVALID_ARGUMENT", `${name} is ${value}.`, { remedy: `Give a whole number from 1 to ${most}.` });
+  }
+  return {
+    budgetBytes: options.memory === undefined ? defaultBudgetBytes() : parseBytes(options.memory, "memory"),
+    device: device === "auto" ? "cpu" : device,
+    threads: threads ?? availableParallelism(),
+    maxSeqLen,
+  };
+}

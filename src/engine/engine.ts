@@ -1,0 +1,329 @@
+/** One loaded model: its memory, its tape, and passes, one at a time. */
+import { resolve } from "node:path";
+import type { LayerStore } from "../checkpoint/layer-store.js";
+import { LayerstreamError } from "../errors.js";
+import type { Architecture } from "../models/architecture.js";
+import { type RopeFrequencies, ropeFrequencies } from "../models/rope.js";
+import { native } from "../native/binding.js";
+import type { NativePassResult } from "../native/types.js";
+import { formatBytes } from "../units.js";
+import type { Residency, Stats } from "./contract.js";
+import { KvCache, type Sequence } from "./kv-cache.js";
+import { peakResidentBytes, residentBytes } from "./memory.js";
+import { describeModel, type ModelDescription } from "./model-description.js";
+import { Prefetcher } from "./prefetch.js";
+import { PAGE_POSITIONS, planResidency, type ResidencyPlan } from "./residency.js";
+
+/** Growth of the JavaScript heap, thread stacks and kernel scratch after the plan is made. */
+const RUNTIME_RESERVE_BYTES = 48 * 2 ** 20;
+
+export interface EngineOptions {
+  budgetBytes: number;
+  device: string;
+  threads: number;
+  maxSeqLen?: number;
+}
+
+export class Engine {
+  readonly kvCache: KvCache;
+  private readonly model: number;
+  private readonly ropes: (RopeFrequencies | undefined)[];
+  /** Settles when the pass before has ended. */
+  private lastPass: Promise<unknown> = Promise.resolve();
+  private waitingPasses = 0;
+  private disposed = false;
+  private disposal: Promise<void> | undefined;
+  private readonly totals = {
+    passes: 0,
+    promptTokens: 0,
+    generatedTokens: 0,
+    prefillSeconds: 0,
+    decodeSeconds: 0,
+    waitSeconds: 0,
+    computeSeconds: 0,
+  };
+
+  private constructor(
+    readonly store: LayerStore,
+    readonly architecture: Architecture,
+    readonly plan: ResidencyPlan,
+    private readonly description: ModelDescription,
+    private readonly options: EngineOptions,
+    private readonly runtimeBytes: number,
+    private readonly prefetcher: Prefetcher,
+  ) {
+    this.ropes = architecture.ropes.map((rope) => (rope.scaling.type === "dynamic" ? undefined : ropeFrequencies(rope, 1)));
+    this.kvCache = new KvCache(plan.pageCount, PAGE_POSITIONS, !this.ropes.includes(undefined));
+    const stages = description.stages.map(({ native: stage }, index) => ({ ...stage, held: plan.held[index] === true }));
+    this.model = native().createModel({
+      device: options.device,
+      threads: options.threads,
+      files: description.files,
+      plans: description.plans,
+      stages,
+      embedding: description.embedding,
+      registers: { ...architecture.registers },
+      ropeDims: architecture.ropes.map((rope) => rope.rotaryDim),
+      chunkBytes: plan.chunkBytes,
+      ringBytes: plan.ringBytes,
+      maxTokens: plan.maxTokens,
+      vocabSize: architecture.vocabSize,
+      kvLayers: architecture.layerCount,
+      kvHeads: architecture.kvHeads,
+      headDim: architecture.headDim,
+      pageCount: plan.pageCount,
+      pagePositions: PAGE_POSITIONS,
+    });
+    this.rewind();
+  }
+
+  /** @throws MEMORY_BUDGET_TOO_SMALL, STORE_INVALID, DEVICE_UNAVAILABLE, IO_ERROR */
+  static async open(store: LayerStore, architecture: Architecture, options: EngineOptions): Promise<Engine> {
+    const description = describeModel(architecture, store);
+    const prefetcher = new Prefetcher();
+    try {
+      await prefetcher.warmUp();
+      const runtimeBytes = residentBytes() + RUNTIME_RESERVE_BYTES;
+      const plan = planResidency({
+        budgetBytes: options.budgetBytes,
+        runtimeBytes,
+        stages: description.stages.map((stage, index) => ({
+          bytes: stage.extentBytes,
+          gathered: isGathered(architecture, description, index),
+        })),
+        vectorBytes: description.vectorBytes,
+        largestRowBytes: description.largestRowBytes,
+        kvBytesPerPosition: architecture.layerCount * 2 * architecture.kvHeads * architecture.headDim * 4,
+        activationBytesPerToken: activationBytesPerToken(architecture),
+        logitsBytesPerToken: architecture.vocabSize * 4,
+        contextLimit: contextLimit(architecture),
+        maxSeqLen: options.maxSeqLen,
+        alwaysStaged: options.device !== "cpu",
+      });
+      return new Engine(store, architecture, plan, description, options, runtimeBytes, prefetcher);
+    } catch (error) {
+      await prefetcher.close();
+      throw error;
+    }
+  }
+
+  /**
+   * Runs tokens that follow what `sequence` holds, in as few passes as their number allows, and appends them to it.
+   *
+   * @param logits [vocab] for the last token, or [tokens, vocab] with `allLogits`
+   */
+  async run(sequence: Sequence, tokens: readonly number[], logits: Float32Array, allLogits: boolean, signal?: AbortSignal): Promise<void> {
+    const vocab = this.architecture.vocabSize;
+    const total = sequence.tokens.length + tokens.length;
+    const started = performance.now();
+    for (let first = 0; first < tokens.length; first += this.plan.maxTokens) {
+      const part = tokens.slice(first, first + this.plan.maxTokens);
+      const last = first + part.length === tokens.length;
+      const destination = allLogits ? logits.subarray(first * vocab, (first + part.length) * vocab) : last ? logits : undefined;
+      await this.exclusive(() => this.pass(sequence, part, total, destination, allLogits, signal));
+      sequence.tokens.push(...part);
+    }
+    const seconds = (performance.now() - started) / 1000;
+    if (tokens.length > 1) {
+      this.totals.promptTokens += tokens.length;
+      this.totals.prefillSeconds += seconds;
+    } else {
+      this.totals.decodeSeconds += seconds;
+    }
+  }
+
+  countGenerated(): void {
+    this.totals.generatedTokens++;
+  }
+
+  /** Throws unless logits of so many tokens fit in what the budget leaves. */
+  checkLogitsRoom(tokens: number): void {
+    const bytes = tokens * this.architecture.vocabSize * 4;
+    const room = this.options.budgetBytes - this.plan.fixedBytes - this.plan.heldBytes + this.plan.logitsBytes;
+    if (bytes <= room) return;
+    throw new LayerstreamError(
+      "MEMORY_BUDGET_TOO_SMALL",
+      `Logits of ${tokens} tokens take ${formatBytes(bytes)}, and the memory budget leaves ${formatBytes(room)}.`,
+      { remedy: `Pass fewer tokens, or a budget of at least ${formatBytes(this.options.budgetBytes + bytes - room)}.` },
+    );
+  }
+
+  stats(): Stats {
+    const measured = this.disposed ? undefined : native().modelStats(this.model);
+    const { waitSeconds, ...totals } = this.totals;
+    return {
+      ...totals,
+      ioWaitSeconds: waitSeconds,
+      bytesStreamed: measured?.bytesRead ?? 0,
+      readSeconds: measured?.readSeconds ?? 0,
+      bytesPerPass: this.plan.streamedBytes,
+      heldBytes: this.plan.heldBytes,
+      weightBytes: this.description.stages.reduce((bytes, stage) => bytes + stage.extentBytes, 0),
+      ringBytes: this.plan.ringBytes,
+      kvBytes: this.plan.kvBytes,
+      activationBytes: this.plan.activationBytes,
+      memoryBudgetBytes: this.options.budgetBytes,
+      peakMemoryBytes: peakResidentBytes(),
+      threads: this.options.threads,
+      kernels: measured?.kernels ?? "",
+      reader: measured?.reader ?? "",
+      readerReason: measured?.readerReason || undefined,
+      readMode: measured?.bufferedReason ? "buffered" : "direct",
+      readModeReason: measured?.bufferedReason || undefined,
+    };
+  }
+
+  residency(): Residency {
+    const { plan } = this;
+    return {
+      memoryBudgetBytes: this.options.budgetBytes,
+      heldBytes: plan.heldBytes,
+      streamedBytes: plan.streamedBytes,
+      ringBytes: plan.ringBytes,
+      kvBytes: plan.kvBytes,
+      activationBytes: plan.activationBytes,
+      runtimeBytes: this.runtimeBytes,
+      minimumBytes: plan.minimumBytes,
+      maxSeqLen: plan.maxSeqLen,
+      stages: this.description.stages.map((stage, index) => ({
+        stage: stage.name,
+        tier: plan.held[index] ? "held" : isGathered(this.architecture, this.description, index) ? "gathered" : "streamed",
+        bytes: stage.extentBytes,
+      })),
+    };
+  }
+
+  checkAlive(): void {
+    if (this.disposed) throw disposedError(this.store.path);
+  }
+
+  dispose(): Promise<void> {
+    this.disposal ??= this.close();
+    return this.disposal;
+  }
+
+  private async close(): Promise<void> {
+    this.disposed = true;
+    this.kvCache.close(disposedError(this.store.path));
+    native().cancelModel(this.model);
+    await this.lastPass.catch(() => {});
+    await this.prefetcher.close();
+    native().destroyModel(this.model);
+  }
+
+  /** One pass at a time, in the order of asking. */
+  private exclusive<T>(work: () => Promise<T>): Promise<T> {
+    this.waitingPasses++;
+    const result = this.lastPass.catch(() => {}).then(() => {
+      this.waitingPasses--;
+      return work();
+    });
+    this.lastPass = result;
+    return result;
+  }
+
+  private async pass(
+    sequence: Sequence,
+    tokens: readonly number[],
+    sequenceLength: number,
+    logits: Float32Array | undefined,
+    allLogits: boolean,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    this.checkAlive();
+    signal?.throwIfAborted();
+    const addon = native();
+    const cancel = () => addon.cancelModel(this.model);
+    signal?.addEventListener("abort", cancel, { once: true });
+    addon.setTapeIdle(this.model, false);
+    this.prefetcher.start(this.model);
+    try {
+      this.count(
+        await addon.runPass(this.model, {
+          tokens: Uint32Array.from(tokens),
+          segments: [{ tokens: tokens.length, firstPosition: sequence.tokens.length, pages: sequence.pages }],
+          ropes: this.ropes.map((table, index) => table ?? this.stretchedRope(index, sequenceLength)),
+          allLogits,
+          logits,
+        }),
+      );
+    } catch (error) {
+      await this.recover();
+      if (this.disposed) throw disposedError(this.store.path);
+      signal?.throwIfAborted();
+      throw asLayerstreamError(error);
+    } finally {
+      signal?.removeEventListener("abort", cancel);
+      if (this.waitingPasses === 0 && !this.disposed) {
+        this.prefetcher.idle();
+        addon.setTapeIdle(this.model, true);
+      }
+    }
+    // An abort that arrived with the last op has cancelled the tape although the pass is complete.
+    if (signal?.aborted) await this.recover();
+  }
+
+  private stretchedRope(index: number, sequenceLength: number): RopeFrequencies {
+    const rope = this.architecture.ropes[index];
+    if (!rope) throw new LayerstreamError("INTERNAL", "A rope table is missing.");
+    return ropeFrequencies(rope, sequenceLength);
+  }
+
+  private count(result: NativePassResult): void {
+    this.totals.passes++;
+    this.totals.waitSeconds += result.waitSeconds;
+    this.totals.computeSeconds += result.computeSeconds;
+  }
+
+  /** After a pass that failed or was aborted: the tape starts again from the first stage. */
+  private async recover(): Promise<void> {
+    const addon = native();
+    addon.cancelModel(this.model);
+    await this.prefetcher.settled();
+    if (this.disposed) return;
+    addon.resetTape(this.model);
+    this.rewind();
+  }
+
+  private rewind(): void {
+    const addon = native();
+    const indices = [...this.description.stages.keys()];
+    const streamed = (index: number) => !this.plan.held[index] && !isGathered(this.architecture, this.description, index);
+    const unloaded = (index: number) => this.plan.held[index] && !addon.stageLoaded(this.model, index);
+    this.prefetcher.rewind(
+      indices.filter((index) => streamed(index) || unloaded(index)),
+      indices.filter(streamed),
+    );
+  }
+}
+
+/** Embeddings of their own are read row by row; a tied one is the head and is streamed as such. */
+function isGathered(architecture: Architecture, description: ModelDescription, stage: number): boolean {
+  return stage === description.embedding.stage && !architecture.tied;
+}
+
+/** Registers and rope tables that one token of a pass needs, bytes; the native side lays them out the same way. */
+function activationBytesPerToken({ registers, ropes }: Architecture): number {
+  const width = (name: keyof typeof registers) => registers[name] ?? 0;
+  const scratch = Math.max(width("query") + width("key") + width("value"), width("gate") + width("up"));
+  const tables = ropes.reduce((floats, rope) => floats + 2 * rope.rotaryDim, 0);
+  return 4 * (width("hidden") + width("normed") + scratch + tables);
+}
+
+/** Dynamic NTK scaling stretches to any length; the other kinds end where the model was made to end. */
+function contextLimit(architecture: Architecture): number {
+  const stretches = architecture.ropes.some((rope) => rope.scaling.type === "dynamic");
+  return stretches ? Number.POSITIVE_INFINITY : architecture.maxPositionEmbeddings;
+}
+
+function disposedError(store: string): LayerstreamError {
+  return new LayerstreamError("MODEL_DISPOSED", `The model of ${resolve(store)} has been disposed.`, {
+    remedy: "Load it again with AutoModel.fromPretrained.",
+  });
+}
+
+/** Errors of the addon carry a code already; this gives them their class. */
+function asLayerstreamError(error: unknown): unknown {
+  if (error instanceof LayerstreamError || !(error instanceof Error) || !("code" in error)) return error;
+  return new LayerstreamError(error.code as LayerstreamError["code"], error.message, { cause: error });
+}

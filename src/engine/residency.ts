@@ -1,0 +1,198 @@
+/** Where everything lives, as a pure function of sizes and a budget. */
+import { LayerstreamError } from "../errors.js";
+import { formatBytes } from "../units.js";
+
+const MIB = 2 ** 20;
+
+/** What a read brings at most, unless one row of a matrix is larger. */
+const CHUNK_BYTES = 4 * MIB;
+const PAGE_BYTES = 4096;
+/** Reads in flight plus one chunk being multiplied: with fewer, disk and compute take turns. */
+const RING_CHUNKS_MIN = 3;
+const RING_BYTES_MAX = 64 * MIB;
+/** Positions in a page of the KV cache. */
+export const PAGE_POSITIONS = 64;
+/** Without maxSeqLen, the cache has room for at most this many tokens. */
+const DEFAULT_SEQUENCE = 4096;
+/** A prompt up to this length should take one pass even when memory is tight. */
+const PROMPT_TOKENS = 512;
+
+export interface ResidencyInput {
+  budgetBytes: number;
+  /** Node, the addon, workers, and room for the JavaScript heap to breathe. */
+  runtimeBytes: number;
+  /** In execution order. The head and decoder stages cost `bytes` a pass if streamed; an embedding costs rows. */
+  stages: readonly { bytes: number; gathered: boolean }[];
+  vectorBytes: number;
+  largestRowBytes: number;
+  /** Of all layers, keys and values. */
+  kvBytesPerPosition: number;
+  activationBytesPerToken: number;
+  logitsBytesPerToken: number;
+  /** Longest sequence that the model is made for, tokens; Infinity if it stretches. */
+  contextLimit: number;
+  /** As the user asked, if they did. */
+  maxSeqLen?: number;
+  /** Weights reach the device through the ring even when they are held there: its memory is not host memory. */
+  alwaysStaged?: boolean;
+}
+
+export interface ResidencyPlan {
+  /** A flag for each stage. */
+  held: boolean[];
+  heldBytes: number;
+  streamedBytes: number;
+  chunkBytes: number;
+  /** 0 when nothing is streamed. */
+  ringBytes: number;
+  maxSeqLen: number;
+  pageCount: number;
+  kvBytes: number;
+  /** Tokens that one pass carries at most. */
+  maxTokens: number;
+  activationBytes: number;
+  /** Room for logits in JavaScript's hands. */
+  logitsBytes: number;
+  /** Everything but held bytes. */
+  fixedBytes: number;
+  minimumBytes: number;
+}
+
+/**
+ * Decides what is held. The fixed needs come first (runtime, vectors, KV cache, activations, ring); what is left holds
+ * stages, spread evenly along the tape so that the disk is busy all through the pass.
+ *
+ * @throws MEMORY_BUDGET_TOO_SMALL with the least budget that would work.
+ */
+export function planResidency(input: ResidencyInput): ResidencyPlan {
+  const chunkBytes = Math.max(CHUNK_BYTES, input.largestRowBytes);
+  const largestRead = chunkBytes + 2 * PAGE_BYTES;
+  const gatherBytes = 64 * (Math.ceil(input.largestRowBytes / PAGE_BYTES) + 1) * PAGE_BYTES;
+  const constantBytes = input.runtimeBytes + input.vectorBytes + gatherBytes;
+  const streamable = total(input.stages.filter((stage) => !stage.gathered).map((stage) => stage.bytes));
+
+  const least = leastFootprint(input, constantBytes, largestRead, streamable);
+  if (input.budgetBytes < least) {
+    throw new LayerstreamError(
+      "MEMORY_BUDGET_TOO_SMALL",
+      `A memory budget of ${formatBytes(input.budgetBytes)} cannot work: this model needs at least ${formatBytes(least)}` +
+        ` with a context of ${leastSequence(input)} tokens.`,
+      { remedy: `Give it ${Math.ceil(least / MIB)}MiB or more${input.maxSeqLen ? ", or lower maxSeqLen" : ""}.` },
+    );
+  }
+
+  let rest = input.budgetBytes - constantBytes;
+  const maxSeqLen = chooseSequence(input, rest);
+  const pageCount = Math.ceil(maxSeqLen / PAGE_POSITIONS);
+  const kvBytes = pageCount * PAGE_POSITIONS * input.kvBytesPerPosition;
+  rest -= kvBytes;
+
+  const everything = total(input.stages.map((stage) => stage.bytes));
+  const ringNeeded = chooseRing(input.budgetBytes, largestRead, rest);
+  const stagedBytes = input.alwaysStaged ? ringNeeded : 0;
+  // Nothing is streamed, and no ring needed, when all stages fit beside passes of a reasonable length.
+  const residentTokens = passLengths(maxSeqLen).find((tokens) => streamable + stagedBytes + passBytes(input, tokens) <= rest);
+  const ringBytes = residentTokens === undefined ? ringNeeded : stagedBytes;
+  rest -= ringBytes;
+  const maxTokens = residentTokens ?? chooseTokens(input, maxSeqLen, rest);
+  const activationBytes = maxTokens * input.activationBytesPerToken;
+  const logitsBytes = logitsRoom(input, maxTokens);
+  rest -= activationBytes + logitsBytes;
+
+  const held = chooseHeld(input.stages, rest, everything);
+  const heldBytes = total(input.stages.filter((_, index) => held[index]).map((stage) => stage.bytes));
+  return {
+    held,
+    heldBytes,
+    streamedBytes: total(input.stages.filter((stage, index) => !held[index] && !stage.gathered).map((s) => s.bytes)),
+    chunkBytes,
+    ringBytes,
+    maxSeqLen,
+    pageCount,
+    kvBytes,
+    maxTokens,
+    activationBytes,
+    logitsBytes,
+    fixedBytes: constantBytes + kvBytes + ringBytes + activationBytes + logitsBytes,
+    minimumBytes: least,
+  };
+}
+
+/** With one small ring, the shortest context and passes of few tokens. Rounded up, so that the figure works when used. */
+function leastFootprint(input: ResidencyInput, constant: number, largestRead: number, streamable: number): number {
+  const sequence = leastSequence(input);
+  const kv = Math.ceil(sequence / PAGE_POSITIONS) * PAGE_POSITIONS * input.kvBytesPerPosition;
+  const ring = Math.min(RING_CHUNKS_MIN * largestRead, streamable);
+  const bytes = constant + kv + ring + passBytes(input, Math.min(sequence, 16));
+  return Math.ceil((bytes + 8 * MIB) / (16 * MIB)) * 16 * MIB;
+}
+
+function leastSequence(input: ResidencyInput): number {
+  return input.maxSeqLen ?? Math.min(input.contextLimit, 256);
+}
+
+function passBytes(input: ResidencyInput, tokens: number): number {
+  return tokens * input.activationBytesPerToken + logitsRoom(input, tokens);
+}
+
+/** `forward` returns logits of every token; a few dozen are provided for, more need room that happens to be free. */
+function logitsRoom(input: ResidencyInput, tokens: number): number {
+  return Math.min(tokens, 32) * input.logitsBytesPerToken;
+}
+
+function chooseSequence(input: ResidencyInput, rest: number): number {
+  if (input.maxSeqLen !== undefined) return input.maxSeqLen;
+  const affordable = Math.floor(rest / 4 / input.kvBytesPerPosition / PAGE_POSITIONS) * PAGE_POSITIONS;
+  const wanted = Math.min(input.contextLimit, DEFAULT_SEQUENCE);
+  return Math.max(Math.min(wanted, affordable), leastSequence(input));
+}
+
+function chooseRing(budget: number, largestRead: number, rest: number): number {
+  const wanted = Math.min(RING_BYTES_MAX, Math.max(budget / 32, RING_CHUNKS_MIN * largestRead));
+  const bytes = Math.max(Math.min(wanted, rest / 4), RING_CHUNKS_MIN * largestRead);
+  return Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES;
+}
+
+/** The whole context in one pass, or halves of it down to PROMPT_TOKENS. */
+function passLengths(maxSeqLen: number): number[] {
+  const lengths = [maxSeqLen];
+  for (let tokens = maxSeqLen; tokens / 2 >= PROMPT_TOKENS; tokens = Math.floor(tokens / 2)) lengths.push(Math.floor(tokens / 2));
+  return lengths;
+}
+
+/** As many tokens a pass as a sixth of the room allows; PROMPT_TOKENS even if they take half of it. */
+function chooseTokens(input: ResidencyInput, maxSeqLen: number, rest: number): number {
+  const affordable = (share: number) => Math.floor((rest * share) / input.activationBytesPerToken);
+  const tokens = Math.max(affordable(1 / 6), Math.min(PROMPT_TOKENS, affordable(1 / 2)));
+  return Math.max(1, Math.min(maxSeqLen, Math.max(tokens, 16)));
+}
+
+/**
+ * Error diffusion along the tape: a stage is held when the held bytes so far fall behind the share that the budget
+ * allows. Then what still fits fills the rest. Embeddings are held last: gathering a row costs next to nothing.
+ */
+function chooseHeld(stages: readonly { bytes: number; gathered: boolean }[], room: number, everything: number): boolean[] {
+  const held = stages.map(() => false);
+  if (everything <= room) return held.fill(true);
+  const streamable = total(stages.filter((stage) => !stage.gathered).map((stage) => stage.bytes));
+  const share = Math.min(1, Math.max(0, room / streamable));
+  let passed = 0;
+  let taken = 0;
+  const take = (index: number, bytes: number) => {
+    if (taken + bytes > room) return;
+    held[index] = true;
+    taken += bytes;
+  };
+  stages.forEach(({ bytes, gathered }, index) => {
+    if (gathered) return;
+    passed += bytes;
+    if (passed * share - taken >= bytes / 2) take(index, bytes);
+  });
+  const bySize = stages.map((stage, index) => ({ ...stage, index })).sort((a, b) => b.bytes - a.bytes);
+  for (const { bytes, gathered, index } of bySize) if (!gathered && !held[index]) take(index, bytes);
+  return held;
+}
+
+function total(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0);
+}
