@@ -26,7 +26,7 @@ export interface JinjaProgram {
 const { tokenize, parse, Environment, Interpreter }: Jinja = library;
 
 /** What a template may cost before it is taken for endless: expressions evaluated, plus 1 for each 256 characters or items. */
-const MAX_COST = 5_000_000;
+const MAX_COST = 2_000_000;
 const MAX_LENGTH = 2 ** 24;
 /** The limit of Jinja's own sandbox. */
 const MAX_RANGE = 100_000;

@@ -10,6 +10,8 @@ const TOKENIZER_FILE = "tokenizer.json";
 /** The largest published files have about 40 MB. */
 const MAX_TOKENIZER_BYTES = 128 * 1024 * 1024;
 const MAX_TOKEN_ID = 2 ** 24;
+/** Very old files name none. */
+const MODEL_TYPES: readonly unknown[] = ["BPE", "WordPiece", "Unigram"];
 const NAMED_TOKEN = /^(bos|eos|unk|sep|pad|cls|mask)_token$/;
 
 export interface TokenizerFiles {
@@ -60,12 +62,19 @@ async function missing(directory: string): Promise<LayerstreamError> {
   );
 }
 
-/** The library indexes an array by token ids, and encodes byte-fallback Unigram wrongly without a word. */
+/**
+ * The library indexes an array by token ids, takes unknown types for an old one of its own, and encodes byte-fallback
+ * Unigram wrongly without a word.
+ */
 function checkTokenizer(tokenizer: Record<string, unknown>, file: string): void {
   const { model, added_tokens: addedTokens } = tokenizer;
   const invalid = (what: string, remedy: string): LayerstreamError =>
     new LayerstreamError("TOKENIZER_INVALID", `${file}: ${what}.`, { file, remedy });
   if (!isRecord(model)) throw invalid("model is not an object", "Download the file again.");
+  if (model.type !== undefined && !MODEL_TYPES.includes(model.type)) {
+    const supported = `Supported: ${MODEL_TYPES.join(", ")}. Give token ids instead of text.`;
+    throw invalid(`model.type is ${JSON.stringify(model.type)?.slice(0, 60)}, which is not supported`, supported);
+  }
   if (model.type === "Unigram" && model.byte_fallback === true) {
     throw invalid("a Unigram model with byte_fallback is not supported", "Give token ids instead of text.");
   }
