@@ -3,6 +3,7 @@ import { constants, existsSync } from "node:fs";
 import { mkdtemp, open, rm } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
+import { availableBytes, cgroupLimitBytes, defaultBudgetBytes } from "../engine/memory.js";
 import { LayerstreamError } from "../errors.js";
 import { native } from "../native/binding.js";
 import { formatBytes } from "../units.js";
@@ -46,10 +47,11 @@ function checkAddon(): Check {
 }
 
 function checkMemory(): Check {
-  const limit = process.constrainedMemory() ?? 0;
-  const limited = limit > 0 && limit < os.totalmem();
-  const free = `${formatBytes(os.freemem())} free of ${formatBytes(os.totalmem())}`;
-  return { name: "memory", ok: true, detail: limited ? `${free}, limited to ${formatBytes(limit)} by a cgroup` : free };
+  const limit = cgroupLimitBytes();
+  const free = `${formatBytes(availableBytes())} available of ${formatBytes(os.totalmem())}`;
+  const limited = limit === undefined || limit >= os.totalmem() ? "" : `, limited to ${formatBytes(limit)} by a cgroup`;
+  const detail = `${free}${limited}; budget without --memory: ${formatBytes(defaultBudgetBytes())}`;
+  return { name: "memory", ok: true, detail };
 }
 
 /** Opens a scratch file in `directory` the way weights are read: past the page cache. */

@@ -1,14 +1,24 @@
 import { readFileSync } from "node:fs";
 import { Command } from "commander";
 import { addBuildCommand } from "./commands/build.js";
+import { addChatCommand } from "./commands/chat.js";
 import { addDecomposeCommand } from "./commands/decompose.js";
 import { addDoctorCommand } from "./commands/doctor.js";
+import { addGenerateCommand } from "./commands/generate.js";
 import { addInspectCommand } from "./commands/inspect.js";
 import { addVerifyCommand } from "./commands/verify.js";
 import { printFailure } from "./failure.js";
 import type { Interrupts } from "./interrupts.js";
 
-const addCommands = [addDecomposeCommand, addVerifyCommand, addInspectCommand, addDoctorCommand, addBuildCommand];
+const addCommands = [
+  addGenerateCommand,
+  addChatCommand,
+  addDecomposeCommand,
+  addVerifyCommand,
+  addInspectCommand,
+  addDoctorCommand,
+  addBuildCommand,
+];
 
 /** The command line as a commander program. Usage errors are printed and thrown as CommanderError. */
 export function createProgram(interrupts: Interrupts): Command {

@@ -1,0 +1,52 @@
+import type { Command } from "commander";
+import type { LoadOptions, Model } from "../engine/contract.js";
+import { bytes, integer } from "./arguments.js";
+import { addCompressionOptions, type CompressionOptions } from "./compression-options.js";
+import type { Interrupts } from "./interrupts.js";
+import { createProgress } from "./progress.js";
+
+export interface ModelOptions extends CompressionOptions {
+  memory?: number;
+  maxSeqLen?: number;
+  device?: string;
+  threads?: number;
+  cacheDir?: string;
+}
+
+/** The options that decide how a model is loaded, the same for every command that runs one. */
+export function addModelOptions(command: Command): Command {
+  command
+    .option("--memory <size>", "hard budget for the whole process, for example 4GiB (default: what is free)", bytes)
+    .option("--max-seq-len <tokens>", "prompt and answer together", integer(1))
+    .option("--device <device>", '"auto" or "cpu"')
+    .option("--threads <count>", "CPU threads that compute", integer(1, 1024))
+    .option("--cache-dir <directory>", "where layer stores of checkpoints go");
+  return addCompressionOptions(command, " when a checkpoint is decomposed on first use");
+}
+
+/** Loads the model, with a progress bar on a terminal while a checkpoint is decomposed or held layers are read. */
+export async function loadModel(model: string, options: ModelOptions, interrupts: Interrupts): Promise<Model> {
+  const { AutoModel } = await import("../auto-model.js");
+  const bars = { decompose: createProgress("Decomposing"), load: createProgress("Loading") };
+  const loadOptions: LoadOptions = {
+    compression: options.compression,
+    embeddingCompression: options.embeddingCompression,
+    headCompression: options.headCompression,
+    memory: options.memory,
+    maxSeqLen: options.maxSeqLen,
+    device: options.device,
+    threads: options.threads,
+    cacheDir: options.cacheDir,
+    signal: interrupts.signal,
+    onProgress: ({ phase, bytesDone, bytesTotal }) => {
+      if (phase === "load") bars.decompose.stop();
+      bars[phase].update(bytesDone, bytesTotal);
+    },
+  };
+  try {
+    return await AutoModel.fromPretrained(model, loadOptions);
+  } finally {
+    bars.decompose.stop();
+    bars.load.stop();
+  }
+}
