@@ -125,6 +125,58 @@ describe("decompose, verify and inspect", () => {
   });
 });
 
+describe("generate", () => {
+  const { input_ids: prompt, greedy } = JSON.parse(readFileSync(path.join(checkpoint, "expected.json"), "utf8"));
+  const args = ["--tokens", prompt.join(","), "--max-new-tokens", `${greedy.length}`, "--ignore-eos"];
+
+  it("streams the reference's tokens, from a store and from a checkpoint", async () => {
+    const env = { LAYERSTREAM_CACHE: path.join(directory, "cache") };
+    for (const model of [store, checkpoint]) {
+      const result = await runCli(["generate", model, ...args], { env });
+      expect(result).toEqual({ exitCode: 0, stdout: `${greedy.join(" ")} \n`, stderr: "" });
+    }
+    expect(existsSync(env.LAYERSTREAM_CACHE)).toBe(true);
+  });
+
+  it("prints one JSON object, and what it cost", async () => {
+    const { exitCode, stdout, stderr } = await runCli(["generate", store, ...args, "--json", "--stats"]);
+    expect(exitCode).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({
+      text: "",
+      tokens: greedy,
+      promptTokens: prompt.length,
+      finishReason: "length",
+      stats: { promptTokens: prompt.length, generatedTokens: greedy.length },
+    });
+    expect(stderr).toMatch(/streamed per token[\s\S]*peak memory/);
+  });
+
+  it("repeats sampled tokens with the same seed", async () => {
+    const sample = (seed: string) => runCli(["generate", store, ...args, "--temperature", "2", "--seed", seed]);
+    const [first, again, other] = [await sample("5"), await sample("5"), await sample("6")];
+    expect(again).toEqual(first);
+    expect(other.stdout).not.toBe(first.stdout);
+  });
+
+  it.each([
+    [["-p", "hello"], "TOKENIZER_MISSING"],
+    [["--tokens", "4000000000"], "TOKEN_OUT_OF_RANGE"],
+    [["--tokens", "1", "--memory", "1MiB"], "MEMORY_BUDGET_TOO_SMALL"],
+    [["--tokens", "1", "--device", "cuda"], "DEVICE_UNAVAILABLE"],
+    [["--tokens", "1,2,3", "--max-seq-len", "2"], "PROMPT_TOO_LONG"],
+  ])("refuses %j in one line", async (extra, code) => {
+    const { exitCode, stdout, stderr } = await runCli(["generate", store, ...extra]);
+    expect({ exitCode, stdout }).toEqual({ exitCode: 1, stdout: "" });
+    expect(stderr).toMatch(new RegExp(`^layerstream: ${code}: [^\n]+\n$`));
+  });
+
+  it("refuses to chat without a chat template", async () => {
+    const { exitCode, stderr } = await runCli(["chat", store]);
+    expect(exitCode).toBe(1);
+    expect(stderr).toMatch(/^layerstream: CHAT_TEMPLATE_INVALID: [^\n]+\n$/);
+  });
+});
+
 describe("doctor", () => {
   it("finds this machine in order", async () => {
     const { exitCode, stdout } = await runCli(["doctor", "--directory", directory, "--json"]);
@@ -167,5 +219,11 @@ describe("interruption", () => {
     expect(await runCli(["verify", target])).toMatchObject({ exitCode: 1, stdout: "" });
     expect(await runCli(args)).toMatchObject({ exitCode: 0, stderr: "" });
     expect(await runCli(["verify", target])).toMatchObject({ exitCode: 0, stderr: "" });
+
+    const stopOnceSpeaking = (child: ChildProcess) => child.stdout?.once("data", () => child.kill("SIGINT"));
+    const endless = ["generate", target, "--tokens", "1", "-n", "4000", "--ignore-eos", "--max-seq-len", "4096"];
+    const stopped = await runCli(endless, { onStart: stopOnceSpeaking });
+    expect(stopped).toMatchObject({ exitCode: 130, stderr: "" });
+    expect(stopped.stdout).toMatch(/^\d+ /);
   });
 });
