@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { Command } from "commander";
+import { addBenchCommand } from "./commands/bench.js";
 import { addBuildCommand } from "./commands/build.js";
 import { addChatCommand } from "./commands/chat.js";
 import { addDecomposeCommand } from "./commands/decompose.js";
@@ -16,6 +17,7 @@ const addCommands = [
   addDecomposeCommand,
   addVerifyCommand,
   addInspectCommand,
+  addBenchCommand,
   addDoctorCommand,
   addBuildCommand,
 ];

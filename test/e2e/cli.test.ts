@@ -177,6 +177,39 @@ describe("generate", () => {
   });
 });
 
+describe("bench", () => {
+  it("prints the figures as JSON, and as a table", async () => {
+    const options = ["--roofline-seconds", "0.05", "--new-tokens", "4"];
+    const { exitCode, stdout, stderr } = await runCli(["bench", store, ...options, "--json"]);
+    expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: "" });
+    const figures = JSON.parse(stdout);
+    for (const name of [
+      "tokensPerSecond",
+      "secondsPerToken",
+      "prefillTokensPerSecond",
+      "bytesStreamedPerToken",
+      "heldBytes",
+      "diskBytesPerSecond",
+      "diskRooflineBytesPerSecond",
+      "ioWaitSeconds",
+      "computeSeconds",
+      "peakMemoryBytes",
+    ]) {
+      expect(figures[name], name).toBeGreaterThanOrEqual(0);
+    }
+    // This model fits: nothing is streamed.
+    expect(figures).toMatchObject({ bytesStreamedPerToken: 0, rooflineFraction: null });
+    expect(figures.heldBytes).toBeGreaterThan(0);
+    expect((await runCli(["bench", store, ...options])).stdout).toMatch(/^ +decode +\S+ tokens a second/);
+  });
+
+  it("refuses a prompt that leaves no room for tokens", async () => {
+    const { exitCode, stderr } = await runCli(["bench", store, "--prompt-tokens", "100", "--max-seq-len", "101"]);
+    expect(exitCode).toBe(2);
+    expect(stderr).toMatch(/^layerstream: INVALID_ARGUMENT: Fewer than two tokens [^\n]+\n$/);
+  });
+});
+
 describe("doctor", () => {
   it("finds this machine in order", async () => {
     const { exitCode, stdout } = await runCli(["doctor", "--directory", directory, "--json"]);

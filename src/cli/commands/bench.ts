@@ -1,0 +1,80 @@
+import type { Command } from "commander";
+import type { Model } from "../../engine/contract.js";
+import { LayerstreamError } from "../../errors.js";
+import { formatBytes, formatDuration, formatRate } from "../../units.js";
+import { decimal, integer } from "../arguments.js";
+import { type BenchmarkFigures, benchmarkFigures, randomTokenIds, runBenchmark } from "../benchmark.js";
+import type { Interrupts } from "../interrupts.js";
+import { addModelOptions, loadModel, type ModelOptions } from "../model-options.js";
+import { formatTable } from "../table.js";
+
+interface Options extends ModelOptions {
+  promptTokens: number;
+  newTokens: number;
+  rooflineSeconds: number;
+  seed: number;
+  json?: boolean;
+}
+
+/** `layerstream bench`: speed of a model against the disk's raw rate, measured in the same run. No tokenizer needed. */
+export function addBenchCommand(program: Command, interrupts: Interrupts): void {
+  const command = program
+    .command("bench")
+    .description("measure a model's speed, and the disk's raw rate just before and after; needs no tokenizer")
+    .argument("<model>", "checkpoint or layer store")
+    .option("--prompt-tokens <count>", "random token ids in the prompt", integer(1), 16)
+    .option("--new-tokens <count>", "tokens to generate", integer(2), 9)
+    .option("--roofline-seconds <seconds>", "length of each raw read", decimal(0.01), 2)
+    .option("--seed <number>", "for the random prompt", integer(0), 1);
+  addModelOptions(command)
+    .option("--json", "print one JSON object")
+    .action(async (modelPath: string, options: Options) => {
+      const { measureDiskRate } = await import("../../engine/roofline.js");
+      const store = await storeOf(modelPath, options, interrupts);
+      const rateBefore = await measureDiskRate(store, options.rooflineSeconds);
+      const model = await loadModel(store, options, interrupts);
+      let run: Awaited<ReturnType<typeof runBenchmark>>;
+      try {
+        const prompt = randomTokenIds(options.promptTokens, model.vocabSize, options.seed);
+        run = await runBenchmark(model, prompt, options.newTokens, interrupts.signal);
+      } finally {
+        await model.dispose();
+      }
+      if (run.tokenSeconds.length === 0) {
+        interrupts.signal.throwIfAborted();
+        throw new LayerstreamError("INVALID_ARGUMENT", "Fewer than two tokens could be generated.", {
+          remedy: "Raise --max-seq-len or lower --prompt-tokens.",
+        });
+      }
+      const figures = benchmarkFigures(run, [rateBefore, await measureDiskRate(store, options.rooflineSeconds)]);
+      console.log(options.json ? JSON.stringify(figures) : formatFigures(figures));
+    });
+}
+
+/** The raw read needs the store's files before the model is loaded: a checkpoint is decomposed first. */
+async function storeOf(modelPath: string, options: Options, interrupts: Interrupts): Promise<string> {
+  const { isLayerStore } = await import("../../checkpoint/layer-store.js");
+  if (await isLayerStore(modelPath)) return modelPath;
+  const model: Model = await loadModel(modelPath, options, interrupts);
+  await model.dispose();
+  return model.store;
+}
+
+function formatFigures(figures: BenchmarkFigures): string {
+  const streams = figures.rooflineFraction !== null;
+  return formatTable([
+    [
+      "decode",
+      `${figures.tokensPerSecond.toPrecision(3)} tokens a second, ${formatDuration(figures.secondsPerToken)} each`,
+    ],
+    ["prefill", `${figures.prefillTokensPerSecond.toPrecision(3)} tokens a second`],
+    ["streamed per token", streams ? formatBytes(figures.bytesStreamedPerToken) : "nothing: the whole model is held"],
+    ["held in memory", formatBytes(figures.heldBytes)],
+    ["disk rate", streams ? formatRate(figures.diskBytesPerSecond) : "-"],
+    ["raw disk rate", formatRate(figures.diskRooflineBytesPerSecond)],
+    ["share of the roofline", streams ? `${(100 * (figures.rooflineFraction ?? 0)).toFixed(1)} %` : "-"],
+    ["waiting for the disk", formatDuration(figures.ioWaitSeconds)],
+    ["computing", formatDuration(figures.computeSeconds)],
+    ["peak memory", formatBytes(figures.peakMemoryBytes)],
+  ]);
+}
