@@ -6,9 +6,6 @@
 #include <cstdint>
 #include <cstring>
 
-#include "../half.h"
-#include "../levels.h"
-
 #define LAYERSTREAM_ISA avx2
 
 namespace layerstream::cpu::avx2 {
@@ -126,42 +123,6 @@ inline void store_int8(int8_t* target, Floats value) {
   const __m256i ordered = _mm256_permute4x64_epi64(words, 0xd8);
   const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(ordered), _mm256_extracti128_si256(ordered, 1));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(target), bytes);
-}
-
-// A binary search in the thresholds: each comparison yields one bit of the code, the highest first.
-inline __m256i nearest_level(__m256 value) {
-  constexpr const float* t = kNearestThresholds;
-  const __m256 bit3 = _mm256_cmp_ps(value, _mm256_set1_ps(t[7]), _CMP_GT_OQ);
-  const __m256 second = _mm256_blendv_ps(_mm256_set1_ps(t[3]), _mm256_set1_ps(t[11]), bit3);
-  const __m256i bit2 = _mm256_castps_si256(_mm256_cmp_ps(value, second, _CMP_GT_OQ));
-  // A set bit is -1, so that codes are gathered as their negation.
-  __m256i code = _mm256_add_epi32(_mm256_castps_si256(bit3), _mm256_castps_si256(bit3));
-  code = _mm256_add_epi32(code, bit2);
-  const __m256i quarter = _mm256_sub_epi32(_mm256_setzero_si256(), code);
-  const __m256 third = _mm256_permutevar_ps(_mm256_setr_ps(t[1], t[5], t[9], t[13], t[1], t[5], t[9], t[13]), quarter);
-  const __m256i bit1 = _mm256_castps_si256(_mm256_cmp_ps(value, third, _CMP_GT_OQ));
-  const __m256i eighth = _mm256_sub_epi32(_mm256_add_epi32(quarter, quarter), bit1);
-  const __m256 fourth = _mm256_permutevar8x32_ps(
-      _mm256_setr_ps(t[0], t[2], t[4], t[6], t[8], t[10], t[12], t[14]), eighth);
-  const __m256i bit0 = _mm256_castps_si256(_mm256_cmp_ps(value, fourth, _CMP_GT_OQ));
-  return _mm256_sub_epi32(_mm256_add_epi32(eighth, eighth), bit0);
-}
-inline Integers nearest_level(Floats value) { return {nearest_level(value.low), nearest_level(value.high)}; }
-
-inline __m256 level_value(__m256i codes) {
-  const __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(kNormalFloat4), codes);
-  const __m256 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(kNormalFloat4 + 8), codes);
-  return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(codes, 28)));
-}
-inline Floats level_value(Integers codes) { return {level_value(codes.low), level_value(codes.high)}; }
-
-inline void store_nibbles(uint8_t* target, const Integers codes[4]) {
-  __m256i words = _mm256_setzero_si256();
-  for (int k = 3; k >= 0; k--) {
-    words = _mm256_or_si256(_mm256_slli_epi32(words, 4), codes[k].high);
-    words = _mm256_or_si256(_mm256_slli_epi32(words, 4), codes[k].low);
-  }
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(target), words);
 }
 
 inline void transpose8(const __m256 rows[8], __m256 columns[8]) {

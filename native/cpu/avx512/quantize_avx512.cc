@@ -1,6 +1,6 @@
 #if defined(__x86_64__) || defined(_M_X64)
 
-#include "simd.h"
+#include "levels.h"
 
 #include "../generic/quantize.h"
 

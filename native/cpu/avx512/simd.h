@@ -12,9 +12,6 @@
 #include <cstdint>
 #include <cstring>
 
-#include "../half.h"
-#include "../levels.h"
-
 #define LAYERSTREAM_ISA avx512
 
 namespace layerstream::cpu::avx512 {
@@ -85,58 +82,6 @@ inline int32_t largest(Integers value) { return _mm512_reduce_max_epi32(value.v)
 inline void store_int8(int8_t* target, Floats value) {
   const __m128i bytes = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(value.v));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(target), bytes);
-}
-
-// Numbers are sorted into cells that are 1/16 wide, cell n (modulo 32) around n / 16. No cell holds two thresholds:
-// the code is the number of thresholds below the cell, plus one if the cell's own threshold is below the number.
-struct Cells {
-  float threshold[32];
-  int32_t below[32];
-};
-
-constexpr Cells make_cells() {
-  Cells cells = {};
-  for (int n = -16; n < 16; n++) {
-    const int cell = n & 31;
-    cells.threshold[cell] = 2.0f;
-    for (float threshold : kNearestThresholds) {
-      const float position = threshold * 16.0f;
-      if (position < static_cast<float>(n) - 0.5f) {
-        cells.below[cell]++;
-      } else if (position < static_cast<float>(n) + 0.5f) {
-        cells.threshold[cell] = threshold;
-      }
-    }
-  }
-  return cells;
-}
-
-alignas(64) constexpr Cells kCells = make_cells();
-
-inline Integers nearest_level(Floats value) {
-  // Beyond the outermost thresholds, +-0.87, the code does not change. The upper bound keeps 1 out of cell -16.
-  const __m512 limited = _mm512_min_ps(_mm512_max_ps(value.v, _mm512_set1_ps(-1.0f)), _mm512_set1_ps(0.9375f));
-  const __m512 shifted = _mm512_fmadd_ps(limited, _mm512_set1_ps(16.0f), _mm512_set1_ps(0x1.8p23f));
-  const __m512i cell = _mm512_castps_si512(shifted);
-  const __m512 threshold =
-      _mm512_permutex2var_ps(_mm512_load_ps(kCells.threshold), cell, _mm512_load_ps(kCells.threshold + 16));
-  const __m512i below =
-      _mm512_permutex2var_epi32(_mm512_load_si512(kCells.below), cell, _mm512_load_si512(kCells.below + 16));
-  const __mmask16 above = _mm512_cmp_ps_mask(value.v, threshold, _CMP_GT_OQ);
-  return {_mm512_mask_add_epi32(below, above, below, _mm512_set1_epi32(1))};
-}
-inline Floats level_value(Integers codes) {
-  return {_mm512_permutexvar_ps(codes.v, _mm512_loadu_ps(kNormalFloat4))};
-}
-inline void store_nibbles(uint8_t* target, const Integers codes[4]) {
-  const __m512i first_shift = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 4, 4, 4, 4, 4, 4, 4, 4);
-  __m512i words = _mm512_setzero_si512();
-  for (int k = 0; k < 4; k++) {
-    const __m512i shift = _mm512_add_epi32(first_shift, _mm512_set1_epi32(8 * k));
-    words = _mm512_or_si512(words, _mm512_sllv_epi32(codes[k].v, shift));
-  }
-  const __m256i packed = _mm256_or_si256(_mm512_castsi512_si256(words), _mm512_extracti64x4_epi64(words, 1));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(target), packed);
 }
 
 inline void transpose(Floats vectors[16]) {

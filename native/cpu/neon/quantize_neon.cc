@@ -1,6 +1,6 @@
 #if defined(__aarch64__) || defined(_M_ARM64)
 
-#include "simd.h"
+#include "levels.h"
 
 #include "../generic/quantize.h"
 

@@ -6,9 +6,6 @@
 #include <cstdint>
 #include <cstring>
 
-#include "../half.h"
-#include "../levels.h"
-
 #define LAYERSTREAM_ISA neon
 
 namespace layerstream::cpu::neon {
@@ -119,36 +116,6 @@ inline void store_int8(int8_t* target, Floats value) {
   for (int i = 0; i < 4; i++) words[i] = vqmovn_s32(vcvtnq_s32_f32(value.v[i]));
   vst1_s8(target, vqmovn_s16(vcombine_s16(words[0], words[1])));
   vst1_s8(target + 8, vqmovn_s16(vcombine_s16(words[2], words[3])));
-}
-
-inline Integers nearest_level(Floats value) {
-  Integers codes;
-  for (int i = 0; i < 4; i++) {
-    codes.v[i] = vdupq_n_s32(0);
-    for (float threshold : kNearestThresholds) {
-      codes.v[i] = vsubq_s32(codes.v[i], vreinterpretq_s32_u32(vcgtq_f32(value.v[i], vdupq_n_f32(threshold))));
-    }
-  }
-  return codes;
-}
-// The 16 levels are one table of 64 bytes: byte b of level c is entry 4c + b.
-inline Floats level_value(Integers codes) {
-  const uint8_t* bytes = reinterpret_cast<const uint8_t*>(kNormalFloat4);
-  const uint8x16x4_t table = {{vld1q_u8(bytes), vld1q_u8(bytes + 16), vld1q_u8(bytes + 32), vld1q_u8(bytes + 48)}};
-  return each([&](int i) {
-    const int32x4_t entries = vmlaq_s32(vdupq_n_s32(0x03020100), codes.v[i], vdupq_n_s32(0x04040404));
-    return vreinterpretq_f32_u8(vqtbl4q_u8(table, vreinterpretq_u8_s32(entries)));
-  });
-}
-inline void store_nibbles(uint8_t* target, const Integers codes[4]) {
-  for (int half = 0; half < 2; half++) {
-    int32x4_t words = vdupq_n_s32(0);
-    for (int k = 3; k >= 0; k--) {
-      words = vorrq_s32(vshlq_n_s32(words, 4), codes[k].v[2 + half]);
-      words = vorrq_s32(vshlq_n_s32(words, 4), codes[k].v[half]);
-    }
-    vst1q_u8(target + 16 * half, vreinterpretq_u8_s32(words));
-  }
 }
 
 inline void transpose(Floats vectors[16]) {

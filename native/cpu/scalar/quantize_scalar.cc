@@ -1,3 +1,3 @@
-#include "simd.h"
+#include "levels.h"
 
 #include "../generic/quantize.h"

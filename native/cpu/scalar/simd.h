@@ -5,7 +5,6 @@
 #include <cstring>
 
 #include "../half.h"
-#include "../levels.h"
 
 #define LAYERSTREAM_ISA scalar
 
@@ -130,26 +129,6 @@ inline int32_t largest(Integers value) {
 inline void store_int8(int8_t* target, Floats value) {
   constexpr float kShift = 0x1.8p23f;
   for (int i = 0; i < 16; i++) target[i] = static_cast<int8_t>((value.lane[i] + kShift) - kShift);
-}
-
-// The number of kNearestThresholds below each lane.
-inline Integers nearest_level(Floats value) {
-  Integers codes = {};
-  for (float threshold : kNearestThresholds) {
-    for (int i = 0; i < 16; i++) codes.lane[i] += value.lane[i] > threshold;
-  }
-  return codes;
-}
-inline Floats level_value(Integers codes) {
-  return each([&](int i) { return kNormalFloat4[codes.lane[i]]; });
-}
-// The 32 bytes of a q4 block (format.h); codes[k] are columns 16k ... 16k + 15.
-inline void store_nibbles(uint8_t* target, const Integers codes[4]) {
-  for (int i = 0; i < 8; i++) {
-    uint32_t word = 0;
-    for (int j = 0; j < 8; j++) word |= static_cast<uint32_t>(codes[j / 2].lane[(j & 1) * 8 + i]) << (4 * j);
-    std::memcpy(target + 4 * i, &word, sizeof word);
-  }
 }
 
 // Lane i of vector k becomes lane k of vector i.
