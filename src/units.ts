@@ -61,6 +61,13 @@ export function formatCount(count: number): string {
   return count.toLocaleString("en-US");
 }
 
+/** Three significant digits without an exponent: for example "0.446", "12.3", "3,942". */
+export function formatNumber(value: number): string {
+  if (!Number.isFinite(value)) return "-";
+  if (Math.abs(value) >= 999.5) return formatCount(Math.round(value));
+  return String(Number(value.toPrecision(3)));
+}
+
 function withUnit(value: number, base: number, units: readonly string[]): string {
   if (!Number.isFinite(value)) return "-";
   let scaled = value;

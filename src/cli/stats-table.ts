@@ -1,5 +1,5 @@
 import type { Stats } from "../engine/contract.js";
-import { formatBytes, formatDuration, formatRate } from "../units.js";
+import { formatBytes, formatDuration, formatNumber, formatRate } from "../units.js";
 import { formatTable, type TableRow } from "./table.js";
 
 /** What a run cost, for people: `--stats`, the end of a chat and the demo print it. */
@@ -30,5 +30,5 @@ export function formatStats(stats: Stats, extraRows: readonly TableRow[] = []): 
 
 function speed(tokens: number, seconds: number): string {
   const count = `${tokens} ${tokens === 1 ? "token" : "tokens"}`;
-  return seconds > 0 && tokens > 0 ? `${count}, ${(tokens / seconds).toPrecision(3)} a second` : count;
+  return seconds > 0 && tokens > 0 ? `${count}, ${formatNumber(tokens / seconds)} a second` : count;
 }

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { LayerstreamError } from "../../dist/errors.js";
-import { formatBytes, formatCount, formatDuration, formatRate, parseBytes } from "../../dist/units.js";
+import { formatBytes, formatCount, formatDuration, formatNumber, formatRate, parseBytes } from "../../dist/units.js";
 
 describe("parseBytes", () => {
   it.each([
@@ -82,6 +82,18 @@ describe("formats", () => {
     [Number.POSITIVE_INFINITY, "-"],
   ])("duration: %d", (seconds, text) => {
     expect(formatDuration(seconds)).toBe(text);
+  });
+
+  it.each([
+    [0.44648, "0.446"],
+    [12.34, "12.3"],
+    [999.4, "999"],
+    [999.6, "1,000"],
+    [3942.2, "3,942"],
+    [0, "0"],
+    [Number.POSITIVE_INFINITY, "-"],
+  ])("number: %d", (value, text) => {
+    expect(formatNumber(value)).toBe(text);
   });
 
   it("groups thousands", () => {

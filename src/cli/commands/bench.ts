@@ -1,7 +1,7 @@
 import type { Command } from "commander";
 import type { Model } from "../../engine/contract.js";
 import { LayerstreamError } from "../../errors.js";
-import { formatBytes, formatDuration, formatRate } from "../../units.js";
+import { formatBytes, formatDuration, formatNumber, formatRate } from "../../units.js";
 import { decimal, integer } from "../arguments.js";
 import { type BenchmarkFigures, benchmarkFigures, randomTokenIds, runBenchmark } from "../benchmark.js";
 import type { Interrupts } from "../interrupts.js";
@@ -65,9 +65,9 @@ function formatFigures(figures: BenchmarkFigures): string {
   return formatTable([
     [
       "decode",
-      `${figures.tokensPerSecond.toPrecision(3)} tokens a second, ${formatDuration(figures.secondsPerToken)} each`,
+      `${formatNumber(figures.tokensPerSecond)} tokens a second, ${formatDuration(figures.secondsPerToken)} each`,
     ],
-    ["prefill", `${figures.prefillTokensPerSecond.toPrecision(3)} tokens a second`],
+    ["prefill", `${formatNumber(figures.prefillTokensPerSecond)} tokens a second`],
     ["streamed per token", streams ? formatBytes(figures.bytesStreamedPerToken) : "nothing: the whole model is held"],
     ["held in memory", formatBytes(figures.heldBytes)],
     ["disk rate", streams ? formatRate(figures.diskBytesPerSecond) : "-"],
