@@ -9,7 +9,7 @@ const PROGRESS_INTERVAL_MS = 100;
 export interface RunOptions {
   /** Threads; default: one a core, at most 4, since the disk is the limit soon. */
   workers?: number;
-  /** Called with the bytes done so far, a few times a second and at the end. */
+  /** Called with the bytes done so far, a few times a second and after each task. */
   onBytes?: (bytes: number) => void;
   signal?: AbortSignal;
 }
@@ -58,6 +58,7 @@ export async function runTasks<N extends TaskName, T extends Omit<TaskTypes[N]["
       const { value } = result;
       previous = previous.then(() => onValue(task, value));
       await previous;
+      report();
     } catch (error) {
       failure ??= error;
       stop();
@@ -66,7 +67,7 @@ export async function runTasks<N extends TaskName, T extends Omit<TaskTypes[N]["
   try {
     await Promise.all(tasks.map(run));
     if (failure !== undefined) throw failure;
-    report();
+    control.throwIfStopped();
   } finally {
     clearInterval(timer);
     options.signal?.removeEventListener("abort", stop);
