@@ -54,6 +54,9 @@ export class ChatSession {
         tokens++;
         onText(piece.text);
       }
+    } catch (error) {
+      // A stopped answer counts, as far as it came.
+      if (!answering.signal.aborted) throw error;
     } finally {
       this.#answering = undefined;
     }

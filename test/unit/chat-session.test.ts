@@ -62,7 +62,8 @@ describe("ChatSession", () => {
   it("stops a running answer once, and keeps what was said", async () => {
     const { model, prompts } = fakeModel(async function* ({ signal }) {
       yield { text: "a", token: 1 };
-      if (!signal?.aborted) yield { text: "b", token: 2 };
+      signal?.throwIfAborted();
+      yield { text: "b", token: 2 };
     });
     const session = new ChatSession(model, {});
     expect(session.stopAnswer()).toBe(false);

@@ -70,6 +70,7 @@ async function converse(session: ChatSession, options: Options, interrupts: Inte
   } finally {
     interrupts.handleWith(undefined);
     lines.close();
+    if (terminal) process.stdout.write("\n");
   }
 }
 
