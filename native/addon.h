@@ -9,6 +9,7 @@ namespace layerstream {
 
 void register_codec(Napi::Env env, Napi::Object exports);
 void register_model(Napi::Env env, Napi::Object exports);
+void register_measure(Napi::Env env, Napi::Object exports);
 
 // The JavaScript error for an exception: `code` is that of layerstream::Error, or INTERNAL. INVALID_ARGUMENT becomes a
 // RangeError. An error that JavaScript itself threw is passed on.

@@ -53,7 +53,7 @@ Tape::Status Tape::acquire(uint64_t bytes, uint8_t* fixed, bool blocking, Chunk*
   if (fixed != nullptr) {
     slot.memory = fixed;
   } else {
-    if (skip > 0) write_ = 0;
+    if (write_ + bytes > ring_bytes_) write_ = 0;
     slot.memory = ring_ + write_;
     slot.ring_bytes = bytes + skip;
     write_ += bytes;

@@ -142,7 +142,7 @@ function logitsRoom(input: ResidencyInput, tokens: number): number {
 
 function chooseSequence(input: ResidencyInput, rest: number): number {
   if (input.maxSeqLen !== undefined) return input.maxSeqLen;
-  const affordable = Math.floor(rest / 4 / input.kvBytesPerPosition / PAGE_POSITIONS) * PAGE_POSITIONS;
+  const affordable = Math.floor(rest / 8 / input.kvBytesPerPosition / PAGE_POSITIONS) * PAGE_POSITIONS;
   const wanted = Math.min(input.contextLimit, DEFAULT_SEQUENCE);
   return Math.max(Math.min(wanted, affordable), leastSequence(input));
 }

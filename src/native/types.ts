@@ -152,7 +152,7 @@ export interface NativeMeasure {
    * Reads the files with direct reads, as the engine does, for at most `seconds`. Blocks the calling thread.
    * Bytes a second.
    */
-  measureReadRate(paths: string[], seconds: number): number;
+  measureReadRate(files: readonly { path: string; size: number }[], seconds: number): number;
   /** Bytes a second that `threads` threads read from memory together, over a buffer of `bytes`. Blocks. */
   measureMemoryRate(bytes: number, threads: number, seconds: number): number;
   /**

@@ -1,0 +1,168 @@
+// What the machine can do, measured the way the engine works: the yardsticks of `bench`.
+#include <napi.h>
+
+#include <chrono>
+#include <cstring>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "addon.h"
+#include "backend/device.h"
+#include "io/reader.h"
+#include "platform/error.h"
+#include "platform/memory.h"
+
+namespace layerstream {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+double number_argument(const Napi::CallbackInfo& info, size_t index, double least, double most) {
+  const double value = info[index].IsNumber() ? info[index].As<Napi::Number>().DoubleValue() : -1;
+  if (value >= least && value <= most) return value;
+  throw Error("INVALID_ARGUMENT", "Argument " + std::to_string(index) + " is out of range.");
+}
+
+// measureReadRate(paths, seconds): sequential direct reads, 4 MiB each, four in flight.
+Napi::Value measure_read_rate(const Napi::CallbackInfo& info) {
+  constexpr uint64_t kReadBytes = uint64_t{4} << 20;
+  constexpr uint32_t kDepth = 4;
+  const auto paths = info[0].As<Napi::Array>();
+  const double limit = number_argument(info, 1, 0.01, 3600);
+  Arena memory(kDepth * kReadBytes);
+  memory.touch();
+  std::unique_ptr<Reader> reader = make_reader(kDepth);
+  std::vector<std::unique_ptr<WeightFile>> files;
+  std::vector<uint32_t> free_slots = {0, 1, 2, 3};
+  uint64_t bytes = 0;
+  const auto wait_one = [&] { free_slots.push_back(static_cast<uint32_t>(reader->wait())); };
+  const Clock::time_point start = Clock::now();
+  for (uint32_t index = 0; index < paths.Length(); ++index) {
+    const auto item = paths.Get(index).As<Napi::Object>();
+    const auto size = static_cast<uint64_t>(item.Get("size").ToNumber().Int64Value());
+    files.push_back(std::make_unique<WeightFile>(item.Get("path").ToString().Utf8Value(), size));
+    for (uint64_t offset = 0; offset + kPageBytes <= size && seconds_since(start) < limit; offset += kReadBytes) {
+      if (free_slots.empty()) wait_one();
+      const uint32_t slot = free_slots.back();
+      free_slots.pop_back();
+      const uint64_t length = std::min(kReadBytes, align_down(size - offset, kPageBytes));
+      reader->submit({files.back().get(), offset, length, memory.data() + slot * kReadBytes, slot});
+      bytes += length;
+    }
+  }
+  while (!reader->idle()) wait_one();
+  return Napi::Number::New(info.Env(), static_cast<double>(bytes) / seconds_since(start));
+}
+
+// Runs body(thread) on `threads` threads at once.
+template <typename Body>
+void on_threads(uint32_t threads, const Body& body) {
+  std::vector<std::thread> others;
+  for (uint32_t thread = 1; thread < threads; ++thread) others.emplace_back([&body, thread] { body(thread); });
+  body(0u);
+  for (std::thread& other : others) other.join();
+}
+
+uint64_t sum_words(const uint8_t* data, size_t bytes) {
+  uint64_t sums[8] = {};
+  const auto* words = reinterpret_cast<const uint64_t*>(data);
+  for (size_t word = 0; word + 8 <= bytes / 8; word += 8) {
+    for (size_t lane = 0; lane < 8; ++lane) sums[lane] += words[word + lane];
+  }
+  uint64_t sum = 0;
+  for (const uint64_t lane : sums) sum += lane;
+  return sum;
+}
+
+// measureMemoryRate(bytes, threads, seconds)
+Napi::Value measure_memory_rate(const Napi::CallbackInfo& info) {
+  const auto bytes = static_cast<size_t>(number_argument(info, 0, 1 << 20, 64e9));
+  const auto threads = static_cast<uint32_t>(number_argument(info, 1, 1, 1024));
+  const double limit = number_argument(info, 2, 0.01, 3600);
+  Arena memory(bytes);
+  memory.touch();
+  const size_t part = align_down(bytes / threads, 64);
+  std::atomic<uint64_t> sink{0};
+  uint64_t rounds = 0;
+  const Clock::time_point start = Clock::now();
+  do {
+    on_threads(threads, [&](uint32_t thread) { sink += sum_words(memory.data() + thread * part, part); });
+    ++rounds;
+  } while (seconds_since(start) < limit);
+  return Napi::Number::New(info.Env(), static_cast<double>(rounds * part * threads) / seconds_since(start));
+}
+
+Format format_named(const std::string& name) {
+  static constexpr const char* kNames[] = {"f32", "f16", "bf16", "8bit", "4bit"};
+  for (size_t format = 0; format < kFormatCount; ++format) {
+    if (name == kNames[format]) return static_cast<Format>(format);
+  }
+  throw Error("INVALID_ARGUMENT", "Unknown weight format " + name + ".");
+}
+
+// measureMatmulRate(format, rows, columns, block, tokens, threads, seconds): through a device, as the engine does.
+Napi::Value measure_matmul_rate(const Napi::CallbackInfo& info) {
+  const Format format = format_named(info[0].ToString().Utf8Value());
+  const auto rows = static_cast<uint32_t>(number_argument(info, 1, 1, 1e6));
+  const auto columns = static_cast<uint32_t>(number_argument(info, 2, 1, 1e6));
+  const auto block = static_cast<uint32_t>(number_argument(info, 3, 0, 65536));
+  const auto tokens = static_cast<uint32_t>(number_argument(info, 4, 1, 65536));
+  const auto threads = static_cast<uint32_t>(number_argument(info, 5, 1, 1024));
+  const double limit = number_argument(info, 6, 0.01, 3600);
+
+  std::unique_ptr<Device> device = backends()[0].open({threads});
+  Stream* stream = device->create_stream();
+  Event* done = device->create_event();
+  const uint64_t row_size = row_bytes(format, columns, block);
+  const uint64_t matrix_bytes = rows * row_size;
+  const uint64_t matrices = std::max<uint64_t>(1, (uint64_t{512} << 20) / matrix_bytes);
+  Buffer* weights = device->alloc(matrices * matrix_bytes);
+  Buffer* input = device->alloc(uint64_t{tokens} * columns * sizeof(float));
+  Buffer* output = device->alloc(uint64_t{tokens} * rows * sizeof(float));
+  // Zero weights multiply as fast as others, but their pages must exist.
+  std::memset(device->host_address({weights, 0, 0}), 0, matrices * matrix_bytes);
+  std::memset(device->host_address({input, 0, 0}), 0, uint64_t{tokens} * columns * sizeof(float));
+
+  MatmulOp op{};
+  op.format = format;
+  op.block = block;
+  op.row_bytes = row_size;
+  op.rows = rows;
+  op.columns = columns;
+  op.tokens = tokens;
+  op.input = {input, 0, uint64_t{tokens} * columns * sizeof(float)};
+  op.output = {output, 0, uint64_t{tokens} * rows * sizeof(float)};
+  op.input_stride = columns;
+  op.output_stride = rows;
+  uint64_t multiplied = 0;
+  const auto start = Clock::now();
+  do {
+    for (uint64_t matrix = 0; matrix < matrices && (matrix == 0 || seconds_since(start) < limit); ++matrix) {
+      op.weight = {weights, matrix * matrix_bytes, matrix_bytes};
+      const Op launched = op;
+      device->launch(stream, {&launched, 1});
+      ++multiplied;
+    }
+    device->record(done, stream);
+    device->synchronize(done);
+  } while (seconds_since(start) < limit);
+  const double rate = static_cast<double>(multiplied * matrix_bytes) / seconds_since(start);
+  for (Buffer* buffer : {weights, input, output}) device->free(buffer);
+  device->destroy(done);
+  device->destroy(stream);
+  return Napi::Number::New(info.Env(), rate);
+}
+
+}  // namespace
+
+void register_measure(Napi::Env env, Napi::Object exports) {
+  exports.Set("measureReadRate", guarded(env, "measureReadRate", measure_read_rate));
+  exports.Set("measureMemoryRate", guarded(env, "measureMemoryRate", measure_memory_rate));
+  exports.Set("measureMatmulRate", guarded(env, "measureMatmulRate", measure_matmul_rate));
+}
+
+}  // namespace layerstream
