@@ -4,7 +4,7 @@ import path from "node:path";
 export interface ChildResult {
   signal: NodeJS.Signals | null;
   steps?: number;
-  maxRssKiB?: number;
+  peakKiB?: number;
   code?: string;
   message?: string;
 }

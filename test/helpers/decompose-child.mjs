@@ -1,12 +1,13 @@
 /**
  * Runs decompose in a process of its own, and prints one line of JSON: steps (changes to the file system by the main
- * thread), maxRssKiB, and the error's code and message.
+ * thread), peakKiB (resident memory), and the error's code and message.
  *
  *   node decompose-child.mjs OPTIONS [FAULTS]
  *
  * OPTIONS and FAULTS are JSON. FAULTS: killAtStep kills this process, as by kill -9, just before that step; freeBytes
  * is what statfs is made to say.
  */
+import { existsSync, readFileSync } from "node:fs";
 import fs from "node:fs/promises";
 import { syncBuiltinESMExports } from "node:module";
 
@@ -30,4 +31,12 @@ const failure = await decompose(options).then(
   () => ({}),
   ({ code, message }) => ({ code, message }),
 );
-console.log(JSON.stringify({ steps, maxRssKiB: process.resourceUsage().maxRSS, ...failure }));
+
+/** getrusage counts the memory of the parent too, from between fork and exec. */
+function peakMemory() {
+  const file = "/proc/self/status";
+  if (!existsSync(file)) return process.resourceUsage().maxRSS;
+  return Number(/VmHWM:\s*(\d+) kB/.exec(readFileSync(file, "utf8"))[1]);
+}
+
+console.log(JSON.stringify({ steps, peakKiB: peakMemory(), ...failure }));
