@@ -1,74 +1,132 @@
 #!/usr/bin/env node
 /**
- * Speed of the addon's codecs on one core, in bytes a second of their input, with tinybench.
+ * Speed of the addon's codecs and kernels, with tinybench, each beside the yardstick of the same run:
  *
- *   npm run bench [-- --json] [-- --seconds 0.5]
+ *   npm run bench [-- --json] [-- --seconds 0.5] [-- --threads 2]
  *
- * The first line is the yardstick of the same run: what one core copies from memory to memory.
+ * - codecs, on one core: bytes of input a second, beside a copy from memory to memory
+ * - decode (one token): bytes of weights a second, and their share of what the threads read from memory
+ * - prefill (many tokens): floating point operations a second
  */
+import os from "node:os";
 import { parseArgs } from "node:util";
 import { Bench } from "tinybench";
 import { formatTable } from "../dist/cli/table.js";
 import { native } from "../dist/native/binding.js";
-import { formatRate } from "../dist/units.js";
+import { formatNumber, formatRate } from "../dist/units.js";
 
-const rows = 1024;
-const columns = 8192;
+const addon = native();
 const block = 64;
-const bf16Bytes = 2;
+const codecShape = { rows: 1024, columns: 8192 };
+const matmulShape = { rows: 4096, columns: 14336 };
+const prefillTokens = 128;
+const memoryBytes = 512 * 2 ** 20;
 
 /** Rows of bf16 weights of about N(0, 0.02): a sum of uniforms, from a seeded generator. */
-function randomWeights() {
+function randomWeights(count) {
   const float = new Float32Array(1);
   const bits = new Uint32Array(float.buffer);
-  const weights = new Uint16Array(rows * columns);
+  const weights = new Uint16Array(count);
   let state = 1;
   const uniform = () => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
     return state / 2 ** 32 - 0.5;
   };
-  for (let i = 0; i < weights.length; i++) {
+  for (let i = 0; i < count; i++) {
     float[0] = 0.035 * (uniform() + uniform() + uniform() + uniform());
     weights[i] = bits[0] >>> 16;
   }
   return new Uint8Array(weights.buffer);
 }
 
-/** Each case is what it is called, the bytes that one call takes in, and the call. */
-function cases() {
-  const addon = native();
-  const weights = randomWeights();
+/** Each case is its name, the bytes that one call takes in, and the call. */
+function codecCases() {
+  const { rows, columns } = codecShape;
+  const weights = randomWeights(rows * columns);
   const copy = new Uint8Array(weights.length);
   const floats = new Float32Array(rows * columns);
-  const list = [
+  const cases = [
     { name: "copy memory", bytes: weights.length, call: () => copy.set(weights) },
     { name: "crc32c", bytes: weights.length, call: () => addon.crc32c(weights) },
+    {
+      name: "widen bf16 to f32",
+      bytes: weights.length,
+      call: () => addon.dequantize("bf16", weights, rows, columns, block, floats),
+    },
   ];
   for (const format of ["8bit", "4bit"]) {
     const packed = new Uint8Array(rows * addon.rowBytes(format, columns, block));
     const quantize = () => addon.quantize("bf16", weights, rows, columns, format, block, packed);
     if (!quantize()) throw new Error(`The random weights could not be quantized to ${format}.`);
-    list.push({ name: `quantize bf16 to ${format}`, bytes: weights.length, call: quantize });
+    cases.push({ name: `quantize bf16 to ${format}`, bytes: weights.length, call: quantize });
     const dequantize = () => addon.dequantize(format, packed, rows, columns, block, floats);
-    list.push({ name: `dequantize ${format}`, bytes: packed.length, call: dequantize });
+    cases.push({ name: `dequantize ${format}`, bytes: packed.length, call: dequantize });
   }
-  const widen = () => addon.dequantize("bf16", weights, rows, columns, block, floats);
-  list.push({ name: "widen bf16 to f32", bytes: rows * columns * bf16Bytes, call: widen });
-  return list;
+  return cases;
+}
+
+/** A case that the addon times itself: `rate` gives bytes a second, tinybench gets the duration of `bytes`. */
+function timedByAddon(name, bytes, rate, facts) {
+  return { name, bytes, ...facts, call: () => ({ overriddenDuration: (bytes * 1000) / rate() }) };
+}
+
+function kernelCases(threadCounts, seconds) {
+  const { rows, columns } = matmulShape;
+  const cases = [];
+  for (const threads of threadCounts) {
+    const suffix = `${threads} ${threads === 1 ? "thread" : "threads"}`;
+    const memory = `read memory, ${suffix}`;
+    cases.push(timedByAddon(memory, memoryBytes, () => addon.measureMemoryRate(memoryBytes, threads, seconds)));
+    for (const format of ["bf16", "8bit", "4bit"]) {
+      const rowBytes = addon.rowBytes(format, columns, block);
+      const measure = (tokens) => addon.measureMatmulRate(format, rows, columns, block, tokens, threads, seconds);
+      const add = (name, tokens, facts) =>
+        cases.push(timedByAddon(`${name} ${format}, ${suffix}`, rows * rowBytes, () => measure(tokens), facts));
+      add("decode", 1, { yardstick: memory });
+      add(`prefill ${prefillTokens}`, prefillTokens, { operationsPerByte: (2 * prefillTokens * columns) / rowBytes });
+    }
+  }
+  return cases;
+}
+
+async function run(cases, options) {
+  const bench = new Bench({ warmup: false, ...options });
+  for (const { name, call } of cases) bench.add(name, call);
+  await bench.run();
+  const rates = new Map();
+  return cases.map(({ name, bytes, yardstick, operationsPerByte }) => {
+    const { result } = bench.getTask(name);
+    if (result.state !== "completed") throw result.error ?? new Error(`${name} did not complete.`);
+    const bytesPerSecond = (bytes * 1000) / result.latency.p50;
+    rates.set(name, bytesPerSecond);
+    return {
+      name,
+      bytesPerSecond,
+      ...(yardstick && { shareOfMemoryRate: bytesPerSecond / rates.get(yardstick) }),
+      ...(operationsPerByte && { operationsPerSecond: bytesPerSecond * operationsPerByte }),
+    };
+  });
+}
+
+function describe({ bytesPerSecond, shareOfMemoryRate, operationsPerSecond }) {
+  if (operationsPerSecond) return `${formatNumber(operationsPerSecond / 1e9)} GFLOP/s`;
+  const share = shareOfMemoryRate ? `, ${Math.round(100 * shareOfMemoryRate)} % of the memory's rate` : "";
+  return formatRate(bytesPerSecond) + share;
 }
 
 const { values } = parseArgs({
-  options: { json: { type: "boolean", default: false }, seconds: { type: "string", default: "0.5" } },
+  options: {
+    json: { type: "boolean", default: false },
+    seconds: { type: "string", default: "0.5" },
+    threads: { type: "string", default: String(os.availableParallelism()) },
+  },
 });
-const bench = new Bench({ time: Number(values.seconds) * 1000, warmupTime: 100, iterations: 3, warmupIterations: 1 });
-const list = cases();
-for (const { name, call } of list) bench.add(name, call);
-await bench.run();
-
-const results = list.map(({ name, bytes }) => {
-  const { result } = bench.getTask(name);
-  if (result.state !== "completed") throw result.error ?? new Error(`${name} did not complete.`);
-  return { name, bytesPerSecond: (bytes * 1000) / result.latency.p50, runs: result.latency.samplesCount };
-});
+const seconds = Number(values.seconds);
+const threads = Number(values.threads);
+const results = [
+  ...(await run(codecCases(), { time: seconds * 1000, iterations: 3 })),
+  // One sample each: the addon repeats within it, and fills half a gigabyte before it starts.
+  ...(await run(kernelCases([...new Set([1, threads])], seconds), { time: 0, iterations: 1 })),
+];
 if (values.json) console.log(JSON.stringify(results));
-else console.log(formatTable(results.map(({ name, bytesPerSecond }) => [name, formatRate(bytesPerSecond)])));
+else console.log(formatTable(results.map((result) => [result.name, describe(result)])));
