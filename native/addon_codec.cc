@@ -1,6 +1,7 @@
 // Checksums and weight formats for JavaScript. Every argument is checked here: the code below trusts its callers.
 #include <napi.h>
 
+#include <bit>
 #include <string>
 
 #include "addon.h"
@@ -14,6 +15,7 @@ namespace layerstream {
 namespace {
 
 constexpr uint32_t kMaxCount = 0x7fffffff;  // of rows or columns
+constexpr uint32_t kMinBlock = 32;
 constexpr uint32_t kMaxBlock = 65536;
 
 [[noreturn]] void reject(const std::string& message) { throw Error("INVALID_ARGUMENT", message); }
@@ -58,7 +60,11 @@ Format format_argument(const Napi::CallbackInfo& info, size_t index, const char*
 
 // Columns that share a scale; formats without scales ignore the argument.
 uint32_t block_argument(const Napi::CallbackInfo& info, size_t index, Format format) {
-  if (format == Format::kQ8) return count_argument(info, index, "block", 1, kMaxBlock);
+  if (format == Format::kQ8) {
+    const uint32_t block = count_argument(info, index, "block", kMinBlock, kMaxBlock);
+    if (!std::has_single_bit(block)) reject("`block` must be a power of two, not " + std::to_string(block) + ".");
+    return block;
+  }
   if (format == Format::kQ4) return count_argument(info, index, "block", kQ4Block, kQ4Block);
   return 1;
 }

@@ -5,7 +5,7 @@
 //
 //   f32, f16, bf16   `columns` little-endian elements
 //   q8               `columns` int8 codes, padded with zeros to a whole number of blocks, then one float16
-//                    scale a block:  w = code * (scale / 127)
+//                    scale a block:  w = code * (scale / 127). A block is a power of two of columns, at least 32.
 //   q4               blocks of 64 columns, 32 bytes each, then one float16 scale a block:
 //                    w = kNormalFloat4[code] * scale
 //                    A block is 8 little-endian uint32 lanes of 8 nibbles: nibble j (low first) of lane i is

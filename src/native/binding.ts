@@ -24,10 +24,14 @@ export function native(): NativeAddon {
 function load(): NativeAddon {
   const packaged = prebuiltPath();
   if (packaged === undefined && !existsSync(builtHere)) {
-    throw new LayerstreamError("NATIVE_ADDON_MISSING", `The native addon has not been built: there is no ${builtHere}.`, {
-      file: builtHere,
-      remedy: "Build it with: npx layerstream build",
-    });
+    throw new LayerstreamError(
+      "NATIVE_ADDON_MISSING",
+      `The native addon has not been built: there is no ${builtHere}.`,
+      {
+        file: builtHere,
+        remedy: "Build it with: npx layerstream build",
+      },
+    );
   }
   const file = packaged ?? builtHere;
   try {

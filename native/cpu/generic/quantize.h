@@ -49,7 +49,7 @@ inline Floats load_elements(const uint8_t* source, uint32_t count) {
 
 inline void store_half(uint8_t* target, uint16_t half) { std::memcpy(target, &half, sizeof half); }
 
-// One block of `count` weights, padded to `block`. Scale: the largest magnitude, rounded up so that no code passes 127.
+// One block of `count` weights, padded to `block`, a multiple of 16. Scale: the largest magnitude, rounded up so that no code passes 127.
 template <Format kSource>
 bool quantize_q8_block(const uint8_t* source, uint32_t count, uint32_t block, uint8_t* codes, uint8_t* scale) {
   Integers bits = absolute_bits(broadcast(0.0f));
@@ -65,9 +65,7 @@ bool quantize_q8_block(const uint8_t* source, uint32_t count, uint32_t block, ui
   const Floats inverse = broadcast(half == 0 ? 0.0f : 127.0f / float_from_half(half));
   for (uint32_t i = 0; i < block; i += 16) {
     const Floats weights = i < count ? load_elements<kSource>(source + i * kElementBytes<kSource>, count - i) : broadcast(0.0f);
-    int8_t rounded[16];
-    store_int8(rounded, weights * inverse);
-    std::memcpy(codes + i, rounded, block - i < 16 ? block - i : 16);
+    store_int8(reinterpret_cast<int8_t*>(codes + i), weights * inverse);
   }
   return true;
 }
