@@ -1,87 +1,91 @@
 #!/usr/bin/env node
 /**
- * `npm run demo`: decomposes the small model that comes with the repository and streams a story from disk, in the
- * least memory that works, then shows what that cost. It runs the same API that programs use.
+ * `npm run demo`: what layerstream does, shown with its own commands, in well under three minutes. A small trained
+ * model tells a story; then a larger random one streams from disk in less memory than its weights need.
  */
+import { spawn } from "node:child_process";
 import fs from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { formatStats } from "../dist/cli/stats-table.js";
-import { decompose } from "../dist/decompose/decompose.js";
-import { measureDiskRate } from "../dist/engine/roofline.js";
-import { AutoModel } from "../dist/index.js";
-import { formatBytes, formatDuration, formatRate, parseBytes } from "../dist/units.js";
+import { formatBytes } from "../dist/units.js";
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
-const checkpoint = path.join(root, "test", "fixtures", "demo");
-const prompt = "One morning";
-const newTokens = 240;
-const rooflineSeconds = 0.5;
+const main = path.join(root, "dist", "cli", "main.js");
+const prompt = "Once upon a time there was a brave girl called Mia. She lived in a castle";
+const largeShape = "--hidden 1024 --intermediate 4096 --heads 16 --kv-heads 4 --layers 12 --vocab 2000";
 
 const color = process.stdout.isTTY && !process.env.NO_COLOR;
 const paint = (code, text) => (color ? `\u001b[${code}m${text}\u001b[0m` : text);
 const heading = (text) => console.log(`\n${paint("1;36", text)}`);
+const shown = (argument) => (/\s/.test(argument) ? JSON.stringify(argument) : argument);
 
-/** A budget that cannot work is refused at once, with the least one that would: that is the one to take. */
+/** Runs a program of this repository and resolves to its exit code and what it wrote to stderr. */
+function run(script, args) {
+  const child = spawn(process.execPath, [script, ...args], { cwd: root, stdio: ["ignore", "inherit", "pipe"] });
+  let errors = "";
+  child.stderr.setEncoding("utf8").on("data", (text) => {
+    errors += text;
+    process.stderr.write(text);
+  });
+  return new Promise((resolve, reject) => {
+    child.on("error", reject).on("close", (exitCode) => resolve({ exitCode, errors }));
+  });
+}
+
+/** Runs a layerstream command after showing it. */
+async function layerstream(...args) {
+  console.log(paint(1, `\n$ layerstream ${args.map(shown).join(" ")}`));
+  return run(main, args);
+}
+
+async function must(result) {
+  const { exitCode } = await result;
+  if (exitCode !== 0) throw new Error(`A command of the demo ended with exit code ${exitCode}.`);
+}
+
+/** A budget that cannot work is refused at once, with the least that does: the demo takes that one. */
 async function leastBudget(store) {
-  try {
-    await (await AutoModel.fromPretrained(store, { memory: "1MiB" })).dispose();
-  } catch (error) {
-    const least = /\d+MiB/.exec(error.remedy ?? "");
-    if (error.code !== "MEMORY_BUDGET_TOO_SMALL" || !least) throw error;
-    console.log(`  asked for 1 MiB: ${paint(33, `${error.code}: ${error.message}`)}`);
-    return least[0];
-  }
-  throw new Error("A budget of 1 MiB was accepted.");
+  const { errors } = await layerstream("generate", store, "--tokens", "1", "--memory", "1MiB");
+  const least = /MEMORY_BUDGET_TOO_SMALL.*Give it (\d+MiB)/.exec(errors);
+  if (!least) throw new Error("A budget of 1 MiB was not refused.");
+  return least[1];
 }
 
-async function main(store) {
-  heading("1. Decompose: the checkpoint is written anew, in the order in which it is executed");
-  const started = performance.now();
-  const { manifest } = await decompose({ checkpoint, store });
-  const bytes = manifest.files.reduce((sum, { size }) => sum + size, 0);
-  const seconds = (performance.now() - started) / 1000;
-  console.log(
-    `  ${manifest.files.length} files, ${formatBytes(bytes)} in ${formatDuration(seconds)}: ${path.relative(root, store)}`,
-  );
+async function demonstrate(folder) {
+  heading("A small model, trained for this demo, in the least memory that works");
+  const story = path.join(folder, "story");
+  await must(layerstream("decompose", "test/fixtures/demo", "-o", story));
+  const storyBudget = await leastBudget(story);
+  await must(layerstream("generate", story, "-p", prompt, "--memory", storyBudget, "--stats"));
 
-  heading("2. Load: within a budget for the whole process");
-  const memory = await leastBudget(store);
-  const model = await AutoModel.fromPretrained(store, { memory });
-  const { heldBytes, streamedBytes, runtimeBytes } = model.residency();
-  console.log(
-    `  taking ${formatBytes(parseBytes(memory, "memory"))}, of which Node.js itself needs ${formatBytes(runtimeBytes)}: ` +
-      `${formatBytes(heldBytes)} of the weights are held, ${formatBytes(streamedBytes)} come from disk for every token`,
-  );
+  heading("A model that needs more memory than it gets: random weights, measured against the disk");
+  const checkpoint = path.join(folder, "random");
+  const large = path.join(folder, "random-store");
+  await must(run(path.join(root, "tools", "make-checkpoint.mjs"), [checkpoint, ...largeShape.split(" ")]));
+  await must(layerstream("decompose", checkpoint, "-o", large));
+  await must(layerstream("bench", large, "--memory", await leastBudget(large), "--roofline-seconds", "1"));
 
-  heading("3. Generate");
-  process.stdout.write(`  ${paint(1, prompt)}`);
-  for await (const { text } of model.generate(prompt, { maxNewTokens: newTokens })) {
-    process.stdout.write(text.replaceAll("\n", "\n  "));
-  }
-  const stats = model.stats();
-  await model.dispose();
-
-  heading("\n4. What it cost");
-  const raw = await measureDiskRate(store, rooflineSeconds);
-  console.log(formatStats(stats, [["raw disk rate", formatRate(raw)]]));
-  console.log(`
-Now yours: ${paint(1, "npx layerstream generate <checkpoint> -p <text> --memory 4GiB --stats")}
-`);
+  heading("Now yours");
+  console.log("  layerstream generate <checkpoint> -p <text> --memory 4GiB --stats");
+  console.log("  layerstream chat test/fixtures/demo\n");
 }
 
-fs.mkdirSync(path.join(root, "build"), { recursive: true });
-const folder = fs.mkdtempSync(path.join(root, "build", "demo-"));
-const cleanUp = () => fs.rmSync(folder, { recursive: true, force: true });
+const needed = 1.5 * 2 ** 30;
+const build = path.join(root, "build");
+fs.mkdirSync(build, { recursive: true });
+const { bavail, bsize } = fs.statfsSync(build);
+const folder = path.relative(root, fs.mkdtempSync(path.join(build, "demo-")));
+const cleanUp = () => fs.rmSync(path.join(root, folder), { recursive: true, force: true });
+// Ctrl-C reaches the running command too; what it wrote goes with the folder.
 process.once("SIGINT", () => {
-  cleanUp();
-  process.exit(130);
+  process.exitCode = 130;
 });
 try {
-  await main(path.join(folder, "store"));
+  if (bavail * bsize < needed) throw new Error(`${build} needs ${formatBytes(needed)} of free space for a while.`);
+  await demonstrate(folder);
 } catch (error) {
-  console.error(`demo: ${error.code ?? "INTERNAL"}: ${error.message}`);
-  process.exitCode = 1;
+  console.error(`demo: ${error.message}`);
+  process.exitCode ??= 1;
 } finally {
   cleanUp();
 }
