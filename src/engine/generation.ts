@@ -60,12 +60,16 @@ class LazyGeneration implements Generation {
     const stops = stopStrings(options.stop, tokenizer);
     const newTokens = Math.min(positiveInteger(options.maxNewTokens ?? DEFAULT_NEW_TOKENS), engine.plan.maxSeqLen - prompt.length);
     const sampler = createSampler(options, engine.architecture.vocabSize);
-    // Token ids in, token ids out: only then is text left empty.
-    const decoder = isTokenIds(this.prompt) ? undefined : tokenizer?.createDecoder({ skipSpecialTokens: true });
+    const decoder = tokenizer?.createDecoder({ skipSpecialTokens: true });
     const logits = new Float32Array(engine.architecture.vocabSize);
 
     const sequence = await engine.kvCache.acquire(prompt, prompt.length + newTokens, options.signal);
     let intact = false;
+    let released = false;
+    const release = () => {
+      if (!released) engine.kvCache.release(sequence, intact);
+      released = true;
+    };
     try {
       const seen = [...prompt];
       await engine.run(sequence, prompt.slice(sequence.tokens.length), logits, false, options.signal);
@@ -87,7 +91,11 @@ class LazyGeneration implements Generation {
           text += stops.flush();
         }
         intact = true;
-        if (finish !== undefined) this.finishReason = stops.stopped ? "stop" : finish;
+        if (finish !== undefined) {
+          this.finishReason = stops.stopped ? "stop" : finish;
+          // Before the last token is handed out: a caller who knows the length may never ask for more.
+          release();
+        }
         yield { text, token };
         if (finish !== undefined) return;
         intact = false;
@@ -98,14 +106,14 @@ class LazyGeneration implements Generation {
       throw error;
     } finally {
       // A pass that failed half-way has written keys beyond the sequence; those before it are as they were.
-      engine.kvCache.release(sequence, intact);
+      release();
     }
   }
 }
 
 function isTokenIds(prompt: Prompt): prompt is readonly number[] | Int32Array | Uint32Array {
   if (typeof prompt === "string") return false;
-  return !Array.isArray(prompt) || typeof prompt[0] === "number";
+  return !Array.isArray(prompt) || typeof prompt[0] !== "object";
 }
 
 function promptTokens(prompt: Prompt, tokenizer: TokenizerLike | undefined): number[] {

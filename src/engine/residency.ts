@@ -16,6 +16,10 @@ export const PAGE_POSITIONS = 64;
 const DEFAULT_SEQUENCE = 4096;
 /** A prompt up to this length should take one pass even when memory is tight. */
 const PROMPT_TOKENS = 512;
+/** Passes shorter than this are not worth planning for. */
+const LEAST_TOKENS = 16;
+/** Tokens whose logits `forward` may always return. */
+const LOGITS_TOKENS = 32;
 
 export interface ResidencyInput {
   budgetBytes: number;
@@ -123,7 +127,7 @@ function leastFootprint(input: ResidencyInput, constant: number, largestRead: nu
   const sequence = leastSequence(input);
   const kv = Math.ceil(sequence / PAGE_POSITIONS) * PAGE_POSITIONS * input.kvBytesPerPosition;
   const ring = Math.min(RING_CHUNKS_MIN * largestRead, streamable);
-  const bytes = constant + kv + ring + passBytes(input, Math.min(sequence, 16));
+  const bytes = constant + kv + ring + passBytes(input, Math.min(sequence, LEAST_TOKENS));
   return Math.ceil((bytes + 8 * MIB) / (16 * MIB)) * 16 * MIB;
 }
 
@@ -137,7 +141,7 @@ function passBytes(input: ResidencyInput, tokens: number): number {
 
 /** `forward` returns logits of every token; a few dozen are provided for, more need room that happens to be free. */
 function logitsRoom(input: ResidencyInput, tokens: number): number {
-  return Math.min(tokens, 32) * input.logitsBytesPerToken;
+  return Math.min(tokens, LOGITS_TOKENS) * input.logitsBytesPerToken;
 }
 
 function chooseSequence(input: ResidencyInput, rest: number): number {
@@ -162,9 +166,13 @@ function passLengths(maxSeqLen: number): number[] {
 
 /** As many tokens a pass as a sixth of the room allows; PROMPT_TOKENS even if they take half of it. */
 function chooseTokens(input: ResidencyInput, maxSeqLen: number, rest: number): number {
-  const affordable = (share: number) => Math.floor((rest * share) / input.activationBytesPerToken);
+  const affordable = (share: number) => {
+    const few = Math.floor((rest * share) / passBytes(input, 1));
+    if (few <= LOGITS_TOKENS) return few;
+    return Math.floor((rest * share - logitsRoom(input, LOGITS_TOKENS)) / input.activationBytesPerToken);
+  };
   const tokens = Math.max(affordable(1 / 6), Math.min(PROMPT_TOKENS, affordable(1 / 2)));
-  return Math.max(1, Math.min(maxSeqLen, Math.max(tokens, 16)));
+  return Math.max(1, Math.min(maxSeqLen, Math.max(tokens, LEAST_TOKENS)));
 }
 
 /**

@@ -22,6 +22,8 @@ const noStats: Stats = {
   peakMemoryBytes: 99,
   threads: 1,
   kernels: "scalar",
+  reader: "io_uring",
+  readerReason: undefined,
   readMode: "direct",
   readModeReason: undefined,
 };

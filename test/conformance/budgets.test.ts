@@ -1,0 +1,83 @@
+/** Any budget gives the same bits, and is kept. */
+import { execFile } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { decompose, type Residency, type Stats } from "../../dist/index.js";
+
+const run = promisify(execFile);
+const MIB = 2 ** 20;
+const directory = mkdtempSync(path.join(tmpdir(), "layerstream-budgets-"));
+const checkpoint = path.join(directory, "checkpoint");
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+const file = (name: string) => fileURLToPath(new URL(name, import.meta.url));
+
+interface Outcome {
+  hash: string;
+  tokens: number[];
+  stats: Stats;
+  residency: Residency;
+  peakBytes: number;
+  code?: string;
+  message?: string;
+}
+
+async function outcome(store: string, load: object): Promise<Outcome> {
+  const prompt = Array.from({ length: 20 }, (_, index) => (index * 7919) % 1999);
+  const request = { path: store, load: { maxSeqLen: 256, ...load }, prompt, newTokens: 3 };
+  const { stdout } = await run(process.execPath, [file("../helpers/engine-child.mjs"), JSON.stringify(request)]);
+  return JSON.parse(stdout) as Outcome;
+}
+
+beforeAll(async () => {
+  // 8 layers of 12.6 M weights: a layer is 25 MB in bf16, twice the smallest ring.
+  const shape = "--hidden 1024 --intermediate 2752 --heads 16 --kv-heads 4 --layers 8 --vocab 1999 --dtype bf16";
+  await run(process.execPath, [file("../../tools/make-checkpoint.mjs"), checkpoint, ...shape.split(" ")]);
+});
+
+describe.each(["none", "8bit", "4bit"] as const)("compression %s", (compression) => {
+  const store = path.join(directory, compression);
+
+  it("streamed, held and everything between agree bit for bit, inside the budget", async () => {
+    await decompose({ checkpoint, store, compression });
+    const held = await outcome(store, { memory: "3GiB" });
+    expect(held.code).toBeUndefined();
+    expect(held.residency.streamedBytes).toBe(0);
+    const least = held.residency.minimumBytes;
+    const weights = held.stats.weightBytes;
+
+    const streamedBytes = [];
+    for (const share of [0, 0.3, 0.7]) {
+      const memory = Math.ceil(least + 16 * MIB + share * weights);
+      const other = await outcome(store, { memory });
+      expect(other.code, other.message).toBeUndefined();
+      expect(other.hash).toBe(held.hash);
+      expect(other.tokens).toEqual(held.tokens);
+      expect(other.peakBytes).toBeLessThan(memory);
+      expect(other.stats.bytesStreamed).toBeGreaterThan(other.stats.heldBytes);
+      streamedBytes.push(other.residency.streamedBytes);
+    }
+    // More memory, fewer bytes from disk.
+    expect(streamedBytes).toEqual([...streamedBytes].sort((a, b) => b - a));
+    expect(streamedBytes[0]).toBeGreaterThan(streamedBytes[2] as number);
+
+    const discrete = await outcome(store, { memory: least + 32 * MIB, device: "cpu-discrete" });
+    expect(discrete.hash).toBe(held.hash);
+    const single = await outcome(store, { memory: least + 16 * MIB, threads: 1 });
+    expect(single.hash).toBe(held.hash);
+  });
+});
+
+it("a budget that cannot work is refused with the least that would, which does", async () => {
+  const store = path.join(directory, "none");
+  const refused = await outcome(store, { memory: "20MiB" });
+  expect(refused.code).toBe("MEMORY_BUDGET_TOO_SMALL");
+  const least = /Give it (\d+)MiB/.exec(refused.message ?? "")?.[1];
+  const accepted = await outcome(store, { memory: `${least}MiB` });
+  expect(accepted.code, accepted.message).toBeUndefined();
+  expect(accepted.peakBytes).toBeLessThan(Number(least) * MIB);
+});

@@ -1,0 +1,40 @@
+/** Logits and greedy tokens of every supported reference case, on the CPU device and on one with memory of its own. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterAll, describe, expect, it } from "vitest";
+import { AutoModel } from "../../dist/index.js";
+import { fixtureCases, goldenCases, relativeError, sharedCases } from "../helpers/golden.js";
+
+const cacheDir = mkdtempSync(path.join(tmpdir(), "layerstream-families-"));
+afterAll(() => rmSync(cacheDir, { recursive: true, force: true }));
+
+const cases = [...goldenCases(fixtureCases), ...goldenCases(sharedCases)];
+
+it("there are cases of every family", () => {
+  const names = cases.map(({ name }) => name).join(" ");
+  for (const family of ["llama", "mistral", "qwen2", "qwen3"]) expect(names).toContain(family);
+});
+
+describe.each(["cpu", "cpu-discrete"])("on %s", (device) => {
+  it.each(cases.map((item) => [path.relative(process.cwd(), item.directory), item] as const))("%s", async (_, item) => {
+    const model = await AutoModel.fromPretrained(item.directory, { cacheDir, device });
+    try {
+      const { logits, vocabSize } = await model.forward(item.inputIds);
+      expect(relativeError(logits, item.logits)).toBeLessThan(1e-3);
+
+      const generated = await model
+        .generate(item.inputIds, { maxNewTokens: item.greedy.length, ignoreEos: true })
+        .tokens();
+      expect(generated).toEqual(item.greedy);
+
+      // Cached decoding token by token gives what one forward of the whole sequence gives, bit for bit.
+      const again = await model.forward(item.inputIds.slice(0, 3));
+      if (!item.name.includes("dynamic")) {
+        expect(again.logits).toEqual(logits.subarray(0, 3 * vocabSize));
+      }
+    } finally {
+      await model.dispose();
+    }
+  });
+});

@@ -1,0 +1,77 @@
+/** Reference cases: a checkpoint with the logits and greedy tokens that transformers gives for it. */
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { supportedModelTypes } from "../../dist/models/registry.js";
+
+export interface GoldenCase {
+  name: string;
+  directory: string;
+  inputIds: number[];
+  /** What a key/value cache gives, which for dynamic rotary scaling is not what full recomputation gives. */
+  greedy: number[];
+  /** [inputIds.length, vocab] */
+  logits: Float32Array;
+}
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+export const fixtureCases = path.join(root, "test/fixtures/families");
+/** Present where the project is developed, absent for users. */
+export const sharedCases = path.join(root, "../shared/golden");
+
+/** Cases of supported families, unquantized safetensors. */
+export function goldenCases(directory: string): GoldenCase[] {
+  if (!existsSync(directory)) return [];
+  return readdirSync(directory)
+    .map((name) => path.join(directory, name))
+    .filter(isSupported)
+    .map(readCase);
+}
+
+function isSupported(directory: string): boolean {
+  if (!existsSync(path.join(directory, "expected.json"))) return false;
+  const config = readJson(path.join(directory, "config.json"));
+  const weights = readdirSync(directory).some((name) => name.startsWith("model") && name.endsWith(".safetensors"));
+  const quantized = "quantization_config" in config || existsSync(path.join(directory, "quantize_config.json"));
+  return weights && !quantized && supportedModelTypes.includes(config.model_type as string);
+}
+
+function readCase(directory: string): GoldenCase {
+  const expected = readJson(path.join(directory, "expected.json")) as {
+    input_ids: number[];
+    greedy: number[];
+    greedy_cached?: number[];
+  };
+  return {
+    name: path.basename(directory),
+    directory,
+    inputIds: expected.input_ids,
+    greedy: expected.greedy_cached ?? expected.greedy,
+    logits: readLogits(path.join(directory, "expected.safetensors")),
+  };
+}
+
+function readJson(file: string): Record<string, unknown> {
+  return JSON.parse(readFileSync(file, "utf8")) as Record<string, unknown>;
+}
+
+function readLogits(file: string): Float32Array {
+  const bytes = readFileSync(file);
+  const headerBytes = Number(bytes.readBigUInt64LE(0));
+  const header = JSON.parse(bytes.toString("utf8", 8, 8 + headerBytes)) as Record<string, { data_offsets: number[] }>;
+  const [begin, end] = header.logits?.data_offsets as [number, number];
+  return new Float32Array(Uint8Array.from(bytes.subarray(8 + headerBytes + begin, 8 + headerBytes + end)).buffer);
+}
+
+/** Largest difference over largest expected value: at most 1e-3 passes. */
+export function relativeError(got: Float32Array, expected: Float32Array): number {
+  if (got.length !== expected.length) return Number.POSITIVE_INFINITY;
+  let largest = 0;
+  let difference = 0;
+  for (let i = 0; i < expected.length; i++) {
+    largest = Math.max(largest, Math.abs(expected[i] as number));
+    const error = Math.abs((got[i] as number) - (expected[i] as number));
+    difference = Math.max(difference, Number.isNaN(error) ? Number.POSITIVE_INFINITY : error);
+  }
+  return difference / largest;
+}

@@ -1,0 +1,97 @@
+import { describe, expect, it } from "vitest";
+import { planResidency, type ResidencyInput } from "../../dist/engine/residency.js";
+import { stageAt } from "../../dist/engine/prefetch.js";
+
+const MIB = 2 ** 20;
+const GIB = 2 ** 30;
+
+/** Llama-3-8B in bf16: 32 layers of 84 and 352 MB, 1 GB of embedding and head each. */
+function llama8b(change: Partial<ResidencyInput> = {}): ResidencyInput {
+  const stages = [{ bytes: 1_050_673_152, gathered: true }];
+  for (let layer = 0; layer < 32; layer++) stages.push({ bytes: 83_886_080, gathered: false }, { bytes: 352_321_536, gathered: false });
+  stages.push({ bytes: 1_050_673_152, gathered: false });
+  return {
+    budgetBytes: 4 * GIB,
+    runtimeBytes: 150 * MIB,
+    stages,
+    vectorBytes: 2 * MIB,
+    largestRowBytes: 28_672,
+    kvBytesPerPosition: 262_144,
+    activationBytesPerToken: 150_000,
+    logitsBytesPerToken: 4 * 128_256,
+    contextLimit: 131_072,
+    ...change,
+  };
+}
+
+describe("planResidency", () => {
+  it("keeps the sum of everything inside the budget, for any budget from the least one up", () => {
+    const least = planResidency(llama8b()).minimumBytes;
+    for (let budgetBytes = least; budgetBytes < 24 * GIB; budgetBytes = Math.ceil(budgetBytes * 1.13)) {
+      const plan = planResidency(llama8b({ budgetBytes }));
+      expect(plan.fixedBytes + plan.heldBytes).toBeLessThanOrEqual(budgetBytes);
+      expect(plan.ringBytes === 0).toBe(plan.streamedBytes === 0);
+    }
+  });
+
+  it("refuses less than the least, naming it", () => {
+    const least = planResidency(llama8b()).minimumBytes;
+    expect(() => planResidency(llama8b({ budgetBytes: least - MIB }))).toThrow(`Give it ${least / MIB}MiB or more`);
+    expect(least).toBeLessThan(400 * MIB);
+  });
+
+  it("uses the budget: what is left is smaller than the smallest streamed stage", () => {
+    for (const budgetBytes of [2 * GIB, 4 * GIB, 7 * GIB, 12 * GIB]) {
+      const plan = planResidency(llama8b({ budgetBytes }));
+      expect(budgetBytes - plan.fixedBytes - plan.heldBytes).toBeLessThan(352_321_536);
+    }
+  });
+
+  it("spreads held stages evenly along the tape", () => {
+    const plan = planResidency(llama8b({ budgetBytes: 9 * GIB }));
+    const input = llama8b();
+    const share = plan.heldBytes / (plan.heldBytes + plan.streamedBytes);
+    let held = 0;
+    let passed = 0;
+    plan.held.forEach((isHeld, index) => {
+      const stage = input.stages[index] as { bytes: number; gathered: boolean };
+      if (stage.gathered) return;
+      passed += stage.bytes;
+      if (isHeld) held += stage.bytes;
+      // Nowhere further from the straight line than the largest stage and the fill of the rest.
+      expect(Math.abs(held - share * passed)).toBeLessThan(1.6e9);
+    });
+  });
+
+  it("holds everything when it fits, the gathered embedding last", () => {
+    const all = planResidency(llama8b({ budgetBytes: 40 * GIB }));
+    expect(all.held.every(Boolean)).toBe(true);
+    const tight = planResidency(llama8b({ budgetBytes: 14.9 * GIB, maxSeqLen: 512 }));
+    expect(tight.streamedBytes).toBe(0);
+    expect(tight.held[0]).toBe(false);
+  });
+
+  it("gives the context that is asked for, or says what it would take", () => {
+    expect(planResidency(llama8b({ maxSeqLen: 8192 })).maxSeqLen).toBe(8192);
+    expect(() => planResidency(llama8b({ maxSeqLen: 131_072 }))).toThrow(/a context of 131072 tokens.*lower maxSeqLen/);
+    expect(planResidency(llama8b({ contextLimit: 100 })).maxSeqLen).toBe(100);
+  });
+
+  it("a prompt of 512 tokens takes one pass in 2 GiB", () => {
+    expect(planResidency(llama8b({ budgetBytes: 2 * GIB })).maxTokens).toBeGreaterThanOrEqual(512);
+  });
+
+  it("stages held weights of a device with memory of its own through a ring", () => {
+    const plan = planResidency(llama8b({ budgetBytes: 40 * GIB, alwaysStaged: true }));
+    expect(plan.streamedBytes).toBe(0);
+    expect(plan.ringBytes).toBeGreaterThan(0);
+  });
+});
+
+describe("stageAt", () => {
+  it("visits what is unloaded or streamed first, then the streamed stages over and over", () => {
+    const order = Array.from({ length: 9 }, (_, position) => stageAt(position, [1, 2, 3, 4], [2, 4]));
+    expect(order).toEqual([1, 2, 3, 4, 2, 4, 2, 4, 2]);
+    expect(stageAt(4, [1, 2, 3, 4], [])).toBeUndefined();
+  });
+});
