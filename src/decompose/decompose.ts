@@ -31,7 +31,7 @@ export interface DecomposeOptions {
   signal?: AbortSignal;
   /** Delete the shards once the finished store has been read back and verified. */
   deleteOriginal?: boolean;
-  /** Threads; default: one a core, at most 4. */
+  /** Threads; default: two a core, at most 8. */
   workers?: number;
 }
 

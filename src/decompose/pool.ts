@@ -3,11 +3,11 @@ import { Piscina } from "piscina";
 import { native } from "../native/binding.js";
 import { type CheckTask, Control, errorOf, type TaskResult, type WriteTask } from "./task.js";
 
-const MAX_DEFAULT_WORKERS = 4;
+const MAX_DEFAULT_WORKERS = 8;
 const PROGRESS_INTERVAL_MS = 100;
 
 export interface RunOptions {
-  /** Threads; default: one a core, at most 4, since the disk is the limit soon. */
+  /** Threads; default: two a core, since they wait for the disk half of the time, and at most 8. */
   workers?: number;
   /** Called with the bytes done so far, a few times a second and after each task. */
   onBytes?: (bytes: number) => void;
@@ -46,8 +46,18 @@ export async function runTasks<N extends TaskName, T extends Omit<TaskTypes[N]["
     maxThreads: threads,
   });
   const report = () => options.onBytes?.(control.bytesDone);
-  const timer = setInterval(report, PROGRESS_INTERVAL_MS);
   let failure: unknown;
+  const fail = (error: unknown) => {
+    failure ??= error;
+    stop();
+  };
+  const timer = setInterval(() => {
+    try {
+      report();
+    } catch (error) {
+      fail(error);
+    }
+  }, PROGRESS_INTERVAL_MS);
   let previous: Promise<void> = Promise.resolve();
   const run = async (task: T) => {
     try {
@@ -60,8 +70,7 @@ export async function runTasks<N extends TaskName, T extends Omit<TaskTypes[N]["
       await previous;
       report();
     } catch (error) {
-      failure ??= error;
-      stop();
+      fail(error);
     }
   };
   try {
@@ -76,5 +85,5 @@ export async function runTasks<N extends TaskName, T extends Omit<TaskTypes[N]["
 }
 
 function defaultWorkers(): number {
-  return Math.min(availableParallelism(), MAX_DEFAULT_WORKERS);
+  return Math.min(2 * availableParallelism(), MAX_DEFAULT_WORKERS);
 }

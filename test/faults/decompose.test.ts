@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
 import { openLayerStore } from "../../dist/checkpoint/layer-store.js";
@@ -277,6 +277,22 @@ describe("decompose", () => {
     expect(existsSync(path.join(store, "layerstream.json"))).toBe(false);
     await decompose({ checkpoint, store });
     expect(await verifyStore(store)).toMatchObject({ ok: true });
+  });
+
+  it("notices a checkpoint that changes meanwhile, and keeps nothing of it", async () => {
+    const { checkpoint, store } = workplace();
+    const onProgress = () => utimesSync(path.join(checkpoint, "model.safetensors"), 1, 1);
+    await expect(decompose({ checkpoint, store, onProgress })).rejects.toMatchObject({ code: "STORE_OUTDATED" });
+    expect(existsSync(store)).toBe(false);
+  });
+
+  it("ends with the error that onProgress throws", async () => {
+    const { checkpoint, store } = workplace();
+    const onProgress = () => {
+      throw new Error("no more");
+    };
+    await expect(decompose({ checkpoint, store, onProgress })).rejects.toThrow("no more");
+    expect(existsSync(path.join(store, "layerstream.json"))).toBe(false);
   });
 
   it("reports progress up to the end", async () => {
