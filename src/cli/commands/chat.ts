@@ -43,29 +43,34 @@ export function addChatCommand(program: Command, interrupts: Interrupts): void {
 async function converse(session: ChatSession, options: Options, interrupts: Interrupts): Promise<void> {
   const terminal = Boolean(process.stdin.isTTY && process.stdout.isTTY) && !options.json;
   const lines = createInterface({ input: process.stdin, output: terminal ? process.stdout : undefined, terminal });
+  let open = true;
+  lines.once("close", () => {
+    open = false;
+  });
+  // Lines that were read ahead still come after the end of a pipe.
+  const ask = () => open && terminal && lines.prompt();
   let leaving = false;
   const interrupt = () => {
     const stopped = session.stopAnswer();
     if (leaving) lines.close();
-    else if (terminal && !stopped) process.stdout.write("\n(Ctrl-C again or /exit leaves)\n> ");
+    else if (!stopped) process.stdout.write("\n(Ctrl-C again or /exit leaves)\n> ");
     leaving = true;
   };
   lines.on("SIGINT", interrupt);
-  interrupts.handleWith(interrupt);
+  if (terminal) interrupts.handleWith(interrupt);
   interrupts.signal.addEventListener("abort", () => {
     session.stopAnswer();
     lines.close();
   });
   try {
     if (terminal) process.stdout.write(`${help}\n\n`);
-    lines.setPrompt(terminal ? "> " : "");
-    lines.prompt();
+    lines.setPrompt("> ");
+    ask();
     for await (const line of lines) {
       leaving = false;
-      if (line.trim() === "/exit") break;
+      if (line.trim() === "/exit" || interrupts.signal.aborted) break;
       if (line.trim() !== "") await takeTurn(session, line.trim(), options, terminal);
-      if (leaving && !terminal) break;
-      lines.prompt();
+      ask();
     }
   } finally {
     interrupts.handleWith(undefined);
