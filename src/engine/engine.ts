@@ -15,7 +15,7 @@ import { Prefetcher } from "./prefetch.js";
 import { PAGE_POSITIONS, planResidency, type ResidencyPlan } from "./residency.js";
 
 /** Growth of the JavaScript heap, thread stacks and kernel scratch after the plan is made. */
-const RUNTIME_RESERVE_BYTES = 48 * 2 ** 20;
+const RUNTIME_RESERVE_BYTES = 40 * 2 ** 20;
 
 export interface EngineOptions {
   budgetBytes: number;

@@ -58,7 +58,8 @@ describe.each(["none", "8bit", "4bit"] as const)("compression %s", (compression)
       expect(other.hash).toBe(held.hash);
       expect(other.tokens).toEqual(held.tokens);
       expect(other.peakBytes).toBeLessThan(memory);
-      expect(other.stats.bytesStreamed).toBeGreaterThan(other.stats.heldBytes);
+      const passes = other.stats.passes;
+      expect(other.stats.bytesStreamed).toBeGreaterThanOrEqual(passes * other.residency.streamedBytes);
       streamedBytes.push(other.residency.streamedBytes);
     }
     // More memory, fewer bytes from disk.
