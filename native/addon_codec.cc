@@ -38,8 +38,8 @@ uint32_t count_argument(const Napi::CallbackInfo& info, size_t index, const char
   const Napi::Value value = info[index];
   const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : -1.0;
   if (!(number >= least && number <= most) || number != static_cast<double>(static_cast<uint32_t>(number))) {
-    reject(std::string("`") + name + "` must be an integer from " + std::to_string(least) + " to " + std::to_string(most) +
-           ", not " + value.ToString().Utf8Value() + ".");
+    reject(std::string("`") + name + "` must be an integer from " + std::to_string(least) + " to " +
+           std::to_string(most) + ", not " + value.ToString().Utf8Value() + ".");
   }
   return static_cast<uint32_t>(number);
 }
@@ -84,7 +84,8 @@ Napi::Value js_crc32c(const Napi::CallbackInfo& info) {
 Napi::Value js_row_bytes(const Napi::CallbackInfo& info) {
   const Format format = format_argument(info, 0, "format", Format::kF32, Format::kQ4);
   const uint32_t columns = count_argument(info, 1, "columns", 1, kMaxCount);
-  return Napi::Number::New(info.Env(), static_cast<double>(row_bytes(format, columns, block_argument(info, 2, format))));
+  const size_t bytes = row_bytes(format, columns, block_argument(info, 2, format));
+  return Napi::Number::New(info.Env(), static_cast<double>(bytes));
 }
 
 Napi::Value js_quantize(const Napi::CallbackInfo& info) {

@@ -74,7 +74,8 @@ ShiftTables make_shift_tables() {
 }
 
 uint32_t append_zeros(const ShiftTables& tables, uint32_t value) {
-  return tables[0][value & 255] ^ tables[1][(value >> 8) & 255] ^ tables[2][(value >> 16) & 255] ^ tables[3][value >> 24];
+  return tables[0][value & 255] ^ tables[1][(value >> 8) & 255] ^ tables[2][(value >> 16) & 255] ^
+         tables[3][value >> 24];
 }
 
 #endif

@@ -39,7 +39,8 @@ void print_errors(const char* name, const std::function<float()>& sample) {
     for (float& weight : weights) weight = float_from_bits(float_bits(sample()) & 0xffff0000);
     float magnitude = 0;
     for (float weight : weights) magnitude = std::max(magnitude, std::abs(weight));
-    kernels.quantize({Format::kF32, reinterpret_cast<uint8_t*>(weights.data()), 1, kQ4Block, Format::kQ4, kQ4Block, packed.data()});
+    const uint8_t* source = reinterpret_cast<uint8_t*>(weights.data());
+    kernels.quantize({Format::kF32, source, 1, kQ4Block, Format::kQ4, kQ4Block, packed.data()});
     kernels.dequantize_row[static_cast<size_t>(Format::kQ4)](packed.data(), kQ4Block, kQ4Block, decoded.data());
     for (uint32_t i = 0; i < kQ4Block; i++) searched += std::pow(double{weights[i]} - decoded[i], 2);
     plain += squared_error(weights.data(), float_from_half(half_nearest(magnitude)));

@@ -78,7 +78,8 @@ void test_silu(const KernelTable& kernels, std::mt19937& random) {
 }
 
 void test_rope(const KernelTable& kernels, std::mt19937& random) {
-  const uint32_t shapes[][2] = {{2, 2}, {10, 10}, {12, 6}, {64, 64}, {80, 32}, {96, 96}, {128, 128}, {256, 64}, {40, 34}};
+  const uint32_t shapes[][2] = {{2, 2},   {10, 10},   {12, 6},   {64, 64}, {80, 32},
+                                {96, 96}, {128, 128}, {256, 64}, {40, 34}};
   for (const auto& [head_dim, rotary_dim] : shapes) {
     const uint32_t heads = 3, half = rotary_dim / 2;
     std::vector<float> data = random_floats(heads * head_dim, 2.0f, random);

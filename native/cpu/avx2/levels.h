@@ -103,7 +103,8 @@ inline __m256i trial_levels(__m256i numbers) {
   const __m256i positive = _mm256_or_si256(cell, _mm256_and_si256(numbers, sign));
   const __m256i negative = _mm256_xor_si256(positive, sign);
   const __m256i above = _mm256_cmpgt_epi8(numbers, look_up(kTrialCells.threshold, positive, negative));
-  return _mm256_blendv_epi8(look_up(kTrialCells.low, positive, negative), look_up(kTrialCells.high, positive, negative), above);
+  return _mm256_blendv_epi8(look_up(kTrialCells.low, positive, negative),
+                            look_up(kTrialCells.high, positive, negative), above);
 }
 
 inline TrialSums try_scale(const FixedBlock& block, int16_t factor) {
@@ -121,7 +122,8 @@ inline TrialSums try_scale(const FixedBlock& block, int16_t factor) {
     products = _mm256_add_epi32(products, _mm256_madd_epi16(product, ones));
     squares = _mm256_add_epi32(squares, _mm256_madd_epi16(_mm256_maddubs_epi16(positive, positive), ones));
   }
-  const __m256i both = _mm256_add_epi32(_mm256_unpacklo_epi32(products, squares), _mm256_unpackhi_epi32(products, squares));
+  const __m256i both =
+      _mm256_add_epi32(_mm256_unpacklo_epi32(products, squares), _mm256_unpackhi_epi32(products, squares));
   const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
   const __m128i two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
   return {_mm_cvtsi128_si32(two), _mm_extract_epi32(two, 1)};

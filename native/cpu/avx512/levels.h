@@ -83,7 +83,8 @@ inline TrialSums try_scale(const FixedBlock& block, int16_t factor) {
                                              _mm512_mulhrs_epi16(block.second, factors));
   const int8_t* table = kTrialLevels.of;
   const __m512i positive = _mm512_permutex2var_epi8(_mm512_load_si512(table), numbers, _mm512_load_si512(table + 64));
-  const __m512i negative = _mm512_permutex2var_epi8(_mm512_load_si512(table + 128), numbers, _mm512_load_si512(table + 192));
+  const __m512i negative =
+      _mm512_permutex2var_epi8(_mm512_load_si512(table + 128), numbers, _mm512_load_si512(table + 192));
   const __mmask64 below = _mm512_movepi8_mask(numbers);
   // Below zero, negated levels meet negated weights: one factor of _mm512_maddubs_epi16 must not be negative.
   const __m512i level = _mm512_abs_epi8(_mm512_mask_blend_epi8(below, positive, negative));

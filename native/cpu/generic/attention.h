@@ -206,7 +206,8 @@ inline void add_values(const Block& block, Range range, const float* weights, fl
 
 // The keys that all kCount rows see are shared; those that only some see are added row by row, before and after.
 template <int kCount, int kVectors>
-inline void process_rows(Row* rows, const Block& block, uint32_t position, uint32_t head_dim, Floats scale, Scratch scratch) {
+inline void process_rows(Row* rows, const Block& block, uint32_t position, uint32_t head_dim, Floats scale,
+                         const Scratch& scratch) {
   Range ranges[kCount];
   Range common = {0, kBlockKeys};
   bool some = false;
@@ -223,16 +224,14 @@ inline void process_rows(Row* rows, const Block& block, uint32_t position, uint3
     weigh_row(rows[r], ranges[r], scratch.scores + r * kBlockKeys, scratch.sums + r * scratch.stride, scratch.stride);
   }
   const bool shared = common.begin < common.end;
-  for (int r = 0; r < kCount; r++) {
-    const Range before = {ranges[r].begin, shared ? common.begin : ranges[r].end};
-    add_values<1, 4>(block, before, scratch.scores + r * kBlockKeys, scratch.sums + r * scratch.stride, scratch.stride, head_dim);
-  }
+  const auto add_alone = [&](int r, Range range) {
+    add_values<1, 4>(block, range, scratch.scores + r * kBlockKeys, scratch.sums + r * scratch.stride, scratch.stride,
+                     head_dim);
+  };
+  for (int r = 0; r < kCount; r++) add_alone(r, {ranges[r].begin, shared ? common.begin : ranges[r].end});
   if (!shared) return;
   add_values<kCount, kVectors>(block, common, scratch.scores, scratch.sums, scratch.stride, head_dim);
-  for (int r = 0; r < kCount; r++) {
-    const Range after = {common.end, ranges[r].end};
-    add_values<1, 4>(block, after, scratch.scores + r * kBlockKeys, scratch.sums + r * scratch.stride, scratch.stride, head_dim);
-  }
+  for (int r = 0; r < kCount; r++) add_alone(r, {common.end, ranges[r].end});
 }
 
 // One tile: all keys that any of its rows sees, block by block.

@@ -12,8 +12,8 @@ namespace {
 
 constexpr int32_t kInfinityBits = 0x7f800000;
 
-// Trial scales of a q4 block, as fractions of its largest magnitude: around the magnitude, and one that brings it to the
-// second largest level, for flat blocks. Both signs, because the levels are not symmetric. A normal distribution's
+// Trial scales of a q4 block, as fractions of its largest magnitude: around the magnitude, and one that brings it to
+// the second largest level, for flat blocks. Both signs, because the levels are not symmetric. A normal distribution's
 // squared error becomes 0.816 of the plain magnitude's, the least possible is 0.808 (test/native/quantize_bench.cc).
 constexpr int16_t kTrialFactors[] = {
     trial_factor(0.84), trial_factor(-0.84),
@@ -49,7 +49,8 @@ inline Floats load_elements(const uint8_t* source, uint32_t count) {
 
 inline void store_half(uint8_t* target, uint16_t half) { std::memcpy(target, &half, sizeof half); }
 
-// One block of `count` weights, padded to `block`, a multiple of 16. Scale: the largest magnitude, rounded up so that no code passes 127.
+// One block of `count` weights, padded to `block`, a multiple of 16. Scale: the largest magnitude, rounded up so that
+// no code passes 127.
 template <Format kSource>
 bool quantize_q8_block(const uint8_t* source, uint32_t count, uint32_t block, uint8_t* codes, uint8_t* scale) {
   Integers bits = absolute_bits(broadcast(0.0f));
@@ -64,7 +65,8 @@ bool quantize_q8_block(const uint8_t* source, uint32_t count, uint32_t block, ui
   store_half(scale, half);
   const Floats inverse = broadcast(half == 0 ? 0.0f : 127.0f / float_from_half(half));
   for (uint32_t i = 0; i < block; i += 16) {
-    const Floats weights = i < count ? load_elements<kSource>(source + i * kElementBytes<kSource>, count - i) : broadcast(0.0f);
+    const Floats weights =
+        i < count ? load_elements<kSource>(source + i * kElementBytes<kSource>, count - i) : broadcast(0.0f);
     store_int8(reinterpret_cast<int8_t*>(codes + i), weights * inverse);
   }
   return true;

@@ -57,7 +57,9 @@ inline Floats load_f16(const uint8_t* source) {
   return each([&](int i) { return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(source + 8 * i))); });
 }
 inline Floats load_bf16(const uint8_t* source) {
-  return each([&](int i) { return vreinterpretq_f32_u32(vshll_n_u16(vreinterpret_u16_u8(vld1_u8(source + 8 * i)), 16)); });
+  return each([&](int i) {
+    return vreinterpretq_f32_u32(vshll_n_u16(vreinterpret_u16_u8(vld1_u8(source + 8 * i)), 16));
+  });
 }
 
 inline Floats operator+(Floats a, Floats b) {

@@ -43,9 +43,11 @@ inline Floats load(const float* source, uint32_t count) {
   return result;
 }
 inline void store(float* target, Floats value) { std::memcpy(target, &value, sizeof value); }
-inline void store(float* target, Floats value, uint32_t count) { std::memcpy(target, &value, count * sizeof(float)); }
+inline void store(float* target, Floats value, uint32_t count) {
+  std::memcpy(target, &value, count * sizeof(float));
+}
 
-// Asks for an address to be brought near: to the second-level cache, which keeps more requests in flight than the first.
+// Asks for an address to be brought to the second-level cache, which keeps more requests in flight than the first.
 inline void prefetch(const float* address) {
 #if defined(__GNUC__)
   __builtin_prefetch(address, 0, 2);
