@@ -4,6 +4,8 @@ import { native } from "../native/binding.js";
 import { type CheckTask, Control, errorOf, type TaskResult, type WriteTask } from "./task.js";
 
 const MAX_DEFAULT_WORKERS = 8;
+/** Less work than this is done before another thread has started. */
+const MIN_THREAD_BYTES = 16 * 1024 * 1024;
 const PROGRESS_INTERVAL_MS = 100;
 
 export interface RunOptions {
@@ -22,13 +24,14 @@ interface TaskTypes {
 type TaskName = keyof TaskTypes;
 
 /**
- * Runs the tasks on a pool of worker threads; `onValue` gets the results, one at a time, in the order of completion.
+ * Runs the tasks, of `bytes` in all, on a pool of worker threads; `onValue` gets the results, one at a time, in the order of completion.
  * The first failure stops the rest, and is thrown when all have stopped.
  * @throws ABORTED when `signal` fires; what the tasks and `onValue` throw
  */
 export async function runTasks<N extends TaskName, T extends Omit<TaskTypes[N]["task"], "control">>(
   name: N,
   tasks: readonly T[],
+  bytes: number,
   onValue: (task: T, value: TaskTypes[N]["value"]) => Promise<void>,
   options: RunOptions,
 ): Promise<void> {
@@ -39,7 +42,8 @@ export async function runTasks<N extends TaskName, T extends Omit<TaskTypes[N]["
   if (options.signal?.aborted) stop();
   options.signal?.addEventListener("abort", stop, { once: true });
   control.throwIfStopped();
-  const threads = Math.max(1, Math.min(options.workers ?? defaultWorkers(), tasks.length));
+  const useful = Math.min(tasks.length, Math.ceil(bytes / MIN_THREAD_BYTES));
+  const threads = Math.max(1, Math.min(options.workers ?? defaultWorkers(), useful));
   const pool = new Piscina({
     filename: new URL("./worker.js", import.meta.url).href,
     minThreads: 1,

@@ -104,7 +104,7 @@ async function writeMissing(
     journal.finished[name] = checksums;
     await writeJournal(directory, journal);
   };
-  if (tasks.length > 0) await runTasks("writeFile", tasks, finish, { onBytes: report, signal, workers });
+  if (tasks.length > 0) await runTasks("writeFile", tasks, sum(missing), finish, { onBytes: report, signal, workers });
 }
 
 function describeStore(work: StoreWork, journal: Journal): Omit<Manifest, "checksum"> {

@@ -48,6 +48,7 @@ export async function verifyStore(directory: string, options: VerifyOptions = {}
   await runTasks(
     "checkFile",
     readable.map((file) => ({ stored: file, file: join(path, file.name), size: file.size, checksums: file.checksums })),
+    bytesTotal,
     async ({ stored }, blocks) => {
       for (const block of blocks) problems.push(damagedBlock(stored, block));
     },
