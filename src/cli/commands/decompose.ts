@@ -1,6 +1,6 @@
 import type { Command } from "commander";
 import type { DecomposeResult } from "../../decompose/decompose.js";
-import { formatBytes, formatDuration, formatRate } from "../../units.js";
+import { formatBytes, formatDuration } from "../../units.js";
 import { integer } from "../arguments.js";
 import { addCompressionOptions, type CompressionOptions } from "../compression-options.js";
 import type { Interrupts } from "../interrupts.js";
@@ -28,7 +28,6 @@ export function addDecomposeCommand(program: Command, interrupts: Interrupts): v
       const { decompose } = await import("../../decompose/decompose.js");
       const progress = createProgress("Decomposing");
       const started = performance.now();
-      let kept: number | undefined;
       try {
         const result = await decompose({
           checkpoint,
@@ -39,14 +38,11 @@ export function addDecomposeCommand(program: Command, interrupts: Interrupts): v
           deleteOriginal: options.deleteOriginal,
           workers: options.workers,
           signal: interrupts.signal,
-          onProgress: ({ bytesDone, bytesTotal }) => {
-            kept ??= bytesDone;
-            progress.update(bytesDone, bytesTotal);
-          },
+          onProgress: ({ bytesDone, bytesTotal }) => progress.update(bytesDone, bytesTotal),
         });
         progress.stop();
         const seconds = (performance.now() - started) / 1000;
-        console.log(options.json ? jsonOf(result, seconds) : describe(result, seconds, kept ?? 0));
+        console.log(options.json ? jsonOf(result, seconds) : describe(result, seconds));
       } finally {
         progress.stop();
       }
@@ -70,16 +66,12 @@ function jsonOf({ store, manifest, alreadyDone, deleted }: DecomposeResult, seco
   });
 }
 
-/** `kept`: bytes of the store that an earlier run had finished. */
-function describe({ store, manifest, alreadyDone, deleted }: DecomposeResult, seconds: number, kept: number): string {
+function describe({ store, manifest, alreadyDone, deleted }: DecomposeResult, seconds: number): string {
   const { files, compression, dropped } = manifest;
-  const bytes = sizeOf(files);
-  const what = `${files.length} files, ${formatBytes(bytes)}, compression ${compression}`;
-  const written = Math.max(0, bytes - kept);
-  const lines = alreadyDone
-    ? [`${store} was already complete: ${what}.`]
-    : [`${store}: ${what}.`, `Written in ${formatDuration(seconds)}, ${formatRate(written / seconds)}.`];
-  if (kept > 0 && !alreadyDone) lines.push(`${formatBytes(kept)} were kept from an earlier run.`);
+  const what = `${files.length} files, ${formatBytes(sizeOf(files))}, compression ${compression}`;
+  const lines = [
+    alreadyDone ? `${store} was already complete: ${what}.` : `${store}: ${what}, in ${formatDuration(seconds)}.`,
+  ];
   if (deleted.length > 0) lines.push(`Deleted from the checkpoint: ${deleted.join(", ")}.`);
   if (dropped.length > 0) lines.push(`Not stored, because the model does not use them: ${dropped.join(", ")}.`);
   return lines.join("\n");
