@@ -2,6 +2,7 @@
 // thread and piscina workers, each with a copy of this addon's bindings, speak of the same one.
 #include <napi.h>
 
+#include <bit>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -119,6 +120,21 @@ Step read_step(const Napi::Object& object) {
   throw Error("INTERNAL", "Unknown plan operation " + op + ".");
 }
 
+// Numbers of a matrix come from a manifest: what the kernels rely on is checked here.
+Matrix read_matrix(const Napi::Object& item) {
+  const Matrix matrix{format_at(item), uint_at(item, "block"), uint_at(item, "rows"), uint_at(item, "columns"),
+                      bytes_at(item, "rowBytes"), bytes_at(item, "offset")};
+  const bool blocks_fit = matrix.format == Format::kQ8   ? matrix.block >= 32 && std::has_single_bit(matrix.block)
+                          : matrix.format == Format::kQ4 ? matrix.block == kQ4Block
+                                                         : true;
+  if (!blocks_fit || matrix.rows == 0 || matrix.row_bytes != row_bytes(matrix.format, matrix.columns, matrix.block)) {
+    throw Error("STORE_INVALID", "A matrix of " + std::to_string(matrix.rows) + " x " + std::to_string(matrix.columns) +
+                                     " has blocks of " + std::to_string(matrix.block) + " columns in rows of " +
+                                     std::to_string(matrix.row_bytes) + " bytes, which cannot be. Decompose the checkpoint again.");
+  }
+  return matrix;
+}
+
 Stage read_stage_description(const Napi::Object& object) {
   Stage stage;
   stage.kind = uint_at(object, "kind");
@@ -126,9 +142,7 @@ Stage read_stage_description(const Napi::Object& object) {
   stage.layer = object.Get("layer").IsNumber() ? uint_at(object, "layer") : kNone;
   stage.held = flag_at(object, "held");
   each(object, "matrices", [&](const Napi::Value& value) {
-    const auto item = value.As<Napi::Object>();
-    stage.matrices.push_back({format_at(item), uint_at(item, "block"), uint_at(item, "rows"), uint_at(item, "columns"),
-                              bytes_at(item, "rowBytes"), bytes_at(item, "offset")});
+    stage.matrices.push_back(read_matrix(value.As<Napi::Object>()));
   });
   each(object, "vectors", [&](const Napi::Value& value) {
     const auto item = value.As<Napi::Object>();

@@ -8,7 +8,7 @@
 #include <random>
 #include <vector>
 
-#include "../../native/cpu/half.h"
+#include "../../native/platform/half.h"
 #include "../../native/cpu/kernels.h"
 
 using namespace layerstream;

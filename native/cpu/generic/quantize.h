@@ -5,7 +5,7 @@
 #include <cstddef>
 
 #include "../functions.h"
-#include "../half.h"
+#include "../../platform/half.h"
 
 namespace layerstream::cpu::LAYERSTREAM_ISA {
 namespace {

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "../half.h"
+#include "../../platform/half.h"
 
 #define LAYERSTREAM_ISA scalar
 

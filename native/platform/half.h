@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
-namespace layerstream::cpu {
+namespace layerstream {
 namespace {
 
 constexpr float kLargestHalf = 65504.0f;
@@ -54,4 +54,4 @@ inline uint16_t half_above(float value) {
 }
 
 }  // namespace
-}  // namespace layerstream::cpu
+}  // namespace layerstream
