@@ -24,8 +24,8 @@ WeightFile::WeightFile(const std::string& path, uint64_t expected_bytes) : path_
       close(descriptor_);
       descriptor_ = -1;
     }
-  } else if (errno == EINVAL) {
-    buffered_reason_ = "the file system of " + path + " refuses O_DIRECT";
+  } else {
+    buffered_reason_ = "the file system of " + path + " refuses O_DIRECT: " + describe_errno(errno);
   }
 #endif
   if (descriptor_ < 0) descriptor_ = open(path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -36,10 +36,14 @@ WeightFile::WeightFile(const std::string& path, uint64_t expected_bytes) : path_
   if (fcntl(descriptor_, F_NOCACHE, 1) != 0) buffered_reason_ = "F_NOCACHE was refused: " + describe_errno(errno);
 #endif
   struct stat status {};
-  if (fstat(descriptor_, &status) != 0 || static_cast<uint64_t>(status.st_size) < expected_bytes) {
-    const std::string size = std::to_string(status.st_size);
+  if (fstat(descriptor_, &status) != 0) {
+    const int error = errno;
     close(descriptor_);
-    throw Error("STORE_CORRUPT", path + " is " + size + " bytes long, its manifest says " + std::to_string(expected_bytes) +
+    throw Error("IO_ERROR", "Cannot tell the size of " + path + ": " + describe_errno(error) + ".");
+  }
+  if (static_cast<uint64_t>(status.st_size) < expected_bytes) {
+    close(descriptor_);
+    throw Error("STORE_CORRUPT", path + " is " + std::to_string(status.st_size) + " bytes long, its manifest says " + std::to_string(expected_bytes) +
                                      ". Run `layerstream verify`, then decompose again.");
   }
 }

@@ -9,6 +9,14 @@
 
 namespace layerstream {
 
+namespace {
+
+std::string place(const ReadRequest& request, uint64_t done) {
+  return request.file->path() + " at byte " + std::to_string(request.offset + done);
+}
+
+}  // namespace
+
 void Reader::submit(const ReadRequest& request) {
   const uint32_t slot = free_slots_.back();
   free_slots_.pop_back();
@@ -30,21 +38,24 @@ uint64_t Reader::wait() {
       start(completion.slot);
       continue;
     }
-    if (completion.result <= 0) {
+    if (completion.result < 0) {
       free_slots_.push_back(completion.slot);
-      const std::string where = slot.request.file->path() + " at byte " + std::to_string(slot.request.offset + slot.done);
-      if (completion.result == 0) {
-        throw Error("IO_ERROR", "The file ends too early: " + where + ". Run `layerstream verify` on the store.");
-      }
-      throw Error("IO_ERROR", "Reading failed: " + where + ": " + describe_errno(static_cast<int>(-completion.result)) + ".");
+      throw Error("IO_ERROR", "Reading failed: " + place(slot.request, slot.done) + ": " +
+                                  describe_errno(static_cast<int>(-completion.result)) + ".");
     }
     const uint64_t done = slot.done + static_cast<uint64_t>(completion.result);
     if (done >= slot.request.length) {
       free_slots_.push_back(completion.slot);
       return slot.request.tag;
     }
-    // A direct read must continue on a page boundary; the bytes before it are read again.
-    slot.done = slot.request.file->direct() ? align_down(done, kPageBytes) : done;
+    // A direct read must continue on a page boundary; the bytes before it are read again. Where it brings less than a
+    // page, as at the end of a truncated file, it would do so for ever.
+    const uint64_t next = slot.request.file->direct() ? align_down(done, kPageBytes) : done;
+    if (next == slot.done) {
+      free_slots_.push_back(completion.slot);
+      throw Error("IO_ERROR", "The file ends too early: " + place(slot.request, done) + ". Run `layerstream verify` on the store.");
+    }
+    slot.done = next;
     start(completion.slot);
   }
 }

@@ -8,15 +8,17 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
 
-#include "../platform/error.h"
-
 namespace layerstream {
 
 namespace {
+
+// Lengths have 32 bits here; longer reads come back short and are continued.
+constexpr uint64_t kLargestRead = uint64_t{1} << 30;
 
 struct Mapping {
   void* data = MAP_FAILED;
@@ -50,6 +52,11 @@ class UringReader final : public Reader {
       if (reason != nullptr) *reason = "io_uring_setup was refused: " + describe_errno(errno);
       return false;
     }
+    // Came with Linux 5.6, as IORING_OP_READ did.
+    if ((params.features & IORING_FEAT_RW_CUR_POS) == 0) {
+      if (reason != nullptr) *reason = "io_uring of this kernel is too old";
+      return false;
+    }
     const size_t submission_bytes = params.sq_off.array + params.sq_entries * sizeof(uint32_t);
     const size_t completion_bytes = params.cq_off.cqes + params.cq_entries * sizeof(io_uring_cqe);
     if (!submission_.map(descriptor_, submission_bytes, IORING_OFF_SQ_RING) ||
@@ -72,14 +79,24 @@ class UringReader final : public Reader {
     entry.fd = descriptor;
     entry.off = offset;
     entry.addr = reinterpret_cast<uint64_t>(destination);
-    entry.len = static_cast<uint32_t>(length);
+    entry.len = static_cast<uint32_t>(std::min(length, kLargestRead));
     entry.user_data = slot;
     submission_.at<uint32_t>(offsets_.sq_off.array)[index] = index;
-    tail.store(tail.load(std::memory_order_relaxed) + 1, std::memory_order_release);
-    enter(1, 0);
+    const uint32_t before = tail.load(std::memory_order_relaxed);
+    tail.store(before + 1, std::memory_order_release);
+    const int error = enter(1, 0);
+    if (error == 0) return;
+    // The kernel took nothing: this is the read's result, and waiting for another would never end.
+    tail.store(before, std::memory_order_release);
+    refused_.push_back({slot, -error});
   }
 
   Completion complete() override {
+    if (!refused_.empty()) {
+      const Completion completion = refused_.back();
+      refused_.pop_back();
+      return completion;
+    }
     std::atomic_ref<uint32_t> head(*completion_.at<uint32_t>(offsets_.cq_off.head));
     std::atomic_ref<uint32_t> tail(*completion_.at<uint32_t>(offsets_.cq_off.tail));
     const uint32_t next = head.load(std::memory_order_relaxed);
@@ -92,18 +109,18 @@ class UringReader final : public Reader {
   }
 
  private:
-  void enter(uint32_t submit, uint32_t wait) {
+  // 0 or an errno.
+  int enter(uint32_t submit, uint32_t wait) {
     for (;;) {
       const long result = syscall(__NR_io_uring_enter, descriptor_, submit, wait, wait > 0 ? IORING_ENTER_GETEVENTS : 0, nullptr, 0);
-      if (result >= 0) return;
-      if (errno != EINTR && errno != EAGAIN && errno != EBUSY) {
-        throw Error("IO_ERROR", "io_uring_enter failed: " + describe_errno(errno) + ".");
-      }
+      if (result >= 0) return 0;
+      if (errno != EINTR && errno != EAGAIN && errno != EBUSY) return errno;
     }
   }
 
   int descriptor_ = -1;
   Mapping submission_, completion_, entries_;
+  std::vector<Completion> refused_;
   io_uring_params offsets_{};
 };
 
