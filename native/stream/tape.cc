@@ -1,6 +1,7 @@
 #include "tape.h"
 
 #include <chrono>
+#include <string>
 
 #include "../platform/error.h"
 
@@ -31,6 +32,10 @@ bool Tape::fits(uint64_t bytes, uint64_t* skip) const {
 }
 
 Tape::Status Tape::acquire(uint64_t bytes, uint8_t* fixed, bool blocking, Chunk* chunk) {
+  if (fixed == nullptr && bytes > ring_bytes_) {
+    throw Error("INTERNAL", "A chunk of " + std::to_string(bytes) + " bytes never fits in a staging ring of " +
+                                std::to_string(ring_bytes_) + ".");
+  }
   std::unique_lock lock(mutex_);
   uint64_t skip = 0;
   const auto has_space = [&] {
@@ -53,11 +58,15 @@ Tape::Status Tape::acquire(uint64_t bytes, uint8_t* fixed, bool blocking, Chunk*
   if (fixed != nullptr) {
     slot.memory = fixed;
   } else {
-    if (write_ + bytes > ring_bytes_) write_ = 0;
+    if (write_ + bytes > ring_bytes_) {
+      // The end of the ring that is skipped comes free with the chunk before it.
+      slots_[(next_sequence_ - 1) % kSlots].ring_bytes += skip;
+      write_ = 0;
+    }
     slot.memory = ring_ + write_;
-    slot.ring_bytes = bytes + skip;
+    slot.ring_bytes = bytes;
     write_ += bytes;
-    used_ += slot.ring_bytes;
+    used_ += bytes + skip;
   }
   *chunk = {next_sequence_++, slot.memory};
   ++position_chunk_;
@@ -130,6 +139,7 @@ uint64_t Tape::reset() {
   released_ = next_sequence_;
   position_ = 0;
   position_chunk_ = 0;
+  if (reading_ > 0) counters_.read_nanoseconds += now_nanoseconds() - reading_since_;
   reading_ = 0;
   paused_ = false;
   cancelled_ = false;

@@ -40,7 +40,8 @@ class Tape {
   // of this position paused.
   Status begin(uint64_t position, uint32_t* first_chunk);
   // Space for the next chunk of the position whose turn it is: in the ring, or at `fixed` if given. Waits for space if
-  // `blocking`, else may return kFull; returns kPaused when it would wait while the tape is idle.
+  // `blocking`, else may return kFull; returns kPaused when it would wait while the tape is idle. Throws
+  // Error{"INTERNAL"} for a chunk that no ring of this size can hold.
   Status acquire(uint64_t bytes, uint8_t* fixed, bool blocking, Chunk* chunk);
   // The position is acquired completely; the next one's turn begins.
   void end();
@@ -69,7 +70,7 @@ class Tape {
   struct Slot {
     uint8_t* memory = nullptr;
     uint64_t bytes = 0;
-    uint64_t ring_bytes = 0;  // including the skipped end of the ring
+    uint64_t ring_bytes = 0;  // including the end of the ring, if it was skipped behind this chunk
     bool ready = false;
   };
   bool fits(uint64_t bytes, uint64_t* skip) const;
