@@ -17,6 +17,7 @@ class ThreadPool {
   // body(context, index, thread) runs for every index in [0, count); thread < threads().
   using Body = void (*)(void* context, uint32_t index, uint32_t thread);
 
+  // Throws Error{"DEVICE_FAILED"} when the system refuses that many threads.
   explicit ThreadPool(uint32_t threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -38,6 +39,7 @@ class ThreadPool {
  private:
   void work(uint32_t thread);
   bool join(uint32_t thread);
+  void stop();
 
   std::vector<std::thread> workers_;
   std::mutex mutex_;
