@@ -26,7 +26,9 @@ export const AutoModel = {
     const store = await openStore(path, options);
     options.signal?.throwIfAborted();
     const architecture = architectureOf(store.manifest.config, store.filePath("config.json"));
-    const tokenizer = existsSync(store.filePath("tokenizer.json")) ? await AutoTokenizer.fromPretrained(store.path) : undefined;
+    const tokenizer = existsSync(store.filePath("tokenizer.json"))
+      ? await AutoTokenizer.fromPretrained(store.path)
+      : undefined;
     const eosTokenIds = tokenizer?.eosTokenIds ?? (await readEosTokenIds(store.path));
     const engine = await Engine.open(store, architecture, settings);
     return new LoadedModel(engine, tokenizer, eosTokenIds);
@@ -53,7 +55,11 @@ class LoadedModel implements Model {
   }
 
   generate(prompt: Prompt, options: GenerateOptions = {}): Generation {
-    return startGeneration({ engine: this.engine, tokenizer: this.tokenizer, eosTokenIds: this.eosTokenIds }, prompt, options);
+    return startGeneration(
+      { engine: this.engine, tokenizer: this.tokenizer, eosTokenIds: this.eosTokenIds },
+      prompt,
+      options,
+    );
   }
 
   async forward(tokens: readonly number[] | Int32Array | Uint32Array, options: { signal?: AbortSignal } = {}) {
@@ -61,9 +67,13 @@ class LoadedModel implements Model {
     engine.checkAlive();
     checkTokens(tokens, this.vocabSize);
     if (tokens.length > this.maxSeqLen) {
-      throw new LayerstreamError("PROMPT_TOO_LONG", `${tokens.length} tokens exceed maxSeqLen, which is ${this.maxSeqLen}.`, {
-        remedy: "Pass fewer, or load the model with a larger maxSeqLen.",
-      });
+      throw new LayerstreamError(
+        "PROMPT_TOO_LONG",
+        `${tokens.length} tokens exceed maxSeqLen, which is ${this.maxSeqLen}.`,
+        {
+          remedy: "Pass fewer, or load the model with a larger maxSeqLen.",
+        },
+      );
     }
     engine.checkLogitsRoom(tokens.length);
     const logits = new Float32Array(tokens.length * this.vocabSize);
@@ -121,9 +131,13 @@ async function openStore(path: string, options: LoadOptions): Promise<LayerStore
 
 function checkOptions(options: LoadOptions) {
   if (options.trustRemoteCode) {
-    throw new LayerstreamError("INVALID_ARGUMENT", "trustRemoteCode is refused: code from a checkpoint never runs here.", {
-      remedy: "Supported families need none; leave the option out.",
-    });
+    throw new LayerstreamError(
+      "INVALID_ARGUMENT",
+      "trustRemoteCode is refused: code from a checkpoint never runs here.",
+      {
+        remedy: "Supported families need none; leave the option out.",
+      },
+    );
   }
   const device = options.device ?? "auto";
   if (!["auto", "cpu", "cpu-discrete"].includes(device)) {
@@ -137,12 +151,15 @@ function checkOptions(options: LoadOptions) {
     ["threads", threads, 1024],
   ] as const) {
     if (value === undefined || (Number.isInteger(value) && value >= 1 && value <= most)) continue;
-    throw new LayerstreamError("INVALID_ARGUMENT", `${name} is ${value}.`, { remedy: `Give a whole number from 1 to ${most}.` });
+    throw new LayerstreamError("INVALID_ARGUMENT", `${name} is ${value}.`, {
+      remedy: `Give a whole number from 1 to ${most}.`,
+    });
   }
   return {
     budgetBytes: options.memory === undefined ? defaultBudgetBytes() : parseBytes(options.memory, "memory"),
     device: device === "auto" ? "cpu" : device,
     threads: threads ?? availableParallelism(),
     maxSeqLen,
+    hold: options.hold,
   };
 }

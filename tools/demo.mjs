@@ -52,11 +52,11 @@ async function leastBudget(store) {
 }
 
 async function demonstrate(folder) {
-  heading("A small model, trained for this demo, in the least memory that works");
+  heading("A small model, trained for this demo, streamed from disk for every token");
   const story = path.join(folder, "story");
   await must(layerstream("decompose", "test/fixtures/demo", "-o", story));
   const storyBudget = await leastBudget(story);
-  await must(layerstream("generate", story, "-p", prompt, "--memory", storyBudget, "--stats"));
+  await must(layerstream("generate", story, "-p", prompt, "--memory", storyBudget, "--no-hold", "--stats"));
 
   heading("A model that needs more memory than it gets: random weights, measured against the disk");
   const checkpoint = path.join(folder, "random");

@@ -78,9 +78,15 @@ async function main() {
   try {
     const rows = [];
     for (const compression of values.compressions.split(",")) {
-      const { store, manifest } = await decompose({ checkpoint: demoModel, store: join(directory, compression), compression });
+      const { store, manifest } = await decompose({
+        checkpoint: demoModel,
+        store: join(directory, compression),
+        compression,
+      });
       const model = await AutoModel.fromPretrained(store);
-      const bytes = manifest.files.filter((file) => file.stages.length > 0).reduce((sum, file) => sum + statSync(join(store, file.name)).size, 0);
+      const bytes = manifest.files
+        .filter((file) => file.stages.length > 0)
+        .reduce((sum, file) => sum + statSync(join(store, file.name)).size, 0);
       rows.push({
         compression,
         bitsPerWeight: bitsPerWeight(manifest),

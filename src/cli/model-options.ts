@@ -11,6 +11,7 @@ export interface ModelOptions extends CompressionOptions {
   device?: string;
   threads?: number;
   cacheDir?: string;
+  hold: boolean;
 }
 
 /** The options that decide how a model is loaded, the same for every command that runs one. */
@@ -20,6 +21,7 @@ export function addModelOptions(command: Command): Command {
     .option("--max-seq-len <tokens>", "prompt and answer together", integer(1))
     .option("--device <device>", '"auto" or "cpu"')
     .option("--threads <count>", "CPU threads that compute", integer(1, 1024))
+    .option("--no-hold", "stream every layer in every pass, even what memory could hold")
     .option("--cache-dir <directory>", "where layer stores of checkpoints go");
   return addCompressionOptions(command, " when a checkpoint is decomposed on first use");
 }
@@ -37,6 +39,7 @@ export async function loadModel(model: string, options: ModelOptions, interrupts
     device: options.device,
     threads: options.threads,
     cacheDir: options.cacheDir,
+    hold: options.hold,
     signal: interrupts.signal,
     onProgress: ({ phase, bytesDone, bytesTotal }) => {
       if (phase === "load") bars.decompose.stop();

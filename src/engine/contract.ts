@@ -106,7 +106,10 @@ export interface Residency {
 
 export interface Model {
   /** One pass over `tokens`, no cache kept. logits is [tokens, vocab], row-major. */
-  forward(tokens: readonly number[] | Int32Array | Uint32Array, options?: { signal?: AbortSignal }): Promise<{ logits: Float32Array; vocabSize: number }>;
+  forward(
+    tokens: readonly number[] | Int32Array | Uint32Array,
+    options?: { signal?: AbortSignal },
+  ): Promise<{ logits: Float32Array; vocabSize: number }>;
   generate(prompt: Prompt, options?: GenerateOptions): Generation;
   stats(): Stats;
   residency(): Residency;
@@ -144,6 +147,8 @@ export interface LoadOptions {
   headCompression?: "none" | "8bit" | "4bit";
   /** Hard budget for the whole process: bytes, or "4GiB", "900MB". Default: what cgroup and free memory allow. */
   memory?: string | number;
+  /** False streams every stage in every pass, even what the budget could hold: to measure the disk. Default true. */
+  hold?: boolean;
   /** "auto" or "cpu" in this version. */
   device?: string;
   /** Where layer stores of checkpoints go. Default: cacheDir, else ~/.cache/layerstream. */

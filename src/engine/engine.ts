@@ -22,6 +22,7 @@ export interface EngineOptions {
   device: string;
   threads: number;
   maxSeqLen?: number;
+  hold?: boolean;
 }
 
 export class Engine {
@@ -52,9 +53,14 @@ export class Engine {
     private readonly runtimeBytes: number,
     private readonly prefetcher: Prefetcher,
   ) {
-    this.ropes = architecture.ropes.map((rope) => (rope.scaling.type === "dynamic" ? undefined : ropeFrequencies(rope, 1)));
+    this.ropes = architecture.ropes.map((rope) =>
+      rope.scaling.type === "dynamic" ? undefined : ropeFrequencies(rope, 1),
+    );
     this.kvCache = new KvCache(plan.pageCount, PAGE_POSITIONS, !this.ropes.includes(undefined));
-    const stages = description.stages.map(({ native: stage }, index) => ({ ...stage, held: plan.held[index] === true }));
+    const stages = description.stages.map(({ native: stage }, index) => ({
+      ...stage,
+      held: plan.held[index] === true,
+    }));
     this.model = native().createModel({
       device: options.device,
       threads: options.threads,
@@ -98,6 +104,7 @@ export class Engine {
         logitsBytesPerToken: architecture.vocabSize * 4,
         contextLimit: contextLimit(architecture),
         maxSeqLen: options.maxSeqLen,
+        hold: options.hold,
         alwaysStaged: options.device !== "cpu",
       });
       return new Engine(store, architecture, plan, description, options, runtimeBytes, prefetcher);
@@ -112,14 +119,24 @@ export class Engine {
    *
    * @param logits [vocab] for the last token, or [tokens, vocab] with `allLogits`
    */
-  async run(sequence: Sequence, tokens: readonly number[], logits: Float32Array, allLogits: boolean, signal?: AbortSignal): Promise<void> {
+  async run(
+    sequence: Sequence,
+    tokens: readonly number[],
+    logits: Float32Array,
+    allLogits: boolean,
+    signal?: AbortSignal,
+  ): Promise<void> {
     const vocab = this.architecture.vocabSize;
     const total = sequence.tokens.length + tokens.length;
     const started = performance.now();
     for (let first = 0; first < tokens.length; first += this.plan.maxTokens) {
       const part = tokens.slice(first, first + this.plan.maxTokens);
       const last = first + part.length === tokens.length;
-      const destination = allLogits ? logits.subarray(first * vocab, (first + part.length) * vocab) : last ? logits : undefined;
+      const destination = allLogits
+        ? logits.subarray(first * vocab, (first + part.length) * vocab)
+        : last
+          ? logits
+          : undefined;
       await this.exclusive(() => this.pass(sequence, part, total, destination, allLogits, signal));
       sequence.tokens.push(...part);
     }
@@ -187,7 +204,11 @@ export class Engine {
       maxSeqLen: plan.maxSeqLen,
       stages: this.description.stages.map((stage, index) => ({
         stage: stage.name,
-        tier: plan.held[index] ? "held" : isGathered(this.architecture, this.description, index) ? "gathered" : "streamed",
+        tier: plan.held[index]
+          ? "held"
+          : isGathered(this.architecture, this.description, index)
+            ? "gathered"
+            : "streamed",
         bytes: stage.extentBytes,
       })),
     };
@@ -214,10 +235,12 @@ export class Engine {
   /** One pass at a time, in the order of asking. */
   private exclusive<T>(work: () => Promise<T>): Promise<T> {
     this.waitingPasses++;
-    const result = this.lastPass.catch(() => {}).then(() => {
-      this.waitingPasses--;
-      return work();
-    });
+    const result = this.lastPass
+      .catch(() => {})
+      .then(() => {
+        this.waitingPasses--;
+        return work();
+      });
     this.lastPass = result;
     return result;
   }
@@ -288,7 +311,8 @@ export class Engine {
   private rewind(): void {
     const addon = native();
     const indices = [...this.description.stages.keys()];
-    const streamed = (index: number) => !this.plan.held[index] && !isGathered(this.architecture, this.description, index);
+    const streamed = (index: number) =>
+      !this.plan.held[index] && !isGathered(this.architecture, this.description, index);
     const unloaded = (index: number) => this.plan.held[index] && !addon.stageLoaded(this.model, index);
     this.prefetcher.rewind(
       indices.filter((index) => streamed(index) || unloaded(index)),

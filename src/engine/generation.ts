@@ -1,6 +1,14 @@
 /** The loop that turns a prompt into tokens, and its public face. */
 import { LayerstreamError } from "../errors.js";
-import type { ChatMessage, FinishReason, GeneratedToken, GenerateOptions, Generation, Prompt, TokenizerLike } from "./contract.js";
+import type {
+  ChatMessage,
+  FinishReason,
+  GeneratedToken,
+  GenerateOptions,
+  Generation,
+  Prompt,
+  TokenizerLike,
+} from "./contract.js";
 import type { Engine } from "./engine.js";
 import { createSampler } from "./sampler.js";
 import { StopStrings } from "./stop-strings.js";
@@ -58,7 +66,10 @@ class LazyGeneration implements Generation {
     this.promptTokens = prompt.length;
     checkPrompt(prompt, engine);
     const stops = stopStrings(options.stop, tokenizer);
-    const newTokens = Math.min(positiveInteger(options.maxNewTokens ?? DEFAULT_NEW_TOKENS), engine.plan.maxSeqLen - prompt.length);
+    const newTokens = Math.min(
+      positiveInteger(options.maxNewTokens ?? DEFAULT_NEW_TOKENS),
+      engine.plan.maxSeqLen - prompt.length,
+    );
     const sampler = createSampler(options, engine.architecture.vocabSize);
     const decoder = tokenizer?.createDecoder({ skipSpecialTokens: true });
     const logits = new Float32Array(engine.architecture.vocabSize);
@@ -147,9 +158,13 @@ export function checkTokens(tokens: ArrayLike<number>, vocabSize: number): void 
   for (let index = 0; index < tokens.length; index++) {
     const token = tokens[index] as number;
     if (Number.isInteger(token) && token >= 0 && token < vocabSize) continue;
-    throw new LayerstreamError("TOKEN_OUT_OF_RANGE", `Token ${token} at index ${index} is outside the vocabulary of ${vocabSize}.`, {
-      remedy: `Token ids go from 0 to ${vocabSize - 1}.`,
-    });
+    throw new LayerstreamError(
+      "TOKEN_OUT_OF_RANGE",
+      `Token ${token} at index ${index} is outside the vocabulary of ${vocabSize}.`,
+      {
+        remedy: `Token ids go from 0 to ${vocabSize - 1}.`,
+      },
+    );
   }
 }
 
@@ -166,5 +181,7 @@ function stopStrings(stop: GenerateOptions["stop"], tokenizer: TokenizerLike | u
 
 function positiveInteger(value: number): number {
   if (Number.isInteger(value) && value > 0) return value;
-  throw new LayerstreamError("INVALID_ARGUMENT", `maxNewTokens is ${value}.`, { remedy: "Give a whole number of at least 1." });
+  throw new LayerstreamError("INVALID_ARGUMENT", `maxNewTokens is ${value}.`, {
+    remedy: "Give a whole number of at least 1.",
+  });
 }

@@ -105,32 +105,28 @@ function describeMatrix(store: LayerStore, { file, tensor }: TensorLocation): Na
 function nativePlan(kind: StageKind): NativeStep[] {
   const ordinal = (index: number, vector: boolean) =>
     kind.tensors.slice(0, index).filter((tensor) => (tensor.role === "vector") === vector).length;
-  return kind.plan.map((op: PlanOp): NativeStep => {
-    switch (op.op) {
-      case "rmsNorm": {
-        const { weight, ...rest } = op;
-        return { ...rest, vector: ordinal(weight, true) };
-      }
-      case "matmul": {
-        const { weight, bias, input, output } = op;
-        const step: NativeStep = {
-          op: "matmul",
-          input,
-          output,
-          matrix: ordinal(weight, false),
-          accumulate: op.accumulate ?? false,
-        };
-        if (bias !== undefined) step.biasVector = ordinal(bias, true);
-        return step;
-      }
-      case "attention":
-        return { ...op, window: op.window ?? 0 };
-      case "gatedActivation":
-        return { op: "gatedActivation", gate: op.gate, up: op.up };
-      case "rope":
-        return op;
+  return kind.plan.map((op) => nativeStep(op, ordinal));
+}
+
+function nativeStep(op: PlanOp, ordinal: (index: number, vector: boolean) => number): NativeStep {
+  switch (op.op) {
+    case "rmsNorm": {
+      const { weight, ...rest } = op;
+      return { ...rest, vector: ordinal(weight, true) };
     }
-  });
+    case "matmul": {
+      const { weight, bias, accumulate = false, ...registers } = op;
+      const step: NativeStep = { ...registers, matrix: ordinal(weight, false), accumulate };
+      if (bias !== undefined) step.biasVector = ordinal(bias, true);
+      return step;
+    }
+    case "attention":
+      return { ...op, window: op.window ?? 0 };
+    case "gatedActivation":
+      return { op: "gatedActivation", gate: op.gate, up: op.up };
+    case "rope":
+      return op;
+  }
 }
 
 function findEmbedding(architecture: Architecture, stages: readonly StageDescription[]) {

@@ -37,6 +37,8 @@ export interface ResidencyInput {
   contextLimit: number;
   /** As the user asked, if they did. */
   maxSeqLen?: number;
+  /** False: hold nothing, stream everything. */
+  hold?: boolean;
   /** Weights reach the device through the ring even when they are held there: its memory is not host memory. */
   alwaysStaged?: boolean;
 }
@@ -95,7 +97,10 @@ export function planResidency(input: ResidencyInput): ResidencyPlan {
   const ringNeeded = chooseRing(input.budgetBytes, largestRead, rest);
   const stagedBytes = input.alwaysStaged ? ringNeeded : 0;
   // Nothing is streamed, and no ring needed, when all stages fit beside passes of a reasonable length.
-  const residentTokens = passLengths(maxSeqLen).find((tokens) => streamable + stagedBytes + passBytes(input, tokens) <= rest);
+  const hold = input.hold ?? true;
+  const residentTokens = passLengths(maxSeqLen).find(
+    (tokens) => hold && streamable + stagedBytes + passBytes(input, tokens) <= rest,
+  );
   const ringBytes = residentTokens === undefined ? ringNeeded : stagedBytes;
   rest -= ringBytes;
   const maxTokens = residentTokens ?? chooseTokens(input, maxSeqLen, rest);
@@ -103,7 +108,7 @@ export function planResidency(input: ResidencyInput): ResidencyPlan {
   const logitsBytes = logitsRoom(input, maxTokens);
   rest -= activationBytes + logitsBytes;
 
-  const held = chooseHeld(input.stages, rest, everything);
+  const held = hold ? chooseHeld(input.stages, rest, everything) : input.stages.map(() => false);
   const heldBytes = total(input.stages.filter((_, index) => held[index]).map((stage) => stage.bytes));
   return {
     held,
@@ -160,7 +165,8 @@ function chooseRing(budget: number, largestRead: number, rest: number): number {
 /** The whole context in one pass, or halves of it down to PROMPT_TOKENS. */
 function passLengths(maxSeqLen: number): number[] {
   const lengths = [maxSeqLen];
-  for (let tokens = maxSeqLen; tokens / 2 >= PROMPT_TOKENS; tokens = Math.floor(tokens / 2)) lengths.push(Math.floor(tokens / 2));
+  for (let tokens = maxSeqLen; tokens / 2 >= PROMPT_TOKENS; tokens = Math.floor(tokens / 2))
+    lengths.push(Math.floor(tokens / 2));
   return lengths;
 }
 
@@ -179,7 +185,11 @@ function chooseTokens(input: ResidencyInput, maxSeqLen: number, rest: number): n
  * Error diffusion along the tape: a stage is held when the held bytes so far fall behind the share that the budget
  * allows. Then what still fits fills the rest. Embeddings are held last: gathering a row costs next to nothing.
  */
-function chooseHeld(stages: readonly { bytes: number; gathered: boolean }[], room: number, everything: number): boolean[] {
+function chooseHeld(
+  stages: readonly { bytes: number; gathered: boolean }[],
+  room: number,
+  everything: number,
+): boolean[] {
   const held = stages.map(() => false);
   if (everything <= room) return held.fill(true);
   const streamable = total(stages.filter((stage) => !stage.gathered).map((stage) => stage.bytes));

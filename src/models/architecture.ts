@@ -19,7 +19,17 @@ export type PlanOp =
   /** Rotary position embedding in place, half-split pairs (i, i + rotaryDim / 2), with rope table `table`. */
   | { op: "rope"; target: Register; heads: number; headDim: number; rotaryDim: number; table: number }
   /** Appends key and value to the layer's KV cache, then causal grouped-query attention; the result replaces `query`. */
-  | { op: "attention"; query: Register; key: Register; value: Register; heads: number; kvHeads: number; headDim: number; scale: number; window?: number }
+  | {
+      op: "attention";
+      query: Register;
+      key: Register;
+      value: Register;
+      heads: number;
+      kvHeads: number;
+      headDim: number;
+      scale: number;
+      window?: number;
+    }
   /** gate = activation(gate) * up. */
   | { op: "gatedActivation"; gate: Register; up: Register; activation: "silu" };
 
@@ -63,7 +73,13 @@ export interface RopeSpec {
     | { type: "default" }
     | { type: "linear"; factor: number }
     | { type: "dynamic"; factor: number; originalMaxPositionEmbeddings: number }
-    | { type: "llama3"; factor: number; lowFreqFactor: number; highFreqFactor: number; originalMaxPositionEmbeddings: number }
+    | {
+        type: "llama3";
+        factor: number;
+        lowFreqFactor: number;
+        highFreqFactor: number;
+        originalMaxPositionEmbeddings: number;
+      }
     | {
         type: "yarn";
         factor: number;

@@ -23,7 +23,14 @@ export interface NativeCodec {
     output: Uint8Array,
   ): boolean;
   /** `output` is [rows, columns] float32. */
-  dequantize(format: WeightFormat, data: Uint8Array, rows: number, columns: number, block: number, output: Float32Array): void;
+  dequantize(
+    format: WeightFormat,
+    data: Uint8Array,
+    rows: number,
+    columns: number,
+    block: number,
+    output: Float32Array,
+  ): void;
 }
 
 /** Steps of a plan in native terms: weights are named by their place among the stage's matrices or vectors. */

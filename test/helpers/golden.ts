@@ -59,7 +59,7 @@ function readLogits(file: string): Float32Array {
   const bytes = readFileSync(file);
   const headerBytes = Number(bytes.readBigUInt64LE(0));
   const header = JSON.parse(bytes.toString("utf8", 8, 8 + headerBytes)) as Record<string, { data_offsets: number[] }>;
-  const [begin, end] = header.logits?.data_offsets as [number, number];
+  const [begin, end] = (header.logits as { data_offsets: number[] }).data_offsets as [number, number];
   return new Float32Array(Uint8Array.from(bytes.subarray(8 + headerBytes + begin, 8 + headerBytes + end)).buffer);
 }
 

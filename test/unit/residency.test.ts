@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { planResidency, type ResidencyInput } from "../../dist/engine/residency.js";
 import { stageAt } from "../../dist/engine/prefetch.js";
+import { planResidency, type ResidencyInput } from "../../dist/engine/residency.js";
 
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;
@@ -8,7 +8,8 @@ const GIB = 2 ** 30;
 /** Llama-3-8B in bf16: 32 layers of 84 and 352 MB, 1 GB of embedding and head each. */
 function llama8b(change: Partial<ResidencyInput> = {}): ResidencyInput {
   const stages = [{ bytes: 1_050_673_152, gathered: true }];
-  for (let layer = 0; layer < 32; layer++) stages.push({ bytes: 83_886_080, gathered: false }, { bytes: 352_321_536, gathered: false });
+  for (let layer = 0; layer < 32; layer++)
+    stages.push({ bytes: 83_886_080, gathered: false }, { bytes: 352_321_536, gathered: false });
   stages.push({ bytes: 1_050_673_152, gathered: false });
   return {
     budgetBytes: 4 * GIB,

@@ -2,11 +2,14 @@ import { text as readStream } from "node:stream/consumers";
 import type { Command } from "commander";
 import type { Generation, Model, Prompt } from "../../engine/contract.js";
 import { LayerstreamError } from "../../errors.js";
+import { formatRate } from "../../units.js";
 import { tokenIds } from "../arguments.js";
 import type { Interrupts } from "../interrupts.js";
 import { addModelOptions, loadModel, type ModelOptions } from "../model-options.js";
 import { addSamplingOptions, generateOptions, type SamplingChoices } from "../sampling-options.js";
 import { formatStats } from "../stats-table.js";
+
+const RAW_READ_SECONDS = 0.5;
 
 interface Options extends ModelOptions, SamplingChoices {
   prompt?: string;
@@ -38,7 +41,7 @@ export function addGenerateCommand(program: Command, interrupts: Interrupts): vo
       try {
         const generation = model.generate(prompt, generateOptions(options, interrupts.signal));
         await (options.json ? printJson(generation, model) : streamText(generation, typeof prompt === "string"));
-        if (options.stats) process.stderr.write(`\n${formatStats(model.stats())}\n`);
+        if (options.stats) process.stderr.write(`\n${formatStats(model.stats(), await rawDiskRate(model))}\n`);
       } finally {
         await model.dispose();
       }
@@ -53,6 +56,13 @@ async function promptOf(options: Options): Promise<Prompt> {
   }
   if (options.tokens) return options.tokens;
   return options.prompt === "-" ? readStream(process.stdin) : (options.prompt ?? "");
+}
+
+/** What the disk gives by itself, to compare with; nothing for a model that is held. */
+async function rawDiskRate(model: Model): Promise<[string, string][]> {
+  if (model.residency().streamedBytes === 0) return [];
+  const { measureDiskRate } = await import("../../engine/roofline.js");
+  return [["raw disk rate", formatRate(await measureDiskRate(model.store, RAW_READ_SECONDS))]];
 }
 
 async function streamText(generation: Generation, asText: boolean): Promise<void> {
