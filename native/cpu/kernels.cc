@@ -71,8 +71,7 @@ Features detect() {
   Features features;
   if (cpuid(0, 0).eax < 7) return features;
   const Registers basic = cpuid(1, 0);
-  const bool vector_basics = has(basic.ecx, {12 /* fma */, 20 /* sse4.2 */, 27 /* osxsave */, 28 /* avx */, 29 /* f16c */});
-  if (!vector_basics) return features;
+  if (!has(basic.ecx, {12 /* fma */, 20 /* sse4.2 */, 27 /* osxsave */, 28 /* avx */, 29 /* f16c */})) return features;
   const uint64_t states = enabled_states();
   const Registers extended = cpuid(7, 0);
   constexpr uint64_t kAvxStates = 0x06;
@@ -90,7 +89,7 @@ Features detect() { return {}; }
 
 #endif
 
-const Features& features() {
+[[maybe_unused]] const Features& features() {
   static const Features detected = detect();
   return detected;
 }
@@ -105,8 +104,9 @@ const KernelTable& choose() {
     if (wanted.empty() || wanted == candidate->name) return *candidate;
     names += names.empty() ? candidate->name : std::string(", ") + candidate->name;
   }
-  throw Error("INVALID_ARGUMENT", "LAYERSTREAM_SIMD=" + wanted + " names no instruction set that this processor runs; use one of " +
-                                    names + ", or unset it for the fastest.");
+  throw Error("INVALID_ARGUMENT", "LAYERSTREAM_SIMD=" + wanted +
+                                      " names no instruction set that this processor runs; use one of " + names +
+                                      ", or unset it for the fastest.");
 }
 
 }  // namespace

@@ -21,7 +21,7 @@ struct MatmulArgs {
   size_t row_bytes;       // bytes from one row to the next
   uint32_t rows;
   uint32_t columns;
-  uint32_t block;         // columns that share a scale (q8); 64 for q4; ignored otherwise
+  uint32_t block;         // columns that share a scale: q8, a power of two from 32 on; q4, 64; ignored otherwise
   const float* input;
   size_t input_stride;    // floats
   float* output;

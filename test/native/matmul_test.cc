@@ -1,5 +1,6 @@
 // The matrix products and dequantizers of every instruction set against float64, at awkward shapes, and bit-identical
 // results however rows and tokens are divided.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -56,13 +57,15 @@ double weight_value(Format format, const uint8_t* row, uint32_t columns, uint32_
       const size_t blocks = (size_t{columns} + 63) / 64;
       const uint32_t within = column % 64;
       const uint32_t lane = read<uint32_t>(row + column / 64 * 32 + 4 * (within % 8));
-      return kNormalFloat4[lane >> 4 * (within / 8) & 15] * half_value(read<uint16_t>(row + blocks * 32 + 2 * (column / 64)));
+      const double scale = half_value(read<uint16_t>(row + blocks * 32 + 2 * (column / 64)));
+      return kNormalFloat4[lane >> 4 * (within / 8) & 15] * scale;
     }
   }
 }
 
 void put_half(uint8_t* target, float low, float high) {
-  const uint16_t exponent = static_cast<uint16_t>(15 + std::lround(std::log2(low + (high - low) * uniform(0, 100) / 100)));
+  const float magnitude = low + (high - low) * static_cast<float>(uniform(0, 100)) / 100;
+  const uint32_t exponent = static_cast<uint32_t>(15 + std::lround(std::log2(magnitude)));
   const uint16_t half = static_cast<uint16_t>(exponent << 10 | uniform(0, 1023) | uniform(0, 1) << 15);
   std::memcpy(target, &half, sizeof half);
 }
@@ -122,7 +125,8 @@ Problem make_problem(Format format, const Shape& shape) {
   problem.output_stride = shape.rows + uniform(0, 2) * 7;
   problem.weights.assign(problem.weight_offset + (shape.rows - 1) * problem.row_stride + bytes, 0xff);
   for (uint32_t r = 0; r < shape.rows; ++r) {
-    fill_row(format, problem.weights.data() + problem.weight_offset + r * problem.row_stride, shape.columns, shape.block);
+    uint8_t* const row = problem.weights.data() + problem.weight_offset + r * problem.row_stride;
+    fill_row(format, row, shape.columns, shape.block);
   }
   const float nan = std::numeric_limits<float>::quiet_NaN();
   problem.input.assign((shape.tokens - 1) * problem.input_stride + shape.columns, nan);
@@ -137,7 +141,9 @@ Problem make_problem(Format format, const Shape& shape) {
   }
   std::vector<double> weight(shape.columns);
   for (uint32_t r = 0; r < shape.rows; ++r) {
-    for (uint32_t c = 0; c < shape.columns; ++c) weight[c] = weight_value(format, problem.row(r), shape.columns, shape.block, c);
+    for (uint32_t c = 0; c < shape.columns; ++c) {
+      weight[c] = weight_value(format, problem.row(r), shape.columns, shape.block, c);
+    }
     for (uint32_t t = 0; t < shape.tokens; ++t) {
       double total = 0, magnitude = 0;
       for (uint32_t c = 0; c < shape.columns; ++c) {
@@ -176,12 +182,13 @@ void run(const KernelTable& kernels, const Problem& problem, std::vector<float>&
   kernels.matmul[static_cast<size_t>(problem.format)](args);
 }
 
-[[noreturn]] void fail(const KernelTable& kernels, const Problem& problem, const char* what, uint32_t row, uint32_t token,
-                       float value, float expected) {
+[[noreturn]] void fail(const KernelTable& kernels, const Problem& problem, const char* what, uint32_t row,
+                       uint32_t token, float value, float expected) {
   const Shape& shape = problem.shape;
-  fprintf(stderr, "matmul_test: %s %s rows=%u columns=%u tokens=%u block=%u bias=%d accumulate=%d: %s at row %u, token %u: %.9g, expected %.9g\n",
-          kernels.name, kFormatNames[static_cast<size_t>(problem.format)], shape.rows, shape.columns, shape.tokens,
-          shape.block, shape.bias, shape.accumulate, what, row, token, value, expected);
+  fprintf(stderr, "matmul_test: %s %s rows=%u columns=%u tokens=%u block=%u bias=%d accumulate=%d: ", kernels.name,
+          kFormatNames[static_cast<size_t>(problem.format)], shape.rows, shape.columns, shape.tokens, shape.block,
+          shape.bias, shape.accumulate);
+  fprintf(stderr, "%s at row %u, token %u: %.9g, expected %.9g\n", what, row, token, value, expected);
   exit(1);
 }
 
@@ -224,7 +231,8 @@ void check_dequantized(const KernelTable& kernels, const Problem& problem) {
   const Shape& shape = problem.shape;
   std::vector<float> output(shape.columns);
   const uint32_t row = shape.rows - 1;
-  kernels.dequantize_row[static_cast<size_t>(problem.format)](problem.row(row), shape.columns, shape.block, output.data());
+  const auto dequantize_row = kernels.dequantize_row[static_cast<size_t>(problem.format)];
+  dequantize_row(problem.row(row), shape.columns, shape.block, output.data());
   for (uint32_t c = 0; c < shape.columns; ++c) {
     const double exact = weight_value(problem.format, problem.row(row), shape.columns, shape.block, c);
     if (std::abs(output[c] - exact) <= 1.2e-7 * std::abs(exact)) continue;
@@ -256,10 +264,12 @@ void check_kernels(const KernelTable& kernels) {
         {270, 96, 7, 64, true, true}, {17, 1030, 100, 64, true, false},
     };
     for (int i = 0; i < 40; ++i) {
-      shapes.push_back({uniform(1, i % 4 == 0 ? 300 : 40), uniform(1, 700), uniform(1, 37), 64, uniform(0, 1) == 1, uniform(0, 1) == 1});
+      const uint32_t rows = uniform(1, i % 4 == 0 ? 300 : 40);
+      const bool bias = uniform(0, 1) == 1, accumulate = uniform(0, 1) == 1;
+      shapes.push_back({rows, uniform(1, 700), uniform(1, 37), 64, bias, accumulate});
     }
     for (Shape& shape : shapes) {
-      if (format == Format::kQ8) shape.block = 32u << uniform(0, 4);
+      if (format == Format::kQ8) shape.block = 32u << uniform(0, 6);
       const Problem problem = make_problem(format, shape);
       check_problem(kernels, problem);
       check_dequantized(kernels, problem);

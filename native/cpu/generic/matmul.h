@@ -6,14 +6,16 @@
 // its (row, token). Both ways through the product keep that order:
 //
 //   one token      kVectorRows rows side by side, weights decoded in registers and used once
-//   more tokens    a panel of kPanelRows rows is decoded once a chunk and multiplied with tiles of kTileTokens
-//                  tokens; inputs are packed so that a chunk of up to 96 tokens stays in the second-level cache
+//   more tokens    a panel of kPanelRows rows is decoded once a chunk and multiplied with tiles of kTileTokens tokens;
+//                  inputs are packed so that a chunk of up to 96 tokens stays in the second-level cache
 //
 // The including file also supplies, in its anonymous namespace:
-//   kVectorRows, kPanelRows, kTileTokens
+//   kVectorRows, kPanelRows, kTileTokens, kSumRows
 //   void prefetch(const uint8_t* address)
-//   Floats load_int8(const uint8_t* source)                          16 codes as floats
-//   void levels(const uint8_t* codes, float scale, Floats output[4])  a q4 block, in column order, times its scale
+//   void keep_in_register(Floats& value)      stops compilers from loading it again for each use
+//   void add_sums(const Floats values[kSumRows], float sums[kSumRows])      sums[i] += sum(values[i])
+//   Floats load_int8(const uint8_t* source)   16 codes as floats
+//   Floats levels(const uint8_t* codes, float scale, uint32_t v)      columns 16 * v ... of a q4 block, scaled
 #include <cstddef>
 
 #include "../functions.h"
@@ -26,6 +28,7 @@ constexpr uint32_t kScales = kMatmulLanes;  // the most that a chunk needs: q8 b
 constexpr uint32_t kVectors = kMatmulStep / kMatmulLanes;
 
 static_assert(kPanelRows <= kMatmulMaximumPanel && kMatmulRowBlock % kPanelRows == 0);
+static_assert(kPanelRows % kSumRows == 0 && kVectorRows % kSumRows == 0);
 
 constexpr bool is_quantized(Format format) { return format == Format::kQ8 || format == Format::kQ4; }
 
@@ -38,28 +41,28 @@ constexpr uint32_t smaller(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
 constexpr uint32_t whole_steps(uint32_t columns) { return (columns + kMatmulStep - 1) / kMatmulStep * kMatmulStep; }
 
-// 64 weights in column order; `low` and `high` are the scales of columns 0-31 and 32-63.
+// Weights 16 * v ... 16 * v + 15 of the 64 at `codes`, still to be scaled in q8.
 template <Format kFormat>
-inline void decode(const uint8_t* codes, float low, float high, Floats* output) {
-  if constexpr (kFormat == Format::kQ4) {
-    levels(codes, low, output);
-  } else {
-    for (uint32_t v = 0; v < kVectors; ++v) {
-      const uint8_t* source = codes + v * (step_bytes(kFormat) / kVectors);
-      if constexpr (kFormat == Format::kF32) output[v] = load_f32(source);
-      if constexpr (kFormat == Format::kF16) output[v] = load_f16(source);
-      if constexpr (kFormat == Format::kBF16) output[v] = load_bf16(source);
-      if constexpr (kFormat == Format::kQ8) output[v] = load_int8(source) * broadcast(v < kVectors / 2 ? low : high);
-    }
-  }
+inline Floats decode(const uint8_t* codes, float scale, uint32_t v) {
+  const uint8_t* const source = codes + v * (step_bytes(kFormat) / kVectors);
+  if constexpr (kFormat == Format::kF32) return load_f32(source);
+  if constexpr (kFormat == Format::kF16) return load_f16(source);
+  if constexpr (kFormat == Format::kBF16) return load_bf16(source);
+  if constexpr (kFormat == Format::kQ8) return load_int8(source);
+  if constexpr (kFormat == Format::kQ4) return levels(codes, scale, v);
 }
+
+// The scales of a row in a chunk, and zero for the columns past the end.
+struct alignas(kMatmulAlignment) Scales {
+  float values[kScales + 1];
+};
 
 // Where codes and scales lie in every row.
 template <Format kFormat>
 struct Layout {
   Layout(uint32_t columns, uint32_t block) {
     if constexpr (is_quantized(kFormat)) {
-      while ((2u << block_shift) <= block) ++block_shift;
+      while ((block >> block_shift) > 1) ++block_shift;
       scales = (columns + block - 1) / block;
       code_bytes = size_t{scales} * block * step_bytes(kFormat) / kMatmulStep;
     } else {
@@ -72,8 +75,8 @@ struct Layout {
   uint32_t block_shift = 0;  // log2 of the columns that share a scale
 };
 
-// Where a chunk lies in every row. A row's scales of the chunk are decoded sixteen at a time: those from
-// `first_scale` on, which is low enough not to read past the row's end.
+// Where a chunk lies in every row. A row's scales are decoded sixteen at a time, if need be from before the chunk's
+// first on, so as not to read past the row's end.
 template <Format kFormat>
 class Chunk {
  public:
@@ -93,10 +96,10 @@ class Chunk {
   }
 
   uint32_t steps() const { return steps_; }  // whole ones
-  const uint8_t* codes(const uint8_t* row) const { return row + code_offset_; }
 
-  // `output` has kScales + 1 floats.
-  void load_scales(const uint8_t* row, float* output) const {
+  const uint8_t* scales(const uint8_t* row) const { return row + scale_offset_; }
+
+  void load_scales(const uint8_t* row, Scales& output) const {
     if constexpr (is_quantized(kFormat)) {
       Floats scales;
       if (scales_ == kScales) {
@@ -106,33 +109,40 @@ class Chunk {
         std::memcpy(padded, row + scale_offset_, 2 * scales_);
         scales = load_f16(padded);
       }
-      store(output, kFormat == Format::kQ8 ? scales / broadcast(127.0f) : scales);
-      output[kScales] = 0.0f;  // of columns past the end
+      store(output.values, kFormat == Format::kQ8 ? scales / broadcast(127.0f) : scales);
+      output.values[kScales] = 0.0f;
     }
   }
 
-  // The 64 weights of a step.
-  void weights(const uint8_t* codes, const float* scales, uint32_t step, Floats* output) const {
-    decode_step(codes + size_t{step} * step_bytes(kFormat), scales, step, output);
+  const uint8_t* step_codes(const uint8_t* row, uint32_t step) const {
+    return row + code_offset_ + size_t{step} * step_bytes(kFormat);
   }
 
-  // The same of the last step of a row, of which some columns may not exist: their codes read as zero.
-  void last_weights(const uint8_t* codes, const float* scales, Floats* output) const {
-    uint8_t padded[step_bytes(kFormat)] = {};
-    const size_t start = size_t{steps_} * step_bytes(kFormat);
-    std::memcpy(padded, codes + start, left_ - start < sizeof padded ? left_ - start : sizeof padded);
-    decode_step(padded, scales, steps_, output);
+  // The codes of the last step of a row, of which some columns may not exist: their codes become zero.
+  void pad_last_step(const uint8_t* row, uint8_t* output) const {
+    const size_t left = left_ - size_t{steps_} * step_bytes(kFormat);
+    const size_t bytes = left < step_bytes(kFormat) ? left : step_bytes(kFormat);
+    std::memcpy(output, step_codes(row, steps_), bytes);
+    std::memset(output + bytes, 0, step_bytes(kFormat) - bytes);
+  }
+
+  // Weights 16 * v ... 16 * v + 15 of a step of kRows rows, in stages that leave processors the most to overlap.
+  template <uint32_t kRows>
+  void weights(const uint8_t* const* step_codes, const Scales* scales, uint32_t step, uint32_t v,
+               Floats* output) const {
+    for (uint32_t r = 0; r < kRows; ++r) output[r] = decode<kFormat>(step_codes[r], scale(scales[r], step, v), v);
+    if constexpr (kFormat == Format::kQ8) {
+      for (uint32_t r = 0; r < kRows; ++r) output[r] = output[r] * broadcast(scale(scales[r], step, v));
+    }
   }
 
  private:
-  void decode_step(const uint8_t* codes, const float* scales, uint32_t step, Floats* output) const {
-    if constexpr (is_quantized(kFormat)) {
-      const uint32_t column = step * kMatmulStep;
-      const float* const first = scales + skipped_;
-      decode<kFormat>(codes, first[column >> block_shift_], first[(column + kMatmulStep / 2) >> block_shift_], output);
-    } else {
-      decode<kFormat>(codes, 1.0f, 1.0f, output);
+  float scale(const Scales& scales, uint32_t step, uint32_t v) const {
+    if constexpr (kFormat == Format::kQ8) {
+      return scales.values[skipped_ + ((step * kMatmulStep + v / 2 * 32) >> block_shift_)];
     }
+    if constexpr (kFormat == Format::kQ4) return scales.values[skipped_ + step];
+    return 1.0f;
   }
 
   size_t code_offset_;
@@ -144,7 +154,7 @@ class Chunk {
   uint32_t skipped_ = 0;
 };
 
-void write(const MatmulArgs& args, uint32_t token, uint32_t row, const float* sums, uint32_t count) {
+void write_sums(const MatmulArgs& args, uint32_t token, uint32_t row, const float* sums, uint32_t count) {
   float* output = args.output + token * args.output_stride + row;
   for (uint32_t i = 0; i < count; ++i) {
     const float value = args.bias == nullptr ? sums[i] : sums[i] + args.bias[row + i];
@@ -154,53 +164,56 @@ void write(const MatmulArgs& args, uint32_t token, uint32_t row, const float* su
 
 template <Format kFormat>
 void multiply_vector(const MatmulArgs& args) {
-  constexpr size_t kPrefetchBytes = 1024;
   const Layout<kFormat> layout(args.columns, args.block);
+  // The next rows are fetched while these are multiplied: within a row, a fixed distance would miss its beginning.
+  const size_t ahead = kVectorRows * args.row_bytes;
   const uint32_t tail = args.columns % kMatmulStep;
   float last_input[kMatmulStep] = {};
   std::memcpy(last_input, args.input + (args.columns - tail), tail * sizeof(float));
 
   for (uint32_t row = 0; row < args.rows; row += kVectorRows) {
     const uint32_t count = smaller(kVectorRows, args.rows - row);
+    const uint8_t* rows[kVectorRows];
+    // Where rows run out, the last one stands in and its extra results are dropped.
+    for (uint32_t r = 0; r < kVectorRows; ++r) rows[r] = args.weight + (row + smaller(r, count - 1)) * args.row_bytes;
     float sums[kVectorRows] = {};
     for (uint32_t column = 0; column < args.columns; column += kMatmulChunk) {
       const uint32_t width = smaller(kMatmulChunk, args.columns - column);
       const Chunk<kFormat> chunk(layout, column, width);
-      const uint8_t* codes[kVectorRows];
-      alignas(kMatmulAlignment) float scales[kVectorRows][2 * kScales];
+      Scales scales[kVectorRows];
       Floats accumulators[kVectorRows];
       for (uint32_t r = 0; r < kVectorRows; ++r) {
-        // Where rows run out, the last one stands in and its extra results are dropped.
-        const uint8_t* const weight = args.weight + (row + smaller(r, count - 1)) * args.row_bytes;
-        codes[r] = chunk.codes(weight);
-        chunk.load_scales(weight, scales[r]);
+        chunk.load_scales(rows[r], scales[r]);
+        prefetch(chunk.scales(rows[r]) + ahead);
         accumulators[r] = broadcast(0.0f);
       }
-      const float* input = args.input + column;
-      for (uint32_t step = 0; step < chunk.steps(); ++step, input += kMatmulStep) {
-        for (uint32_t r = 0; r < kVectorRows; ++r) {
-          for (size_t line = 0; line < step_bytes(kFormat); line += 64) {
-            prefetch(codes[r] + step * step_bytes(kFormat) + kPrefetchBytes + line);
-          }
-          Floats weights[kVectors];
-          chunk.weights(codes[r], scales[r], step, weights);
-          for (uint32_t v = 0; v < kVectors; ++v) {
-            accumulators[r] = multiply_add(weights[v], load(input + v * kMatmulLanes), accumulators[r]);
-          }
+      const auto multiply_step = [&](const uint8_t* const* codes, const float* input, uint32_t step) {
+        for (uint32_t v = 0; v < kVectors; ++v) {
+          const Floats x = load(input + v * kMatmulLanes);
+          Floats weights[kVectorRows];
+          chunk.template weights<kVectorRows>(codes, scales, step, v, weights);
+          for (uint32_t r = 0; r < kVectorRows; ++r) accumulators[r] = multiply_add(weights[r], x, accumulators[r]);
         }
+      };
+      const uint8_t* codes[kVectorRows];
+      for (uint32_t step = 0; step < chunk.steps(); ++step) {
+        for (uint32_t r = 0; r < kVectorRows; ++r) {
+          codes[r] = chunk.step_codes(rows[r], step);
+          for (size_t line = 0; line < step_bytes(kFormat); line += 64) prefetch(codes[r] + ahead + line);
+        }
+        multiply_step(codes, args.input + column + step * kMatmulStep, step);
       }
       if (width % kMatmulStep != 0) {
+        uint8_t padded[kVectorRows][step_bytes(kFormat)];
         for (uint32_t r = 0; r < kVectorRows; ++r) {
-          Floats weights[kVectors];
-          chunk.last_weights(codes[r], scales[r], weights);
-          for (uint32_t v = 0; v < kVectors; ++v) {
-            accumulators[r] = multiply_add(weights[v], load(last_input + v * kMatmulLanes), accumulators[r]);
-          }
+          chunk.pad_last_step(rows[r], padded[r]);
+          codes[r] = padded[r];
         }
+        multiply_step(codes, last_input, chunk.steps());
       }
-      for (uint32_t r = 0; r < kVectorRows; ++r) sums[r] += sum(accumulators[r]);
+      for (uint32_t r = 0; r < kVectorRows; r += kSumRows) add_sums(accumulators + r, sums + r);
     }
-    write(args, 0, row, sums, count);
+    write_sums(args, 0, row, sums, count);
   }
 }
 
@@ -215,14 +228,15 @@ void multiply_tile(const float* panel, const float* inputs, uint32_t vectors, fl
     Floats x[kTokens];
     for (uint32_t t = 0; t < kTokens; ++t) x[t] = load(inputs + t * kMatmulLanes);
     for (uint32_t r = 0; r < kPanelRows; ++r) {
-      const Floats weight = load(panel + r * kMatmulLanes);
+      Floats weight = load(panel + r * kMatmulLanes);
+      keep_in_register(weight);
       for (uint32_t t = 0; t < kTokens; ++t) accumulators[t][r] = multiply_add(weight, x[t], accumulators[t][r]);
     }
     panel += kPanelRows * kMatmulLanes;
     inputs += kTokens * kMatmulLanes;
   }
   for (uint32_t t = 0; t < kTokens; ++t) {
-    for (uint32_t r = 0; r < kPanelRows; ++r) sums[t * kMatmulRowBlock + r] += sum(accumulators[t][r]);
+    for (uint32_t r = 0; r < kPanelRows; r += kSumRows) add_sums(accumulators[t] + r, sums + t * kMatmulRowBlock + r);
   }
 }
 
@@ -240,17 +254,21 @@ void decode_panel(const MatmulArgs& args, const Layout<kFormat>& layout, uint32_
   const Chunk<kFormat> chunk(layout, column, width);
   for (uint32_t r = 0; r < count; ++r) {
     const uint8_t* const weight = args.weight + (row + r) * args.row_bytes;
-    alignas(kMatmulAlignment) float scales[2 * kScales];
+    Scales scales;
     chunk.load_scales(weight, scales);
     float* output = panel + r * kMatmulLanes;
-    Floats weights[kVectors];
-    for (uint32_t step = 0; step * kMatmulStep < width; ++step) {
-      if (step < chunk.steps()) {
-        chunk.weights(chunk.codes(weight), scales, step, weights);
-      } else {
-        chunk.last_weights(chunk.codes(weight), scales, weights);
+    const auto put = [&](const uint8_t* codes, uint32_t step) {
+      for (uint32_t v = 0; v < kVectors; ++v, output += kPanelRows * kMatmulLanes) {
+        Floats weights;
+        chunk.template weights<1>(&codes, &scales, step, v, &weights);
+        store(output, weights);
       }
-      for (uint32_t v = 0; v < kVectors; ++v, output += kPanelRows * kMatmulLanes) store(output, weights[v]);
+    };
+    for (uint32_t step = 0; step < chunk.steps(); ++step) put(chunk.step_codes(weight, step), step);
+    if (width % kMatmulStep != 0) {
+      uint8_t padded[step_bytes(kFormat)];
+      chunk.pad_last_step(weight, padded);
+      put(padded, chunk.steps());
     }
   }
 }
@@ -298,7 +316,9 @@ void multiply_matrix(const MatmulArgs& args) {
           }
         }
       }
-      for (uint32_t t = 0; t < tokens; ++t) write(args, token + t, first_row, sums + size_t{t} * kMatmulRowBlock, rows);
+      for (uint32_t t = 0; t < tokens; ++t) {
+        write_sums(args, token + t, first_row, sums + size_t{t} * kMatmulRowBlock, rows);
+      }
     }
   }
 }
@@ -318,18 +338,20 @@ void dequantize(const uint8_t* row, uint32_t columns, uint32_t block, float* out
   for (uint32_t column = 0; column < columns; column += kMatmulChunk) {
     const uint32_t width = smaller(kMatmulChunk, columns - column);
     const Chunk<kFormat> chunk(layout, column, width);
-    alignas(kMatmulAlignment) float scales[2 * kScales];
+    Scales scales;
     chunk.load_scales(row, scales);
-    Floats weights[kVectors];
     for (uint32_t step = 0; step * kMatmulStep < width; ++step) {
-      const uint32_t left = width - step * kMatmulStep;
-      if (left >= kMatmulStep) {
-        chunk.weights(chunk.codes(row), scales, step, weights);
-      } else {
-        chunk.last_weights(chunk.codes(row), scales, weights);
+      const uint8_t* codes = chunk.step_codes(row, step);
+      uint8_t padded[step_bytes(kFormat)];
+      if (step == chunk.steps()) {
+        chunk.pad_last_step(row, padded);
+        codes = padded;
       }
-      for (uint32_t v = 0; v < kVectors && v * kMatmulLanes < left; ++v, output += kMatmulLanes) {
-        store(output, weights[v], smaller(kMatmulLanes, left - v * kMatmulLanes));
+      for (uint32_t c = 0; c < smaller(kMatmulStep, width - step * kMatmulStep); c += kMatmulLanes) {
+        Floats weights;
+        chunk.template weights<1>(&codes, &scales, step, c / kMatmulLanes, &weights);
+        const uint32_t start = column + step * kMatmulStep + c;
+        store(output + start, weights, smaller(kMatmulLanes, columns - start));
       }
     }
   }

@@ -2,18 +2,25 @@
 
 #include "simd.h"
 
+#include "../../backend/format.h"
+
 namespace layerstream::cpu::neon {
 namespace {
 
-constexpr uint32_t kVectorRows = 4;
+constexpr uint32_t kVectorRows = 2;
 constexpr uint32_t kPanelRows = 2;
 constexpr uint32_t kTileTokens = 3;
+constexpr uint32_t kSumRows = 1;
 
 #if defined(_MSC_VER)
 inline void prefetch(const uint8_t* address) { __prefetch(address); }
 #else
 inline void prefetch(const uint8_t* address) { __builtin_prefetch(address); }
 #endif
+
+inline void keep_in_register(Floats&) {}
+
+inline void add_sums(const Floats* values, float* sums) { *sums += sum(*values); }
 
 inline Floats load_int8(const uint8_t* source) {
   const int8x16_t codes = vreinterpretq_s8_u8(vld1q_u8(source));
@@ -23,21 +30,18 @@ inline Floats load_int8(const uint8_t* source) {
 }
 
 // The 16 scaled levels are one table of 64 bytes: byte b of level c is entry 4c + b.
-inline void levels(const uint8_t* codes, float scale, Floats* output) {
+inline Floats levels(const uint8_t* codes, float scale, uint32_t v) {
   uint8x16x4_t table;
   for (int i = 0; i < 4; ++i) table.val[i] = vreinterpretq_u8_f32(vmulq_n_f32(vld1q_f32(kNormalFloat4 + 4 * i), scale));
-  const auto look_up = [&table](uint32x4_t words) {
-    const uint32x4_t code = vandq_u32(words, vdupq_n_u32(15));
+  const auto look_up = [&table](uint32x4_t words, uint32_t nibble) {
+    const int32x4_t shift = vdupq_n_s32(-4 * static_cast<int32_t>(nibble));
+    const uint32x4_t code = vandq_u32(vshlq_u32(words, shift), vdupq_n_u32(15));
     const uint32x4_t entries = vmlaq_n_u32(vdupq_n_u32(0x03020100), code, 0x04040404);
     return vreinterpretq_f32_u8(vqtbl4q_u8(table, vreinterpretq_u8_u32(entries)));
   };
-  uint32x4_t first = vreinterpretq_u32_u8(vld1q_u8(codes));
-  uint32x4_t second = vreinterpretq_u32_u8(vld1q_u8(codes + 16));
-  for (int v = 0; v < 4; ++v) {
-    output[v] = {{look_up(first), look_up(second), look_up(vshrq_n_u32(first, 4)), look_up(vshrq_n_u32(second, 4))}};
-    first = vshrq_n_u32(first, 8);
-    second = vshrq_n_u32(second, 8);
-  }
+  const uint32x4_t first = vreinterpretq_u32_u8(vld1q_u8(codes));
+  const uint32x4_t second = vreinterpretq_u32_u8(vld1q_u8(codes + 16));
+  return {{look_up(first, 2 * v), look_up(second, 2 * v), look_up(first, 2 * v + 1), look_up(second, 2 * v + 1)}};
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "simd.h"
 
+#include "../../backend/format.h"
+
 #include "../matmul_blocking.h"
 
 namespace layerstream::cpu::scalar {
@@ -8,19 +10,24 @@ namespace {
 constexpr uint32_t kVectorRows = 1;
 constexpr uint32_t kPanelRows = 1;
 constexpr uint32_t kTileTokens = 1;
+constexpr uint32_t kSumRows = 1;
 
 inline void prefetch(const uint8_t*) {}
+
+inline void keep_in_register(Floats&) {}
+
+inline void add_sums(const Floats* values, float* sums) { *sums += sum(*values); }
 
 inline Floats load_int8(const uint8_t* source) {
   return each([&](int i) { return static_cast<float>(static_cast<int8_t>(source[i])); });
 }
 
-inline void levels(const uint8_t* codes, float scale, Floats* output) {
-  uint32_t words[8];
-  std::memcpy(words, codes, sizeof words);
-  for (int v = 0; v < 4; ++v) {
-    output[v] = each([&](int i) { return kNormalFloat4[words[i % 8] >> (8 * v + i / 8 * 4) & 15] * scale; });
-  }
+inline Floats levels(const uint8_t* codes, float scale, uint32_t v) {
+  return each([&](int i) {
+    uint32_t word;
+    std::memcpy(&word, codes + 4 * (i % 8), sizeof word);
+    return kNormalFloat4[word >> (8 * v + 4 * (static_cast<uint32_t>(i) / 8)) & 15] * scale;
+  });
 }
 
 }  // namespace
