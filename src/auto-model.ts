@@ -102,6 +102,12 @@ class LoadedModel implements Model {
 /** The store at `path`, or that of the checkpoint at `path`, written first if it is missing or the checkpoint changed. */
 async function openStore(path: string, options: LoadOptions): Promise<LayerStore> {
   if (await isLayerStore(path)) return openLayerStore(path);
+  if (!existsSync(path) && /^[\w.-]+\/[\w.-]+$/.test(path)) {
+    throw new LayerstreamError("CHECKPOINT_NOT_FOUND", `There is no directory ${path}.`, {
+      file: path,
+      remedy: "If it is a repository: this version does not download; give the directory of its files.",
+    });
+  }
   // Refuses what is not supported before it opens shards, and before anything is written.
   const { config, configFile } = await readCheckpointConfig(path);
   architectureOf(config, configFile);
@@ -129,7 +135,42 @@ async function openStore(path: string, options: LoadOptions): Promise<LayerStore
   return openLayerStore(store);
 }
 
+/** Every option there is; a misspelled one is refused instead of ignored. */
+const optionNames = {
+  cacheDir: true,
+  compression: true,
+  deleteOriginal: true,
+  device: true,
+  embeddingCompression: true,
+  headCompression: true,
+  hfToken: true,
+  hold: true,
+  layerShardsSavingPath: true,
+  localFilesOnly: true,
+  maxSeqLen: true,
+  memory: true,
+  onProgress: true,
+  prefetching: true,
+  profilingMode: true,
+  revision: true,
+  signal: true,
+  threads: true,
+  trustRemoteCode: true,
+  vram: true,
+} satisfies Record<keyof LoadOptions, true>;
+
 function checkOptions(options: LoadOptions) {
+  for (const name of Object.keys(options)) {
+    if (Object.hasOwn(optionNames, name)) continue;
+    throw new LayerstreamError("INVALID_ARGUMENT", `There is no option ${JSON.stringify(name)}.`, {
+      remedy: `Options: ${Object.keys(optionNames).join(", ")}.`,
+    });
+  }
+  if (options.profilingMode) {
+    throw new LayerstreamError("INVALID_ARGUMENT", "profilingMode is not in this version.", {
+      remedy: "stats() says where the time went.",
+    });
+  }
   if (options.trustRemoteCode) {
     throw new LayerstreamError(
       "INVALID_ARGUMENT",
@@ -161,5 +202,6 @@ function checkOptions(options: LoadOptions) {
     threads: threads ?? availableParallelism(),
     maxSeqLen,
     hold: options.hold,
+    prefetching: options.prefetching,
   };
 }

@@ -154,13 +154,24 @@ export interface LoadOptions {
   /** Where layer stores of checkpoints go. Default: cacheDir, else ~/.cache/layerstream. */
   layerShardsSavingPath?: string;
   cacheDir?: string;
+  /** False keeps read-ahead to the least that works, within a pass. Default true. */
   prefetching?: boolean;
-  profilingMode?: boolean;
+  /** Delete the checkpoint's shards once its store has been written and verified. Default false. */
   deleteOriginal?: boolean;
+  /** Tokens of prompt and answer together; room for them is part of the budget. */
   maxSeqLen?: number;
+  /** Threads that compute. Default: as many as the process may use. */
   threads?: number;
-  localFilesOnly?: boolean;
+  /** Budget for device memory; no device of this version has any of its own. */
+  vram?: string | number;
+  /** Refused if true: not in this version. */
+  profilingMode?: boolean;
+  /** Refused if true: code from a checkpoint never runs. */
   trustRemoteCode?: boolean;
+  /** These concern downloads, which are not in this version; directories need none of them. */
+  localFilesOnly?: boolean;
+  hfToken?: string;
+  revision?: string;
   onProgress?: (progress: LoadProgress) => void;
   signal?: AbortSignal;
 }

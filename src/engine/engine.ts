@@ -23,6 +23,7 @@ export interface EngineOptions {
   threads: number;
   maxSeqLen?: number;
   hold?: boolean;
+  prefetching?: boolean;
 }
 
 export class Engine {
@@ -105,6 +106,7 @@ export class Engine {
         contextLimit: contextLimit(architecture),
         maxSeqLen: options.maxSeqLen,
         hold: options.hold,
+        prefetching: options.prefetching,
         alwaysStaged: options.device !== "cpu",
       });
       return new Engine(store, architecture, plan, description, options, runtimeBytes, prefetcher);
@@ -278,7 +280,7 @@ export class Engine {
     } finally {
       signal?.removeEventListener("abort", cancel);
       if (this.waitingPasses === 0 && !this.disposed) {
-        this.prefetcher.idle();
+        this.prefetcher.idle(this.options.prefetching ?? true);
         addon.setTapeIdle(this.model, true);
       }
     }

@@ -25,6 +25,7 @@ export class Prefetcher {
   private paused: number[] = [];
   private readonly inFlight = new Set<Promise<void>>();
   private running = false;
+  private ahead = true;
   private failure: unknown;
 
   constructor() {
@@ -56,9 +57,10 @@ export class Prefetcher {
     this.pump(model);
   }
 
-  /** The pass is over: reads go on until the ring is full. */
-  idle(): void {
+  /** The pass is over: reads go on until the ring is full, or, unless `ahead`, until the tasks under way have ended. */
+  idle(ahead: boolean): void {
     this.running = false;
+    this.ahead = ahead;
   }
 
   /** The tape has been cancelled: resolves when no worker is inside native code. */
@@ -79,7 +81,7 @@ export class Prefetcher {
       const stage = stageAt(position, this.firstPass, this.cycle) as number;
       const task: Promise<void> = this.read(model, position, stage).finally(() => {
         this.inFlight.delete(task);
-        if (this.paused.length === 0 || this.running) this.pump(model);
+        if (this.running || (this.ahead && this.paused.length === 0)) this.pump(model);
       });
       this.inFlight.add(task);
     }

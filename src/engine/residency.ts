@@ -37,6 +37,8 @@ export interface ResidencyInput {
   contextLimit: number;
   /** As the user asked, if they did. */
   maxSeqLen?: number;
+  /** False: the smallest ring. */
+  prefetching?: boolean;
   /** False: hold nothing, stream everything. */
   hold?: boolean;
   /** Weights reach the device through the ring even when they are held there: its memory is not host memory. */
@@ -94,7 +96,8 @@ export function planResidency(input: ResidencyInput): ResidencyPlan {
   rest -= kvBytes;
 
   const everything = total(input.stages.map((stage) => stage.bytes));
-  const ringNeeded = chooseRing(input.budgetBytes, largestRead, rest);
+  const ringNeeded =
+    input.prefetching === false ? RING_CHUNKS_MIN * largestRead : chooseRing(input.budgetBytes, largestRead, rest);
   const stagedBytes = input.alwaysStaged ? ringNeeded : 0;
   // Nothing is streamed, and no ring needed, when all stages fit beside passes of a reasonable length.
   const hold = input.hold ?? true;

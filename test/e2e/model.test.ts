@@ -163,6 +163,19 @@ describe("fromPretrained", () => {
     await Promise.all([first, second, changed].map((loaded) => loaded.dispose()));
   });
 
+  it("says that a repository cannot be downloaded", async () => {
+    await expect(AutoModel.fromPretrained("someone/some-model")).rejects.toThrow(/this version does not download/);
+  });
+
+  it.each([{ hold: false }, { hold: false, prefetching: false }])("streams everything with %j", async (options) => {
+    const streaming = await AutoModel.fromPretrained(directory, { cacheDir, ...options });
+    expect(await streaming.generate(inputIds, { maxNewTokens: 12, ignoreEos: true }).tokens()).toEqual(greedy);
+    const stats = streaming.stats();
+    expect(stats.heldBytes).toBe(0);
+    expect(stats.bytesStreamed).toBeGreaterThanOrEqual(12 * stats.bytesPerPass);
+    await streaming.dispose();
+  });
+
   it("takes a layer store as well", async () => {
     const store = path.join(cacheDir, "store");
     await decompose({ checkpoint: directory, store });
@@ -174,6 +187,8 @@ describe("fromPretrained", () => {
 
   it.each([
     ["INVALID_ARGUMENT", { trustRemoteCode: true }],
+    ["INVALID_ARGUMENT", { profilingMode: true }],
+    ["INVALID_ARGUMENT", { memroy: "4GiB" }],
     ["INVALID_ARGUMENT", { memory: "lots" }],
     ["INVALID_ARGUMENT", { maxSeqLen: 0 }],
     ["INVALID_ARGUMENT", { threads: 1.5 }],
