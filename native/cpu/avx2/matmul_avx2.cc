@@ -7,7 +7,8 @@
 namespace layerstream::cpu::avx2 {
 namespace {
 
-constexpr uint32_t kVectorRows = 2;
+constexpr uint32_t kVectorRows = 4;
+constexpr uint32_t kQuantizedRows = 2;
 constexpr uint32_t kPanelRows = 2;
 constexpr uint32_t kTileTokens = 3;
 constexpr uint32_t kSumRows = 1;

@@ -7,7 +7,8 @@
 namespace layerstream::cpu::avx512 {
 namespace {
 
-constexpr uint32_t kVectorRows = 4;
+constexpr uint32_t kVectorRows = 8;
+constexpr uint32_t kQuantizedRows = 4;
 constexpr uint32_t kPanelRows = 8;
 constexpr uint32_t kTileTokens = 3;
 constexpr uint32_t kSumRows = 4;

@@ -5,12 +5,12 @@
 // l + 16, ... in order; the lanes are then folded in a fixed tree, and the chunk's sum is added to the running sum of
 // its (row, token). Both ways through the product keep that order:
 //
-//   one token      kVectorRows rows side by side, weights decoded in registers and used once
+//   one token      kVectorRows rows side by side, or kQuantizedRows; weights decoded in registers and used once
 //   more tokens    a panel of kPanelRows rows is decoded once a chunk and multiplied with tiles of kTileTokens tokens;
 //                  inputs are packed so that a chunk of up to 96 tokens stays in the second-level cache
 //
 // The including file also supplies, in its anonymous namespace:
-//   kVectorRows, kPanelRows, kTileTokens, kSumRows
+//   kVectorRows, kQuantizedRows, kPanelRows, kTileTokens, kSumRows
 //   void prefetch(const uint8_t* address)
 //   void keep_in_register(Floats& value)      stops compilers from loading it again for each use
 //   void add_sums(const Floats values[kSumRows], float sums[kSumRows])      sums[i] += sum(values[i])
@@ -28,7 +28,7 @@ constexpr uint32_t kScales = kMatmulLanes;  // the most that a chunk needs: q8 b
 constexpr uint32_t kVectors = kMatmulStep / kMatmulLanes;
 
 static_assert(kPanelRows <= kMatmulMaximumPanel && kMatmulRowBlock % kPanelRows == 0);
-static_assert(kPanelRows % kSumRows == 0 && kVectorRows % kSumRows == 0);
+static_assert(kPanelRows % kSumRows == 0 && kVectorRows % kSumRows == 0 && kQuantizedRows % kSumRows == 0);
 
 constexpr bool is_quantized(Format format) { return format == Format::kQ8 || format == Format::kQ4; }
 
@@ -76,8 +76,8 @@ struct Layout {
 };
 
 // Where a chunk lies in every row. A row's scales are decoded sixteen at a time, if need be from before the chunk's
-// first on, so as not to read past the row's end.
-template <Format kFormat>
+// first on, so as not to read past the row's end. A step has two scales if blocks are of 32 columns.
+template <Format kFormat, bool kTwoScales>
 class Chunk {
  public:
   Chunk(const Layout<kFormat>& layout, uint32_t column, uint32_t width)
@@ -139,7 +139,8 @@ class Chunk {
  private:
   float scale(const Scales& scales, uint32_t step, uint32_t v) const {
     if constexpr (kFormat == Format::kQ8) {
-      return scales.values[skipped_ + ((step * kMatmulStep + v / 2 * 32) >> block_shift_)];
+      const uint32_t column = step * kMatmulStep + (kTwoScales ? v / (kVectors / 2) * (kMatmulStep / 2) : 0);
+      return scales.values[skipped_ + (column >> block_shift_)];
     }
     if constexpr (kFormat == Format::kQ4) return scales.values[skipped_ + step];
     return 1.0f;
@@ -162,27 +163,28 @@ void write_sums(const MatmulArgs& args, uint32_t token, uint32_t row, const floa
   }
 }
 
-template <Format kFormat>
+template <Format kFormat, bool kTwoScales>
 void multiply_vector(const MatmulArgs& args) {
+  constexpr uint32_t kRows = is_quantized(kFormat) ? kQuantizedRows : kVectorRows;
   const Layout<kFormat> layout(args.columns, args.block);
   // The next rows are fetched while these are multiplied: within a row, a fixed distance would miss its beginning.
-  const size_t ahead = kVectorRows * args.row_bytes;
+  const size_t ahead = kRows * args.row_bytes;
   const uint32_t tail = args.columns % kMatmulStep;
   float last_input[kMatmulStep] = {};
   std::memcpy(last_input, args.input + (args.columns - tail), tail * sizeof(float));
 
-  for (uint32_t row = 0; row < args.rows; row += kVectorRows) {
-    const uint32_t count = smaller(kVectorRows, args.rows - row);
-    const uint8_t* rows[kVectorRows];
+  for (uint32_t row = 0; row < args.rows; row += kRows) {
+    const uint32_t count = smaller(kRows, args.rows - row);
+    const uint8_t* rows[kRows];
     // Where rows run out, the last one stands in and its extra results are dropped.
-    for (uint32_t r = 0; r < kVectorRows; ++r) rows[r] = args.weight + (row + smaller(r, count - 1)) * args.row_bytes;
-    float sums[kVectorRows] = {};
+    for (uint32_t r = 0; r < kRows; ++r) rows[r] = args.weight + (row + smaller(r, count - 1)) * args.row_bytes;
+    float sums[kRows] = {};
     for (uint32_t column = 0; column < args.columns; column += kMatmulChunk) {
       const uint32_t width = smaller(kMatmulChunk, args.columns - column);
-      const Chunk<kFormat> chunk(layout, column, width);
-      Scales scales[kVectorRows];
-      Floats accumulators[kVectorRows];
-      for (uint32_t r = 0; r < kVectorRows; ++r) {
+      const Chunk<kFormat, kTwoScales> chunk(layout, column, width);
+      Scales scales[kRows];
+      Floats accumulators[kRows];
+      for (uint32_t r = 0; r < kRows; ++r) {
         chunk.load_scales(rows[r], scales[r]);
         prefetch(chunk.scales(rows[r]) + ahead);
         accumulators[r] = broadcast(0.0f);
@@ -190,28 +192,28 @@ void multiply_vector(const MatmulArgs& args) {
       const auto multiply_step = [&](const uint8_t* const* codes, const float* input, uint32_t step) {
         for (uint32_t v = 0; v < kVectors; ++v) {
           const Floats x = load(input + v * kMatmulLanes);
-          Floats weights[kVectorRows];
-          chunk.template weights<kVectorRows>(codes, scales, step, v, weights);
-          for (uint32_t r = 0; r < kVectorRows; ++r) accumulators[r] = multiply_add(weights[r], x, accumulators[r]);
+          Floats weights[kRows];
+          chunk.template weights<kRows>(codes, scales, step, v, weights);
+          for (uint32_t r = 0; r < kRows; ++r) accumulators[r] = multiply_add(weights[r], x, accumulators[r]);
         }
       };
-      const uint8_t* codes[kVectorRows];
+      const uint8_t* codes[kRows];
       for (uint32_t step = 0; step < chunk.steps(); ++step) {
-        for (uint32_t r = 0; r < kVectorRows; ++r) {
+        for (uint32_t r = 0; r < kRows; ++r) {
           codes[r] = chunk.step_codes(rows[r], step);
           for (size_t line = 0; line < step_bytes(kFormat); line += 64) prefetch(codes[r] + ahead + line);
         }
         multiply_step(codes, args.input + column + step * kMatmulStep, step);
       }
       if (width % kMatmulStep != 0) {
-        uint8_t padded[kVectorRows][step_bytes(kFormat)];
-        for (uint32_t r = 0; r < kVectorRows; ++r) {
+        uint8_t padded[kRows][step_bytes(kFormat)];
+        for (uint32_t r = 0; r < kRows; ++r) {
           chunk.pad_last_step(rows[r], padded[r]);
           codes[r] = padded[r];
         }
         multiply_step(codes, last_input, chunk.steps());
       }
-      for (uint32_t r = 0; r < kVectorRows; r += kSumRows) add_sums(accumulators + r, sums + r);
+      for (uint32_t r = 0; r < kRows; r += kSumRows) add_sums(accumulators + r, sums + r);
     }
     write_sums(args, 0, row, sums, count);
   }
@@ -248,10 +250,10 @@ void multiply_tile(uint32_t tokens, const float* panel, const float* inputs, uin
 
 // Decodes `count` rows of a chunk; the vectors of all rows at one place lie side by side. Missing rows stay as they
 // are: their results are dropped.
-template <Format kFormat>
+template <Format kFormat, bool kTwoScales>
 void decode_panel(const MatmulArgs& args, const Layout<kFormat>& layout, uint32_t row, uint32_t count, uint32_t column,
                   uint32_t width, float* panel) {
-  const Chunk<kFormat> chunk(layout, column, width);
+  const Chunk<kFormat, kTwoScales> chunk(layout, column, width);
   for (uint32_t r = 0; r < count; ++r) {
     const uint8_t* const weight = args.weight + (row + r) * args.row_bytes;
     Scales scales;
@@ -289,7 +291,7 @@ void pack_inputs(const float* input, size_t stride, uint32_t tokens, uint32_t wi
   }
 }
 
-template <Format kFormat>
+template <Format kFormat, bool kTwoScales>
 void multiply_matrix(const MatmulArgs& args) {
   const Layout<kFormat> layout(args.columns, args.block);
   const size_t misaligned = reinterpret_cast<uintptr_t>(args.scratch) % kMatmulAlignment / sizeof(float);
@@ -309,7 +311,8 @@ void multiply_matrix(const MatmulArgs& args) {
         const uint32_t padded = whole_steps(width);
         pack_inputs(args.input + token * args.input_stride + column, args.input_stride, tokens, width, packed);
         for (uint32_t r = 0; r < rows; r += kPanelRows) {
-          decode_panel<kFormat>(args, layout, first_row + r, smaller(kPanelRows, rows - r), column, width, panel);
+          const uint32_t count = smaller(kPanelRows, rows - r);
+          decode_panel<kFormat, kTwoScales>(args, layout, first_row + r, count, column, width, panel);
           for (uint32_t t = 0; t < tokens; t += kTileTokens) {
             multiply_tile(smaller(kTileTokens, tokens - t), panel, packed + size_t{t} * padded, padded / kMatmulLanes,
                           sums + size_t{t} * kMatmulRowBlock + r);
@@ -323,21 +326,21 @@ void multiply_matrix(const MatmulArgs& args) {
   }
 }
 
-template <Format kFormat>
+template <Format kFormat, bool kTwoScales = false>
 void multiply(const MatmulArgs& args) {
   if (args.tokens == 1) {
-    multiply_vector<kFormat>(args);
+    multiply_vector<kFormat, kTwoScales>(args);
   } else if (args.tokens > 1) {
-    multiply_matrix<kFormat>(args);
+    multiply_matrix<kFormat, kTwoScales>(args);
   }
 }
 
-template <Format kFormat>
+template <Format kFormat, bool kTwoScales = false>
 void dequantize(const uint8_t* row, uint32_t columns, uint32_t block, float* output) {
   const Layout<kFormat> layout(columns, block);
   for (uint32_t column = 0; column < columns; column += kMatmulChunk) {
     const uint32_t width = smaller(kMatmulChunk, columns - column);
-    const Chunk<kFormat> chunk(layout, column, width);
+    const Chunk<kFormat, kTwoScales> chunk(layout, column, width);
     Scales scales;
     chunk.load_scales(row, scales);
     for (uint32_t step = 0; step * kMatmulStep < width; ++step) {
@@ -362,7 +365,13 @@ void dequantize(const uint8_t* row, uint32_t columns, uint32_t block, float* out
 void matmul_f32(const MatmulArgs& args) { multiply<Format::kF32>(args); }
 void matmul_f16(const MatmulArgs& args) { multiply<Format::kF16>(args); }
 void matmul_bf16(const MatmulArgs& args) { multiply<Format::kBF16>(args); }
-void matmul_q8(const MatmulArgs& args) { multiply<Format::kQ8>(args); }
+void matmul_q8(const MatmulArgs& args) {
+  if (args.block < kMatmulStep) {
+    multiply<Format::kQ8, true>(args);
+  } else {
+    multiply<Format::kQ8>(args);
+  }
+}
 void matmul_q4(const MatmulArgs& args) { multiply<Format::kQ4>(args); }
 
 void dequantize_row_f32(const uint8_t* row, uint32_t columns, uint32_t block, float* output) {
@@ -375,7 +384,11 @@ void dequantize_row_bf16(const uint8_t* row, uint32_t columns, uint32_t block, f
   dequantize<Format::kBF16>(row, columns, block, output);
 }
 void dequantize_row_q8(const uint8_t* row, uint32_t columns, uint32_t block, float* output) {
-  dequantize<Format::kQ8>(row, columns, block, output);
+  if (block < kMatmulStep) {
+    dequantize<Format::kQ8, true>(row, columns, block, output);
+  } else {
+    dequantize<Format::kQ8>(row, columns, block, output);
+  }
 }
 void dequantize_row_q4(const uint8_t* row, uint32_t columns, uint32_t block, float* output) {
   dequantize<Format::kQ4>(row, columns, block, output);

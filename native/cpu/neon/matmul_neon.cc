@@ -8,6 +8,7 @@ namespace layerstream::cpu::neon {
 namespace {
 
 constexpr uint32_t kVectorRows = 2;
+constexpr uint32_t kQuantizedRows = 2;
 constexpr uint32_t kPanelRows = 2;
 constexpr uint32_t kTileTokens = 3;
 constexpr uint32_t kSumRows = 1;

@@ -8,6 +8,7 @@ namespace layerstream::cpu::scalar {
 namespace {
 
 constexpr uint32_t kVectorRows = 1;
+constexpr uint32_t kQuantizedRows = 1;
 constexpr uint32_t kPanelRows = 1;
 constexpr uint32_t kTileTokens = 1;
 constexpr uint32_t kSumRows = 1;
