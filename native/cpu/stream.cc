@@ -13,9 +13,10 @@ constexpr size_t kCommands = 1024;
 
 }  // namespace
 
-void wait_for(Event& event, uint64_t sequence) {
+std::exception_ptr wait_for(Event& event, uint64_t sequence) {
   std::unique_lock lock(event.mutex);
   event.changed.wait(lock, [&] { return event.completed >= sequence; });
+  return event.failure;
 }
 
 Worker::Worker(Executor& executor, std::mutex& executor_mutex)
@@ -58,11 +59,15 @@ void Worker::work() {
 
 void Worker::run(Command& command) {
   if (const auto* wait = std::get_if<WaitCommand>(&command)) {
-    wait_for(*wait->event, wait->sequence);
+    // What follows depends on what failed.
+    const std::exception_ptr failure = wait_for(*wait->event, wait->sequence);
+    if (!failure_) failure_ = failure;
   } else if (const auto* record = std::get_if<RecordCommand>(&command)) {
     std::lock_guard lock(record->event->mutex);
+    // Another stream may have completed a later record of the same event.
+    if (record->sequence < record->event->completed) return;
     record->event->completed = record->sequence;
-    if (failure_) record->event->failure = failure_;
+    record->event->failure = failure_;
     record->event->changed.notify_all();
   } else if (!failure_) {
     const auto start = std::chrono::steady_clock::now();

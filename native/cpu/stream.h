@@ -20,7 +20,7 @@ struct Event {
   std::condition_variable changed;
   uint64_t recorded = 0;
   uint64_t completed = 0;
-  std::exception_ptr failure;
+  std::exception_ptr failure;  // of the stream of the last completed record
 };
 
 }  // namespace layerstream
@@ -44,7 +44,8 @@ struct CopyCommand {
 };
 using Command = std::variant<std::monostate, Op, RecordCommand, WaitCommand, CopyCommand>;
 
-void wait_for(Event& event, uint64_t sequence);
+// Returns the failure of the stream that recorded the event, if any.
+std::exception_ptr wait_for(Event& event, uint64_t sequence);
 
 class Worker {
  public:
@@ -69,7 +70,7 @@ class Worker {
   std::condition_variable filled_;
   std::condition_variable drained_;
   std::atomic<uint64_t> busy_nanoseconds_{0};
-  // The first failure of an op. The stream is lost: later ops are skipped and every later event reports it.
+  // The first failure of an op, here or on a stream that this one waited for. The stream is lost: later ops are skipped and every later event reports it.
   std::exception_ptr failure_;
   std::thread thread_;
 };

@@ -15,6 +15,7 @@ constexpr size_t kHugePageBytes = size_t{2} << 20;
 
 Arena::Arena(size_t bytes) {
   if (bytes == 0) return;
+  if (bytes > SIZE_MAX / 2) throw Error("DEVICE_FAILED", "No system has " + std::to_string(bytes) + " bytes of memory.");
   const bool huge = bytes >= kHugePageBytes;
   size_ = align_up(bytes, kPageBytes);
   mapping_bytes_ = size_ + (huge ? kHugePageBytes : 0);
