@@ -1,13 +1,14 @@
 #!/usr/bin/env node
 /**
- * Compiles the CPU kernels with the programs of test/native by the C++ compiler alone (no Node, no addon), and runs
- * them.
+ * Compiles the CPU device and the streaming runtime with the programs of test/native by the C++ compiler alone (no
+ * Node, no addon), and runs them.
  *
- *   node tools/native-tests.mjs [--bench] [--plain] [--arm64] [name ...]
+ *   node tools/native-tests.mjs [--bench] [--plain] [--thread] [--arm64] [name ...]
  *
  * Without options: every test/native/*_test.cc, under the address and undefined-behaviour sanitizers.
  * --bench   the *_bench.cc instead, as optimized as the addon
  * --plain   tests without sanitizers, as optimized as the addon
+ * --thread  tests under the thread sanitizer: for those with threads (tape, reader, device, thread_pool, runtime)
  * --arm64   with aarch64-linux-gnu-g++, run by qemu-aarch64 (Debian: g++-aarch64-linux-gnu, qemu-user)
  * name      only programs whose names start so
  *
@@ -22,15 +23,24 @@ import { parseArgs } from "node:util";
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
 const { values: options, positionals: names } = parseArgs({
   allowPositionals: true,
-  options: { bench: { type: "boolean" }, plain: { type: "boolean" }, arm64: { type: "boolean" } },
+  options: {
+    bench: { type: "boolean" },
+    plain: { type: "boolean" },
+    thread: { type: "boolean" },
+    arm64: { type: "boolean" },
+  },
 });
 
 const optimized = options.bench || options.plain || options.arm64;
 const compiler = process.env.CXX ?? (options.arm64 ? "aarch64-linux-gnu-g++" : "c++");
 const emulator = options.arm64 ? ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"] : [];
-const modeFlags = optimized ? ["-O3"] : ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+const sanitizers = options.thread ? "thread" : "address,undefined";
+const modeFlags = optimized ? ["-O3"] : ["-O1", "-g", `-fsanitize=${sanitizers}`, "-fno-sanitize-recover=all"];
 const commonFlags = ["-std=c++20", "-Wall", "-Wextra", "-pthread", "-ffp-contract=off"];
-const folder = path.join(root, "build", "native-tests", options.arm64 ? "arm64" : optimized ? "plain" : "sanitized");
+const mode = options.arm64 ? "arm64" : optimized ? "plain" : options.thread ? "thread" : "sanitized";
+const folder = path.join(root, "build", "native-tests", mode);
+/** Everything below the addon that no test includes by itself. */
+const sourceFolders = ["backend", "cpu", "cpu/scalar", "cpu/neon", "io", "platform", "stream"];
 
 /** The flags that binding.gyp gives each instruction set's folder on x64. */
 function instructionSetFlags() {
@@ -89,22 +99,20 @@ async function compile(sources) {
 
 async function main() {
   fs.mkdirSync(folder, { recursive: true });
-  const kernels = ["native/cpu/kernels.cc", "native/cpu/attention_layout.cc"].map((file) => ({ file, flags: [] }));
-  const sets = new Map([["scalar", []], ["neon", []], ...instructionSetFlags()]);
-  for (const [set, flags] of sets) {
-    for (const file of sourcesIn(`native/cpu/${set}`, ".cc")) kernels.push({ file, flags });
-  }
+  const instructionSets = [...instructionSetFlags()].map(([set, flags]) => [`cpu/${set}`, flags]);
+  const sets = [...sourceFolders.map((name) => [name, []]), ...instructionSets];
+  const sources = sets.flatMap(([name, flags]) => sourcesIn(`native/${name}`, ".cc").map((file) => ({ file, flags })));
   const programs = sourcesIn("test/native", options.bench ? "_bench.cc" : "_test.cc").filter(
     (file) => names.length === 0 || names.some((name) => path.basename(file).startsWith(name)),
   );
   if (programs.length === 0)
     throw new Error(`No program in test/native has a name that starts with ${names.join(", ")}.`);
 
-  const objects = await compile([...kernels, ...programs.map((file) => ({ file, flags: [] }))]);
-  const kernelObjects = kernels.map(({ file }) => objects.get(file));
+  const objects = await compile([...sources, ...programs.map((file) => ({ file, flags: [] }))]);
+  const library = sources.map(({ file }) => objects.get(file));
   for (const file of programs) {
     const program = path.join(folder, path.basename(file, ".cc"));
-    execFileSync(compiler, [...commonFlags, ...modeFlags, ...kernelObjects, objects.get(file), "-o", program]);
+    execFileSync(compiler, [...commonFlags, ...modeFlags, ...library, objects.get(file), "-o", program]);
     const [command, ...args] = [...emulator, program];
     await run(command, args);
   }

@@ -11,7 +11,7 @@ namespace {
 
 // Rows whose bytes are a whole number of pages, where such a count is at most `limit`: no page is then read twice.
 uint32_t rows_per_chunk(const Matrix& matrix, uint64_t chunk_bytes) {
-  const uint64_t limit = std::max<uint64_t>(1, chunk_bytes / matrix.row_bytes);
+  const uint64_t limit = std::clamp<uint64_t>(chunk_bytes / matrix.row_bytes, 1, UINT32_MAX);
   const uint64_t whole_pages = kPageBytes / std::gcd<uint64_t>(kPageBytes, matrix.row_bytes);
   return static_cast<uint32_t>(whole_pages <= limit ? align_down(limit, whole_pages) : limit);
 }
@@ -33,12 +33,21 @@ void cut_into_chunks(Stage& stage, uint64_t chunk_bytes) {
       }
     }
     const uint32_t step = rows_per_chunk(matrix, chunk_bytes);
-    for (uint32_t row = 0; row < matrix.rows; row += step) {
-      const uint32_t row_end = std::min(matrix.rows, row + step);
+    for (uint32_t row = 0, row_end = 0; row < matrix.rows; row = row_end) {
+      row_end = row + std::min(step, matrix.rows - row);
       const uint64_t first_byte = matrix.offset + row * matrix.row_bytes;
       Chunk chunk;
       chunk.offset = align_down(first_byte, kPageBytes);
       chunk.length = align_up(matrix.offset + row_end * matrix.row_bytes, kPageBytes) - chunk.offset;
+      if (!stage.chunks.empty()) {
+        Chunk& last = stage.chunks.back();
+        const uint64_t last_end = last.offset + last.length;
+        if (chunk.offset + chunk.length <= last_end) {
+          last.pieces.push_back({index, row, row_end, first_byte - last.offset});
+          continue;
+        }
+        if (chunk.offset < last_end) chunk.shared = last_end - chunk.offset;
+      }
       chunk.pieces.push_back({index, row, row_end, first_byte - chunk.offset});
       stage.chunks.push_back(std::move(chunk));
     }

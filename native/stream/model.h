@@ -67,6 +67,7 @@ struct Piece {
 // What one read brings: a page-aligned extent of the file with whole rows of one or several matrices.
 struct Chunk {
   uint64_t offset = 0, length = 0;
+  uint64_t shared = 0;  // bytes at its front that the chunk before it ends with: at most a page, never all
   std::vector<Piece> pieces;
 };
 

@@ -28,12 +28,15 @@ uint64_t gather_slot_bytes(const RuntimeDescription& description) {
 
 }  // namespace
 
-Runtime::Runtime(RuntimeDescription description)
+Runtime::Runtime(RuntimeDescription description, std::unique_ptr<Device> device)
     : description_(std::move(description)),
-      device_(open_device(description_)),
+      device_(std::move(device)),
       unified_(device_->info().unified),
       ring_memory_(static_cast<uint8_t*>(description_.ring_bytes > 0 ? device_->alloc_pinned(description_.ring_bytes) : nullptr)),
-      tape_(ring_memory_, description_.ring_bytes) {
+      tape_(ring_memory_, description_.ring_bytes) {}
+
+// The object is complete once the other constructor returns: what fails here is undone by the destructor.
+Runtime::Runtime(RuntimeDescription description) : Runtime(description, open_device(description)) {
   for (const FileDescription& file : description_.files) files_.emplace_back(file.path, file.size);
   for (Stage& stage : description_.stages) {
     cut_into_chunks(stage, description_.chunk_bytes);
@@ -67,9 +70,12 @@ Runtime::~Runtime() {
   release_changed_.notify_all();
   if (release_thread_.joinable()) release_thread_.join();
   for (Event* event : chunk_events_) device_->destroy(event);
-  for (Event* event : {copied_, finished_, stage_events_[0], stage_events_[1]}) device_->destroy(event);
-  device_->destroy(compute_);
-  if (copies_ != nullptr) device_->destroy(copies_);
+  for (Event* event : {copied_, finished_, stage_events_[0], stage_events_[1]}) {
+    if (event != nullptr) device_->destroy(event);
+  }
+  for (Stream* stream : {compute_, copies_}) {
+    if (stream != nullptr) device_->destroy(stream);
+  }
   for (Buffer* buffer : buffers_) device_->free(buffer);
   if (logits_ != nullptr) device_->free(logits_);
   for (void* memory : {static_cast<void*>(ring_memory_), static_cast<void*>(tables_host_), static_cast<void*>(gather_host_)}) {
@@ -147,7 +153,9 @@ void Runtime::load_vectors() {
   if (floats == 0) return;
   Buffer* buffer = device_->alloc(floats * sizeof(float));
   buffers_.push_back(buffer);
-  auto* host = static_cast<float*>(device_->alloc_pinned(floats * sizeof(float)));
+  const auto free_pinned = [this](float* memory) { device_->free_pinned(memory); };
+  const std::unique_ptr<float, decltype(free_pinned)> host(
+      static_cast<float*>(device_->alloc_pinned(floats * sizeof(float))), free_pinned);
   Arena raw(align_up(largest, kPageBytes) + kPageBytes);
   uint64_t position = 0;
   for (Stage& stage : description_.stages) {
@@ -156,15 +164,14 @@ void Runtime::load_vectors() {
       const uint64_t end = align_up(vector.offset + row_bytes(vector.format, vector.length, 0), kPageBytes);
       gather_reader_->submit({&files_[stage.file], begin, end - begin, raw.data(), 0});
       gather_reader_->wait();
-      to_float32(vector.format, raw.data() + (vector.offset - begin), vector.length, host + position);
+      to_float32(vector.format, raw.data() + (vector.offset - begin), vector.length, host.get() + position);
       vector.memory = {buffer, position * sizeof(float), vector.length * sizeof(float)};
       position += vector.length;
     }
   }
-  device_->upload(compute_, {buffer, 0, floats * sizeof(float)}, host);
+  device_->upload(compute_, {buffer, 0, floats * sizeof(float)}, host.get());
   device_->record(finished_, compute_);
   device_->synchronize(finished_);
-  device_->free_pinned(host);
 }
 
 // --- readers -----------------------------------------------------------------------------------------------------
@@ -191,25 +198,29 @@ struct Runtime::ReaderLease {
 };
 
 Tape::Status Runtime::read_stage(uint64_t position, uint32_t index) {
-  const Stage& stage = description_.stages[index];
+  const Stage& stage = description_.stages.at(index);
   const bool in_place = stage.held && unified_;
   uint32_t first_chunk = 0;
   Tape::Status status = tape_.begin(position, &first_chunk);
   if (status != Tape::Status::kDone) return status;
-  ReaderLease lease(*this);
-  Reader& reader = *lease.reader;
-  const auto publish_one = [&] { tape_.publish(reader.wait()); };
   try {
+    ReaderLease lease(*this);
+    Reader& reader = *lease.reader;
+    const auto publish_one = [&] { tape_.publish(reader.wait()); };
     for (uint32_t number = first_chunk; number < stage.chunks.size(); ++number) {
       const Chunk& chunk = stage.chunks[number];
+      // Held memory is computed on while later chunks arrive: no page of it is read twice, because an encrypted disk
+      // writes other bytes there first.
+      const uint64_t offset = chunk.offset + (stage.held ? chunk.shared : 0);
+      const uint64_t length = chunk.offset + chunk.length - offset;
       uint8_t* fixed = nullptr;
-      if (in_place) fixed = static_cast<uint8_t*>(device_->host_address({stage.memory, chunk.offset - stage.extent_offset, chunk.length}));
+      if (in_place) fixed = static_cast<uint8_t*>(device_->host_address({stage.memory, offset - stage.extent_offset, length}));
       Tape::Chunk place;
       if (reader.full()) publish_one();
       // Reads in flight are published before waiting for space: the consumer may need them to free any.
-      while ((status = tape_.acquire(chunk.length, fixed, reader.idle(), &place)) == Tape::Status::kFull) publish_one();
+      while ((status = tape_.acquire(length, fixed, reader.idle(), &place)) == Tape::Status::kFull) publish_one();
       if (status != Tape::Status::kDone) break;
-      reader.submit({&files_[stage.file], chunk.offset, chunk.length, place.memory, place.sequence});
+      reader.submit({&files_[stage.file], offset, length, place.memory, place.sequence});
     }
     if (status == Tape::Status::kDone) tape_.end();
     while (!reader.idle()) publish_one();

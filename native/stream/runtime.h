@@ -90,7 +90,9 @@ constexpr uint32_t kGatherRows = 64;
 
 class Runtime {
  public:
+  // Throws Error with DEVICE_UNAVAILABLE, DEVICE_FAILED, IO_ERROR or STORE_CORRUPT.
   explicit Runtime(RuntimeDescription description);
+  // Waits for a running pass, which it aborts. No reader may be inside.
   ~Runtime();
 
   // Reads one stage into the ring, or, if it is held and not yet loaded, into its own memory. Blocks.
@@ -103,12 +105,13 @@ class Runtime {
   void reset();
   void set_idle(bool idle) { tape_.set_idle(idle); }
   // Held, and read completely: no longer on the tape.
-  bool loaded(uint32_t stage) const { return loaded_[stage]; }
+  bool loaded(uint32_t stage) const { return stage < description_.stages.size() && loaded_[stage]; }
   RuntimeStats stats();
 
  private:
   struct ReaderLease;
 
+  Runtime(RuntimeDescription description, std::unique_ptr<Device> device);
   void allocate();
   void load_vectors();
   void pass_loop();

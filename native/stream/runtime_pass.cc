@@ -62,6 +62,7 @@ PassResult Runtime::execute(const PassRequest& request) {
 Range Runtime::logits_range(const PassRequest& request, uint32_t rows) {
   const uint64_t bytes = uint64_t{rows} * description_.vocab_size * sizeof(float);
   if (unified_ || bytes > logits_bytes_) {
+    logits_bytes_ = 0;
     if (logits_ != nullptr) device_->free(std::exchange(logits_, nullptr));
     logits_ = unified_ ? device_->alias_host(request.logits, bytes) : device_->alloc(bytes);
     logits_bytes_ = bytes;
@@ -171,11 +172,12 @@ Range Runtime::take_chunk(uint32_t index) {
   const Clock::time_point start = Clock::now();
   uint8_t* host = tape_.wait_ready(next_sequence_);
   result_.wait_seconds += seconds_since(start);
-  result_.bytes_taken += chunk.length;
+  const uint64_t known = stage.held ? chunk.shared : 0;
+  result_.bytes_taken += chunk.length - known;
   const Range slot = stage.held ? Range{stage.memory, chunk.offset - stage.extent_offset, chunk.length}
                                 : Range{ring_slots_, static_cast<uint64_t>(host - ring_memory_), chunk.length};
   if (!unified_) {
-    device_->upload(copies_, slot, host);
+    device_->upload(copies_, slot.at(known, chunk.length - known), host);
     device_->record(copied_, copies_);
     device_->wait(compute_, copied_);
   }

@@ -1,0 +1,399 @@
+// The streaming runtime on a small model: the same bits wherever the weights live, and what happens when a pass is
+// aborted, a file shrinks, or the runtime goes away.
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "../../native/platform/error.h"
+#include "synthetic_model.h"
+
+using namespace synthetic;
+namespace filesystem = std::filesystem;
+
+// The C++ library that counts references to exceptions is not instrumented: the sanitizer cannot see that it is atomic.
+extern "C" const char* __tsan_default_suppressions() { return "race:std::__exception_ptr::exception_ptr::_M_release\n"; }
+
+namespace {
+
+std::atomic<int> checks = 0;
+
+void check(bool condition, const std::string& what) {
+  ++checks;
+  if (condition) return;
+  fprintf(stderr, "runtime_test: %s\n", what.c_str());
+  exit(1);
+}
+
+struct Failure {
+  std::string code, message;
+};
+
+template <typename Function>
+Failure failure_of(Function function) {
+  try {
+    function();
+  } catch (const Error& error) {
+    return {error.code(), error.what()};
+  }
+  return {};
+}
+
+class TemporaryDirectory {
+ public:
+  TemporaryDirectory() {
+    std::string name = (filesystem::temp_directory_path() / "layerstream-runtime-XXXXXX").string();
+    check(mkdtemp(name.data()) != nullptr, "no temporary directory");
+    path_ = name;
+  }
+  ~TemporaryDirectory() { filesystem::remove_all(path_); }
+  const filesystem::path& path() const { return path_; }
+
+ private:
+  filesystem::path path_;
+};
+
+uint64_t largest_chunk(RuntimeDescription description) {
+  uint64_t largest = 0;
+  for (Stage& stage : description.stages) {
+    cut_into_chunks(stage, description.chunk_bytes);
+    for (const Chunk& chunk : stage.chunks) largest = std::max(largest, chunk.length);
+  }
+  return largest;
+}
+
+uint64_t streamed_bytes(RuntimeDescription description) {
+  uint64_t bytes = 0;
+  for (uint32_t index = 0; index < description.stages.size(); ++index) {
+    Stage& stage = description.stages[index];
+    if (stage.held || (index == description.embedding.stage && index + 1 != description.stages.size())) continue;
+    cut_into_chunks(stage, description.chunk_bytes);
+    for (const Chunk& chunk : stage.chunks) bytes += chunk.length;
+  }
+  return bytes;
+}
+
+struct Loaded {
+  explicit Loaded(const RuntimeDescription& description)
+      : runtime(description), player(runtime, description.stages, description.embedding) {}
+  Runtime runtime;
+  Player player;
+
+  std::vector<float> logits(PassRequest request, bool all, PassResult* result = nullptr) {
+    std::vector<float> output((all ? request.tokens.size() : request.segments.size()) * kVocab, -1.0f);
+    request.all_logits = all;
+    request.logits = output.data();
+    const PassResult taken = player.run(std::move(request));
+    if (result != nullptr) *result = taken;
+    return output;
+  }
+};
+
+const std::vector<uint32_t> kPrompt = {3, 500, 17, 17, 0, 508, 42, 250, 99, 1, 77};
+
+// A prompt, a pass whose logits nobody wants, and decoding.
+std::vector<float> conversation(Loaded& model) {
+  std::vector<float> all = model.logits(make_request(kPrompt, 0, 0), true);
+  model.player.run(make_request({5, 6, 7}, 11, 0));
+  for (uint32_t position = 14; position < 17; ++position) {
+    const std::vector<float> next = model.logits(make_request({position * 29}, position, 0), false);
+    all.insert(all.end(), next.begin(), next.end());
+  }
+  return all;
+}
+
+bool equal(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+void hold(RuntimeDescription& description, uint32_t mask) {
+  for (uint32_t index = 0; index < description.stages.size(); ++index) description.stages[index].held = (mask >> index & 1) != 0;
+}
+
+std::string name_of(const RuntimeDescription& description, uint32_t mask) {
+  return description.device + ", held " + std::to_string(mask) + ", ring " + std::to_string(description.ring_bytes) + ", chunks of " +
+         std::to_string(description.chunk_bytes) + ", threads " + std::to_string(description.threads);
+}
+
+// Every row of every matrix is in exactly one piece, in order, inside whole pages of its chunk.
+void check_chunks(Stage stage, uint64_t chunk_bytes) {
+  cut_into_chunks(stage, chunk_bytes);
+  uint32_t matrix = 0, row = 0;
+  uint64_t known_end = 0;
+  for (const Chunk& chunk : stage.chunks) {
+    check(chunk.offset % kPageBytes == 0 && chunk.length % kPageBytes == 0 && chunk.length > 0, "whole pages");
+    check(chunk.shared == (known_end > chunk.offset ? known_end - chunk.offset : 0) && chunk.shared < chunk.length, "shared page");
+    known_end = chunk.offset + chunk.length;
+    uint64_t largest_row = 0;
+    for (const Piece& piece : chunk.pieces) {
+      const Matrix& source = stage.matrices[piece.matrix];
+      check(piece.matrix == matrix && piece.row_begin == row && piece.row_end > row, "rows in order");
+      check(chunk.offset + piece.offset == source.offset + row * source.row_bytes, "place of a row");
+      check(piece.offset + (piece.row_end - row) * source.row_bytes <= chunk.length, "rows inside the chunk");
+      largest_row = std::max(largest_row, source.row_bytes);
+      row = piece.row_end;
+      if (row < source.rows) continue;
+      row = 0;
+      ++matrix;
+    }
+    check(chunk.length <= std::max(chunk_bytes, largest_row) + 2 * kPageBytes, "size of a chunk");
+  }
+  check(matrix == stage.matrices.size() && row == 0, "all rows");
+  check(stage.extent_offset + stage.extent_bytes == known_end, "extent");
+}
+
+void test_chunks() {
+  std::mt19937 random(5);
+  for (int round = 0; round < 2000; ++round) {
+    Stage stage;
+    uint64_t offset = kPageBytes * (1 + random() % 3);
+    for (uint32_t count = 1 + random() % 5; count > 0; --count) {
+      const uint32_t columns = 1 + random() % (random() % 4 == 0 ? 9000 : 300);
+      const uint32_t rows = 1 + random() % (random() % 4 == 0 ? 3000 : 40);
+      stage.matrices.push_back({Format::kBF16, 0, rows, columns, 2 * columns, offset});
+      offset += uint64_t{rows} * 2 * columns + random() % 2 * (random() % 5000);
+    }
+    check_chunks(stage, kPageBytes << (random() % 8));
+  }
+  Stage tall;
+  tall.matrices.push_back({Format::kF32, 0, UINT32_MAX, 1, 4, kPageBytes});
+  check_chunks(tall, uint64_t{3} << 30);
+  check_chunks(tall, uint64_t{1} << 50);
+}
+
+std::vector<float> reference(RuntimeDescription description) {
+  hold(description, UINT32_MAX);
+  Loaded model(description);
+  const std::vector<float> logits = conversation(model);
+  for (const float logit : logits) check(std::isfinite(logit) && logit != -1.0f, "a logit was not written");
+  check(!equal({logits.begin(), logits.begin() + kVocab}, {logits.begin() + kVocab, logits.begin() + 2 * kVocab}), "tokens matter");
+  return logits;
+}
+
+void test_same_bits(const RuntimeDescription& base, const std::vector<float>& expected) {
+  uint32_t number = 0;
+  for (const char* device : {"cpu", "cpu-discrete"}) {
+    for (const uint64_t chunk_bytes : {4096u, 10000u, 65536u, 1u << 20}) {
+      for (const uint32_t mask : {0u, UINT32_MAX, 0b01010101u, 0b00000110u, 0b10000001u, 0b01111110u}) {
+        RuntimeDescription description = base;
+        hold(description, mask);
+        description.device = device;
+        description.chunk_bytes = chunk_bytes;
+        description.threads = 1 + number % 3;
+        const uint64_t chunk = largest_chunk(description);
+        const uint64_t rings[] = {chunk, chunk + 4096, 2 * chunk + 100, 3 * chunk, 5 * chunk + 4096, 4 << 20};
+        description.ring_bytes = rings[number++ % std::size(rings)];
+        Loaded model(description);
+        check(equal(conversation(model), expected), "other bits: " + name_of(description, mask));
+        check(equal(conversation(model), expected), "other bits the second time: " + name_of(description, mask));
+
+        PassResult result;
+        model.logits(make_request({1}, 0, 0), false, &result);
+        check(result.bytes_taken == streamed_bytes(description), "bytes of a pass: " + name_of(description, mask));
+        for (uint32_t stage = 0; stage < description.stages.size(); ++stage) {
+          check(model.runtime.loaded(stage) == description.stages[stage].held, "held stages are loaded, others never");
+        }
+      }
+    }
+  }
+}
+
+// Several sequences in one pass: each as if it were alone.
+void test_segments(RuntimeDescription description) {
+  description.ring_bytes = 3 * largest_chunk(description);
+  Loaded model(description);
+  const std::vector<float> first = model.logits(make_request({9, 8, 7, 6}, 0, 0), false);
+  const std::vector<float> second = model.logits(make_request({100, 200, 300}, 0, 4), false);
+  PassRequest both = make_request({9, 8, 7, 6}, 0, 2);
+  const PassRequest other = make_request({100, 200, 300}, 0, 6);
+  both.tokens.insert(both.tokens.end(), other.tokens.begin(), other.tokens.end());
+  both.segments.push_back(other.segments[0]);
+  const std::vector<float> together = model.logits(both, false);
+  check(equal({together.begin(), together.begin() + kVocab}, first), "first of two sequences");
+  check(equal({together.begin() + kVocab, together.end()}, second), "second of two sequences");
+}
+
+// An abort at any moment: the pass ends, and after a reset everything is as new.
+void test_cancel(RuntimeDescription description, const std::vector<float>& expected) {
+  hold(description, 0b00100010);
+  description.ring_bytes = 2 * largest_chunk(description);
+  Loaded model(description);
+  for (int round = 0; round < 40; ++round) {
+    std::vector<float> logits(kVocab);
+    PassRequest request = make_request(kPrompt, 0, 0);
+    request.logits = logits.data();
+    std::future<PassResult> pass = model.player.start(request);
+    std::this_thread::sleep_for(std::chrono::microseconds(round * round * 5));
+    model.runtime.cancel();
+    const Failure failure = failure_of([&] { model.player.finish(std::move(pass)); });
+    check(failure.code.empty() || failure.code == "ABORTED", failure.message);
+    // The abort may have come after the last op: the tape is cancelled although the pass is complete.
+    if (failure.code.empty()) model.player.recover();
+    if (round % 8 == 0) check(equal(conversation(model), expected), "other bits after an abort");
+  }
+  check(equal(conversation(model), expected), "other bits after many aborts");
+}
+
+// A pass that waits for data that nobody reads: only the abort can end it.
+void test_cancel_while_waiting(RuntimeDescription description) {
+  description.ring_bytes = 4 * largest_chunk(description);
+  for (const uint64_t positions : {0, 1, 2}) {
+    Runtime runtime(description);
+    runtime.set_idle(false);
+    std::promise<std::string> code;
+    std::vector<float> logits(kVocab);
+    PassRequest request = make_request({1, 2}, 0, 0);
+    request.logits = logits.data();
+    runtime.run_pass(request, [&](PassResult, std::exception_ptr error) {
+      code.set_value(failure_of([&] {
+        if (error) std::rethrow_exception(error);
+      }).code);
+    });
+    check(failure_of([&] { runtime.run_pass(request, nullptr); }).code == "INTERNAL", "two passes at once");
+    for (uint64_t position = 0; position < positions; ++position) {
+      check(runtime.read_stage(position, static_cast<uint32_t>(position) + 1) == Tape::Status::kDone, "a stage read");
+    }
+    runtime.cancel();
+    check(code.get_future().get() == "ABORTED", "the pass that waited");
+    check(runtime.read_stage(positions, 1) == Tape::Status::kCancelled, "reads after an abort");
+  }
+}
+
+void test_truncated_file(const filesystem::path& directory, const RuntimeDescription& base, const std::vector<float>& expected) {
+  const filesystem::path file = directory / "layer-1";
+  const uint64_t size = filesystem::file_size(file);
+  for (const uint32_t mask : {0u, 0b00011000u}) {
+    for (const uint64_t length : {size / 2 / kPageBytes * kPageBytes, size / 2 | 1, uint64_t{0}}) {
+      RuntimeDescription description = base;
+      hold(description, mask);
+      description.ring_bytes = 3 * largest_chunk(description);
+      filesystem::copy_file(file, directory / "copy", filesystem::copy_options::overwrite_existing);
+      Loaded model(description);
+      if (mask == 0) check(equal(conversation(model), expected), "before the file shrinks");
+      filesystem::resize_file(file, length);
+      // What was read ahead is still good: one pass may succeed, the next cannot.
+      const Failure failure = failure_of([&] {
+        for (int pass = 0; pass < 2; ++pass) model.logits(make_request({1}, 0, 0), false);
+      });
+      check(failure.code == "IO_ERROR" && failure.message.find(file.string()) != std::string::npos, "shrunk: " + failure.message);
+      // The same file, not another of that name: it is still open.
+      {
+        std::ifstream source(directory / "copy", std::ios::binary);
+        std::ofstream(file, std::ios::binary | std::ios::in) << source.rdbuf();
+      }
+      check(equal(conversation(model), expected), "after the file is whole again");
+    }
+  }
+  RuntimeDescription description = base;
+  description.ring_bytes = 3 * largest_chunk(description);
+  Loaded model(description);
+  filesystem::resize_file(directory / "embed", kPageBytes);
+  const Failure failure = failure_of([&] { model.logits(make_request({508}, 0, 0), false); });
+  check(failure.code == "IO_ERROR" && failure.message.find("embed") != std::string::npos, "shrunk embedding: " + failure.message);
+}
+
+void test_many_passes(RuntimeDescription description) {
+  hold(description, 0b00001000);
+  description.ring_bytes = largest_chunk(description) + 4096;
+  Loaded model(description);
+  const std::vector<float> expected = model.logits(make_request({33}, 0, 0), false);
+  for (int pass = 0; pass < 150; ++pass) {
+    check(equal(model.logits(make_request({33}, 0, pass % kPages), false), expected), "other bits in pass " + std::to_string(pass));
+    // Now and then the readers have the time to fill the ring and pause.
+    if (pass % 10 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
+// As in the addon: whoever leaves last destroys, and that may be a reader.
+void test_destroy(RuntimeDescription description) {
+  description.ring_bytes = largest_chunk(description);
+  for (int round = 0; round < 20; ++round) {
+    auto runtime = std::make_shared<Runtime>(description);
+    runtime->set_idle(round % 2 == 0);
+    std::vector<std::thread> readers;
+    for (const uint64_t position : {0, 1}) {
+      readers.emplace_back([runtime, position]() mutable {
+        const Tape::Status status = runtime->read_stage(position, static_cast<uint32_t>(position) + 1);
+        check(status != Tape::Status::kDone, "a reader that cannot end but by an abort or a pause");
+        runtime.reset();
+      });
+    }
+    for (int i = 0; i < round * 10; ++i) std::this_thread::yield();
+    runtime->cancel();
+    runtime.reset();
+    for (std::thread& reader : readers) reader.join();
+  }
+}
+
+size_t open_descriptors() {
+#ifdef __linux__
+  return static_cast<size_t>(std::distance(filesystem::directory_iterator("/proc/self/fd"), filesystem::directory_iterator()));
+#else
+  return 0;
+#endif
+}
+
+// What fails half-way leaves nothing behind. The address sanitizer looks for memory, this for descriptors.
+void test_constructor_failures(const RuntimeDescription& base) {
+  const size_t descriptors = open_descriptors();
+  const auto code = [](const RuntimeDescription& description) { return failure_of([&] { Runtime runtime(description); }).code; };
+  for (const char* device : {"cpu", "cpu-discrete"}) {
+    RuntimeDescription description = base;
+    description.device = device;
+    description.ring_bytes = 1 << 20;
+    RuntimeDescription missing = description;
+    missing.files.back().path += ".missing";
+    check(code(missing) == "IO_ERROR", "a missing file");
+    RuntimeDescription longer = description;
+    longer.files.back().size += kPageBytes;
+    check(code(longer) == "STORE_CORRUPT", "a file that is shorter than its manifest says");
+    RuntimeDescription outside = description;
+    outside.stages.back().vectors.back().offset = outside.files.back().size;
+    check(code(outside) == "IO_ERROR", "a vector behind the end of its file");
+    RuntimeDescription huge = description;
+    huge.page_count = UINT32_MAX;
+    huge.page_positions = 1 << 16;
+    check(code(huge) == "DEVICE_FAILED", "a cache that no memory holds");
+    RuntimeDescription disorder = description;
+    std::swap(disorder.plans[3], disorder.plans[0]);
+    std::get<MatmulStep>(disorder.plans[0][1]).matrix = 1;
+    check(code(disorder) == "INTERNAL", "a plan out of order");
+  }
+  RuntimeDescription unknown = base;
+  unknown.device = "abacus";
+  check(code(unknown) == "DEVICE_UNAVAILABLE", "an unknown device");
+  check(open_descriptors() == descriptors, "descriptors are left open");
+}
+
+void test_ring_too_small(RuntimeDescription description) {
+  for (const uint64_t ring_bytes : {uint64_t{0}, largest_chunk(description) - 1}) {
+    description.ring_bytes = ring_bytes;
+    Loaded model(description);
+    const Failure failure = failure_of([&] { model.logits(make_request({1}, 0, 0), false); });
+    check(failure.code == "INTERNAL", "a ring of " + std::to_string(ring_bytes) + " bytes: " + failure.code);
+  }
+}
+
+}  // namespace
+
+int main() {
+  test_chunks();
+  const TemporaryDirectory tied_directory;
+  const RuntimeDescription tied = write_model(tied_directory.path(), true);
+  test_same_bits(tied, reference(tied));
+
+  const TemporaryDirectory directory;
+  const RuntimeDescription description = write_model(directory.path(), false);
+  const std::vector<float> expected = reference(description);
+  test_same_bits(description, expected);
+  test_segments(description);
+  test_cancel(description, expected);
+  test_cancel_while_waiting(description);
+  test_many_passes(description);
+  test_destroy(description);
+  test_constructor_failures(description);
+  test_ring_too_small(description);
+  test_truncated_file(directory.path(), description, expected);
+  printf("runtime_test: %d checks passed\n", checks.load());
+}

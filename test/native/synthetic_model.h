@@ -1,0 +1,302 @@
+// A small Llama-like model with random weights of every format, in files of raw tensors, and what plays the part of
+// the engine's prefetcher: two readers that keep the tape of a Runtime moving.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <condition_variable>
+#include <filesystem>
+#include <fstream>
+#include <future>
+#include <mutex>
+#include <random>
+#include <set>
+#include <thread>
+#include <vector>
+
+#include "../../native/cpu/kernels.h"
+#include "../../native/platform/memory.h"
+#include "../../native/stream/runtime.h"
+
+namespace synthetic {
+
+using namespace layerstream;
+
+constexpr uint32_t kHidden = 160, kHeads = 6, kKvHeads = 2, kHeadDim = 24, kIntermediate = 432, kVocab = 509, kLayers = 3;
+constexpr uint32_t kPagePositions = 8, kPages = 8, kMaxTokens = 16;
+
+// Writes one file: tensors follow one another, stages start on pages, the end is padded to a page.
+class FileWriter {
+ public:
+  explicit FileWriter(uint32_t seed) : random_(seed), bytes_(kPageBytes, 0xaa) {}
+
+  void begin_stage() { bytes_.resize(align_up(bytes_.size(), kPageBytes), 0xaa); }
+
+  Matrix matrix(Format format, uint32_t rows, uint32_t columns) {
+    const uint32_t block = format == Format::kQ8 ? 32 : format == Format::kQ4 ? kQ4Block : 0;
+    const Matrix matrix{format, block, rows, columns, row_bytes(format, columns, block), bytes_.size()};
+    if (block == 0) {
+      elements(format, size_t{rows} * columns);
+    } else {
+      std::vector<float> source(size_t{rows} * columns);
+      std::normal_distribution<float> normal(0.0f, 0.08f);
+      for (float& value : source) value = normal(random_);
+      bytes_.resize(matrix.offset + rows * matrix.row_bytes);
+      cpu::scalar_kernels().quantize({Format::kF32, reinterpret_cast<const uint8_t*>(source.data()), rows, columns, format, block,
+                                      bytes_.data() + matrix.offset});
+    }
+    return matrix;
+  }
+
+  Vector vector(Format format, uint32_t length) {
+    const Vector vector{format, length, bytes_.size(), {}};
+    elements(format, length);
+    return vector;
+  }
+
+  FileDescription write(const std::filesystem::path& path) {
+    begin_stage();
+    std::ofstream stream(path, std::ios::binary);
+    stream.write(reinterpret_cast<const char*>(bytes_.data()), static_cast<std::streamsize>(bytes_.size()));
+    return {path.string(), bytes_.size()};
+  }
+
+ private:
+  // Values between 1/32 and 1/8 in size.
+  void elements(Format format, size_t count) {
+    const auto put = [this](uint32_t bits, int size) {
+      for (int byte = 0; byte < size; ++byte) bytes_.push_back(static_cast<uint8_t>(bits >> (8 * byte)));
+    };
+    for (size_t i = 0; i < count; ++i) {
+      const auto bits = static_cast<uint32_t>(random_());
+      if (format == Format::kF32) put((bits & 0x80ffffff) | 0x3d000000, 4);
+      if (format == Format::kF16) put((bits & 0x87ff) | 0x2800, 2);
+      if (format == Format::kBF16) put((bits & 0x80ff) | 0x3d00, 2);
+    }
+  }
+
+  std::mt19937 random_;
+  std::vector<uint8_t> bytes_;
+};
+
+inline Plan attention_plan() {
+  return {NormStep{Register::kHidden, Register::kNormed, 0, kHidden, 1e-5f},
+          MatmulStep{Register::kNormed, Register::kQuery, 0, 1, false},
+          MatmulStep{Register::kNormed, Register::kKey, 1, kNone, false},
+          MatmulStep{Register::kNormed, Register::kValue, 2, 2, false},
+          RopeStep{Register::kQuery, kHeads, kHeadDim, kHeadDim, 0},
+          RopeStep{Register::kKey, kKvHeads, kHeadDim, kHeadDim, 0},
+          AttentionStep{Register::kQuery, Register::kKey, Register::kValue, kHeads, kKvHeads, kHeadDim, 0,
+                        1.0f / std::sqrt(static_cast<float>(kHeadDim))},
+          MatmulStep{Register::kQuery, Register::kHidden, 3, kNone, true}};
+}
+
+inline Plan mlp_plan() {
+  return {NormStep{Register::kHidden, Register::kNormed, 0, kHidden, 1e-5f},
+          MatmulStep{Register::kNormed, Register::kGate, 0, kNone, false},
+          MatmulStep{Register::kNormed, Register::kUp, 1, kNone, false}, ActivationStep{Register::kGate, Register::kUp},
+          MatmulStep{Register::kGate, Register::kHidden, 2, kNone, true}};
+}
+
+inline Plan head_plan() {
+  return {NormStep{Register::kHidden, Register::kNormed, 0, kHidden, 1e-5f},
+          MatmulStep{Register::kNormed, Register::kLogits, 0, kNone, false}};
+}
+
+// Writes the files into `directory`. Tied: the head's matrix is the embedding. Nothing is held; no ring yet.
+inline RuntimeDescription write_model(const std::filesystem::path& directory, bool tied) {
+  RuntimeDescription description;
+  description.plans = {{}, attention_plan(), mlp_plan(), head_plan()};
+  const auto add = [&](FileWriter& writer, const char* name, std::vector<Stage> stages) {
+    for (Stage& stage : stages) {
+      stage.file = static_cast<uint32_t>(description.files.size());
+      description.stages.push_back(std::move(stage));
+    }
+    description.files.push_back(writer.write(directory / name));
+  };
+  if (!tied) {
+    FileWriter writer(1);
+    Stage embed;
+    embed.matrices = {writer.matrix(Format::kBF16, kVocab, kHidden)};
+    add(writer, "embed", {embed});
+  }
+  const Format formats[] = {Format::kF32, Format::kQ8, Format::kBF16, Format::kQ4, Format::kF16};
+  for (uint32_t layer = 0; layer < kLayers; ++layer) {
+    FileWriter writer(10 + layer);
+    const auto format = [&](uint32_t index) { return formats[(layer * 2 + index) % std::size(formats)]; };
+    Stage attention;
+    attention.kind = 1;
+    attention.layer = layer;
+    writer.begin_stage();
+    attention.vectors.push_back(writer.vector(Format::kF32, kHidden));
+    attention.matrices.push_back(writer.matrix(format(0), kHeads * kHeadDim, kHidden));
+    attention.vectors.push_back(writer.vector(Format::kBF16, kHeads * kHeadDim));
+    attention.matrices.push_back(writer.matrix(format(1), kKvHeads * kHeadDim, kHidden));
+    attention.matrices.push_back(writer.matrix(format(2), kKvHeads * kHeadDim, kHidden));
+    attention.vectors.push_back(writer.vector(Format::kF16, kKvHeads * kHeadDim));
+    attention.matrices.push_back(writer.matrix(format(3), kHidden, kHeads * kHeadDim));
+    Stage mlp;
+    mlp.kind = 2;
+    mlp.layer = layer;
+    writer.begin_stage();
+    mlp.vectors.push_back(writer.vector(Format::kBF16, kHidden));
+    mlp.matrices.push_back(writer.matrix(format(4), kIntermediate, kHidden));
+    mlp.matrices.push_back(writer.matrix(format(3), kIntermediate, kHidden));
+    mlp.matrices.push_back(writer.matrix(format(2), kHidden, kIntermediate));
+    add(writer, layer == 0 ? "layer-0" : layer == 1 ? "layer-1" : "layer-2", {attention, mlp});
+  }
+  FileWriter writer(2);
+  Stage head;
+  head.kind = 3;
+  head.vectors.push_back(writer.vector(Format::kF32, kHidden));
+  head.matrices.push_back(writer.matrix(Format::kQ8, kVocab, kHidden));
+  add(writer, "head", {head});
+
+  description.embedding = {tied ? static_cast<uint32_t>(description.stages.size()) - 1 : 0, 0, 1.0f};
+  const uint32_t widths[kRegisterCount] = {kHidden, kHidden, kHeads * kHeadDim, kKvHeads * kHeadDim, kKvHeads * kHeadDim,
+                                           kIntermediate, kIntermediate, kVocab};
+  std::copy(std::begin(widths), std::end(widths), description.register_widths);
+  description.rope_dims = {kHeadDim};
+  description.chunk_bytes = 16 << 10;
+  description.max_tokens = kMaxTokens;
+  description.vocab_size = kVocab;
+  description.kv_layers = kLayers;
+  description.kv_heads = kKvHeads;
+  description.head_dim = kHeadDim;
+  description.page_count = kPages;
+  description.page_positions = kPagePositions;
+  return description;
+}
+
+// Tokens of one sequence from `first_position` on, on the pages from `first_page` on.
+inline PassRequest make_request(const std::vector<uint32_t>& tokens, uint32_t first_position, uint32_t first_page) {
+  PassRequest request;
+  request.tokens = tokens;
+  const auto count = static_cast<uint32_t>(tokens.size());
+  Segment segment{count, first_position, {}};
+  for (uint32_t page = 0; page * kPagePositions < first_position + count; ++page) segment.pages.push_back(first_page + page);
+  request.segments.push_back(segment);
+  RopeTable rope;
+  for (uint32_t i = 0; i < kHeadDim / 2; ++i) rope.inverse_frequencies.push_back(std::pow(1e4f, -2.0f * i / kHeadDim));
+  request.ropes.push_back(rope);
+  return request;
+}
+
+// Two readers that take the tape's positions in order, as the engine's prefetcher makes its workers do.
+class Player {
+ public:
+  explicit Player(Runtime& runtime, std::vector<Stage> stages, EmbeddingDescription embedding)
+      : runtime_(runtime), stages_(std::move(stages)), embedding_(embedding) {
+    rewind();
+    for (int reader = 0; reader < 2; ++reader) readers_.emplace_back([this] { read_loop(); });
+  }
+  ~Player() {
+    runtime_.cancel();
+    {
+      std::lock_guard lock(mutex_);
+      stop_ = true;
+    }
+    changed_.notify_all();
+    for (std::thread& reader : readers_) reader.join();
+  }
+
+  // Enqueues the pass. The future gives its result, or its error.
+  std::future<PassResult> start(PassRequest request) {
+    runtime_.set_idle(false);
+    {
+      std::lock_guard lock(mutex_);
+      running_ = true;
+    }
+    changed_.notify_all();
+    auto promise = std::make_shared<std::promise<PassResult>>();
+    runtime_.run_pass(std::move(request), [promise](PassResult result, std::exception_ptr error) {
+      if (error) promise->set_exception(error);
+      else promise->set_value(result);
+    });
+    return promise->get_future();
+  }
+
+  // Waits for a pass that has been started. After an error, the tape is ready for position 0 again.
+  PassResult finish(std::future<PassResult> pass) {
+    try {
+      const PassResult result = pass.get();
+      {
+        std::lock_guard lock(mutex_);
+        running_ = false;
+      }
+      runtime_.set_idle(true);
+      return result;
+    } catch (...) {
+      recover();
+      throw;
+    }
+  }
+
+  PassResult run(PassRequest request) { return finish(start(std::move(request))); }
+
+  void recover() {
+    runtime_.cancel();
+    std::unique_lock lock(mutex_);
+    running_ = false;
+    failed_ = true;
+    changed_.wait(lock, [this] { return inside_ == 0; });
+    runtime_.reset();
+    rewind();
+  }
+
+ private:
+  void rewind() {
+    first_.clear();
+    cycle_.clear();
+    for (uint32_t index = 0; index < stages_.size(); ++index) {
+      const bool gathered = index == embedding_.stage && index + 1 != stages_.size();
+      const bool streamed = !stages_[index].held && !gathered;
+      if (streamed) cycle_.push_back(index);
+      if (streamed || (stages_[index].held && !runtime_.loaded(index))) first_.push_back(index);
+    }
+    next_ = 0;
+    paused_.clear();
+    failed_ = false;
+  }
+
+  bool ready() const { return !failed_ && (running_ || (next_ > 0 && paused_.empty())) && (!paused_.empty() || next_ < end()); }
+  uint64_t end() const { return cycle_.empty() ? first_.size() : UINT64_MAX; }
+
+  void read_loop() {
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      changed_.wait(lock, [this] { return stop_ || ready(); });
+      if (stop_) return;
+      const uint64_t position = paused_.empty() ? next_++ : *paused_.begin();
+      paused_.erase(position);
+      const uint32_t stage = position < first_.size() ? first_[position] : cycle_[(position - first_.size()) % cycle_.size()];
+      ++inside_;
+      lock.unlock();
+      Tape::Status status = Tape::Status::kCancelled;
+      try {
+        status = runtime_.read_stage(position, stage);
+      } catch (const std::exception&) {
+        // The pass fails with the same error.
+      }
+      lock.lock();
+      --inside_;
+      if (status == Tape::Status::kPaused) paused_.insert(position);
+      if (status == Tape::Status::kCancelled) failed_ = true;
+      changed_.notify_all();
+    }
+  }
+
+  Runtime& runtime_;
+  std::vector<Stage> stages_;
+  EmbeddingDescription embedding_;
+  std::vector<uint32_t> first_, cycle_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  uint64_t next_ = 0;
+  std::set<uint64_t> paused_;
+  int inside_ = 0;
+  bool running_ = false, failed_ = false, stop_ = false;
+  std::vector<std::thread> readers_;
+};
+
+}  // namespace synthetic
