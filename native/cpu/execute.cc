@@ -14,6 +14,8 @@ T* address(Range range) {
 
 // Below this much work, waking another thread costs more than it saves.
 constexpr uint64_t kParallelBytes = 64 << 10;
+// From this many tokens on, a matrix product is bound by arithmetic.
+constexpr uint32_t kPromptTokens = 8;
 
 }  // namespace
 
@@ -50,10 +52,12 @@ void Executor::run(const RmsNormOp& op) {
 }
 
 void Executor::run(const MatmulOp& op) {
-  // Several parts a thread even out cores of unequal speed; not so many that shared work per call shows.
+  // Several parts a thread even out cores of unequal speed. With many tokens a kernel prepares its input once a call, so
+  // parts stay large there.
   const bool parallel = pool_.threads() > 1 && uint64_t{op.rows} * op.row_bytes * op.tokens >= kParallelBytes;
-  const uint32_t parts = parallel ? pool_.threads() * 4 : 1;
-  const uint32_t part_rows = static_cast<uint32_t>(align_up((op.rows + parts - 1) / parts, 16));
+  const uint32_t least_rows = op.tokens < kPromptTokens ? 16 : 256;
+  const uint32_t even_share = parallel ? (op.rows + pool_.threads() - 1) / pool_.threads() : op.rows;
+  const uint32_t part_rows = static_cast<uint32_t>(align_up(std::min(even_share, std::max(even_share / 4, least_rows)), 16));
   const uint32_t count = (op.rows + part_rows - 1) / part_rows;
   const size_t scratch_floats = matmul_scratch_floats(op.columns, op.tokens);
   for (uint32_t thread = 0; thread < pool_.threads(); ++thread) scratch(thread, scratch_floats);
