@@ -285,6 +285,9 @@ void Runtime::pass_loop() {
       std::unique_lock lock(release_mutex_);
       release_changed_.wait(lock, [this] { return released_ >= recorded_; });
     }
+    // Nobody will free space until the next pass. Readers must not wait for it: at process.exit, JavaScript is gone and
+    // Node waits for its workers.
+    tape_.set_idle(true);
     std::function<void(PassResult, std::exception_ptr)> done;
     {
       std::lock_guard lock(pass_mutex_);

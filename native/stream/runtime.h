@@ -103,6 +103,7 @@ class Runtime {
   void cancel() { tape_.cancel(); }
   // After cancel or an error, when all readers have returned and no pass runs: ready for position 0 again.
   void reset();
+  // Before a pass: false. The end of a pass sets it to true.
   void set_idle(bool idle) { tape_.set_idle(idle); }
   // Held, and read completely: no longer on the tape.
   bool loaded(uint32_t stage) const { return stage < description_.stages.size() && loaded_[stage]; }

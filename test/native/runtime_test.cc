@@ -305,6 +305,21 @@ void test_many_passes(RuntimeDescription description) {
   }
 }
 
+// A reader that is ahead of the pass does not outlast it, although nobody tells the tape that it is idle.
+void test_end_of_pass(RuntimeDescription description) {
+  description.ring_bytes = largest_chunk(description);
+  Runtime runtime(description);
+  runtime.set_idle(false);
+  std::promise<bool> good;
+  runtime.run_pass(make_request({1}, 0, 0), [&](PassResult, std::exception_ptr error) { good.set_value(error == nullptr); });
+  const auto last = static_cast<uint32_t>(description.stages.size()) - 1;
+  for (uint32_t stage = 1; stage <= last; ++stage) {
+    check(runtime.read_stage(stage - 1, stage) == Tape::Status::kDone, "a stage of the pass");
+  }
+  check(runtime.read_stage(last, 1) == Tape::Status::kPaused, "a stage of the next pass");
+  check(good.get_future().get(), "the pass");
+}
+
 // As in the addon: whoever leaves last destroys, and that may be a reader.
 void test_destroy(RuntimeDescription description) {
   description.ring_bytes = largest_chunk(description);
@@ -391,6 +406,7 @@ int main() {
   test_cancel(description, expected);
   test_cancel_while_waiting(description);
   test_many_passes(description);
+  test_end_of_pass(description);
   test_destroy(description);
   test_constructor_failures(description);
   test_ring_too_small(description);
