@@ -152,9 +152,11 @@ function logitsRoom(input: ResidencyInput, tokens: number): number {
   return Math.min(tokens, LOGITS_TOKENS) * input.logitsBytesPerToken;
 }
 
+/** Room for the cache, and for a prompt that fills it in one pass, may take a quarter of what there is. */
 function chooseSequence(input: ResidencyInput, rest: number): number {
   if (input.maxSeqLen !== undefined) return input.maxSeqLen;
-  const affordable = Math.floor(rest / 8 / input.kvBytesPerPosition / PAGE_POSITIONS) * PAGE_POSITIONS;
+  const bytesPerToken = input.kvBytesPerPosition + input.activationBytesPerToken;
+  const affordable = Math.floor(rest / 4 / bytesPerToken / PAGE_POSITIONS) * PAGE_POSITIONS;
   const wanted = Math.min(input.contextLimit, DEFAULT_SEQUENCE);
   return Math.max(Math.min(wanted, affordable), leastSequence(input));
 }
@@ -173,14 +175,14 @@ function passLengths(maxSeqLen: number): number[] {
   return lengths;
 }
 
-/** As many tokens a pass as a sixth of the room allows; PROMPT_TOKENS even if they take half of it. */
+/** As many tokens a pass as a third of the room allows; PROMPT_TOKENS even if they take half of it. */
 function chooseTokens(input: ResidencyInput, maxSeqLen: number, rest: number): number {
   const affordable = (share: number) => {
     const few = Math.floor((rest * share) / passBytes(input, 1));
     if (few <= LOGITS_TOKENS) return few;
     return Math.floor((rest * share - logitsRoom(input, LOGITS_TOKENS)) / input.activationBytesPerToken);
   };
-  const tokens = Math.max(affordable(1 / 6), Math.min(PROMPT_TOKENS, affordable(1 / 2)));
+  const tokens = Math.max(affordable(1 / 3), Math.min(PROMPT_TOKENS, affordable(1 / 2)));
   return Math.max(1, Math.min(maxSeqLen, Math.max(tokens, LEAST_TOKENS)));
 }
 

@@ -82,6 +82,13 @@ describe("planResidency", () => {
     expect(planResidency(llama8b({ budgetBytes: 2 * GIB })).maxTokens).toBeGreaterThanOrEqual(512);
   });
 
+  it("by default a prompt that fills the context takes one pass, whatever the budget", () => {
+    for (let budgetBytes = 1 * GIB; budgetBytes < 20 * GIB; budgetBytes *= 1.3) {
+      const plan = planResidency(llama8b({ budgetBytes }));
+      expect(plan.maxTokens).toBe(plan.maxSeqLen);
+    }
+  });
+
   it("stages held weights of a device with memory of its own through a ring", () => {
     const plan = planResidency(llama8b({ budgetBytes: 40 * GIB, alwaysStaged: true }));
     expect(plan.streamedBytes).toBe(0);
