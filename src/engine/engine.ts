@@ -255,10 +255,16 @@ export class Engine {
     allLogits: boolean,
     signal?: AbortSignal,
   ): Promise<void> {
-    this.checkAlive();
-    signal?.throwIfAborted();
     const addon = native();
     const cancel = () => addon.cancelModel(this.model);
+    try {
+      this.checkAlive();
+      signal?.throwIfAborted();
+    } catch (error) {
+      // The pass before left the tape to this one.
+      this.pauseTape();
+      throw error;
+    }
     signal?.addEventListener("abort", cancel, { once: true });
     addon.setTapeIdle(this.model, false);
     this.prefetcher.start(this.model);
@@ -279,13 +285,17 @@ export class Engine {
       throw asLayerstreamError(error);
     } finally {
       signal?.removeEventListener("abort", cancel);
-      if (this.waitingPasses === 0 && !this.disposed) {
-        this.prefetcher.idle(this.options.prefetching ?? true);
-        addon.setTapeIdle(this.model, true);
-      }
+      this.pauseTape();
     }
     // An abort that arrived with the last op has cancelled the tape although the pass is complete.
     if (signal?.aborted) await this.recover();
+  }
+
+  /** Unless another pass follows, reads go on until the ring is full and then stop. */
+  private pauseTape(): void {
+    if (this.waitingPasses > 0 || this.disposed) return;
+    this.prefetcher.idle(this.options.prefetching ?? true);
+    native().setTapeIdle(this.model, true);
   }
 
   private stretchedRope(index: number, sequenceLength: number): RopeFrequencies {

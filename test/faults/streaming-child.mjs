@@ -132,6 +132,15 @@ const scenarios = {
     return {};
   },
 
+  async endsAfterAbort() {
+    const model = await load();
+    const first = tokens(model, { maxNewTokens: 1 });
+    const controller = new AbortController();
+    const second = failure(tokens(model, { signal: controller.signal }));
+    controller.abort();
+    return { tokens: await first, second: await second };
+  },
+
   async endsAfterBreak() {
     const model = await load();
     for await (const { token } of model.generate(prompt, { maxNewTokens: 100 })) return { token };

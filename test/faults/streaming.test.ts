@@ -230,7 +230,7 @@ describe("a process ends although its model was not disposed", () => {
     expect((await complete<Generated>(scenario, store)).tokens).toEqual(expected);
   });
 
-  it.each(["endsUnused", "endsAfterBreak"])("%s", async (scenario) => {
+  it.each(["endsUnused", "endsAfterBreak", "endsAfterAbort"])("%s", async (scenario) => {
     await complete(scenario, store);
   });
 
