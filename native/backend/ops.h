@@ -30,52 +30,119 @@ struct EmbedOp {
   Range output;
 };
 
-// output = input / sqrt(mean(input^2) + epsilon) * weight, over groups of `width` floats. A token has `groups` groups.
-struct RmsNormOp {
-  Range input, output, weight;
+// Groups of `width` floats of a token are normalised apart; a token has `groups` of them.
+//   output = (input - mean) / sqrt(variance + epsilon) * weight + bias     if centered (LayerNorm)
+//   output = input / sqrt(mean of squares + epsilon) * weight + bias       otherwise (RMSNorm)
+// In place allowed unless it accumulates.
+struct NormOp {
+  Range input, output;
+  Range weight, bias;  // of `width` floats, or of groups * width; a null buffer stands for 1 and 0
   uint32_t tokens, groups, width;
   uint32_t input_stride, output_stride;
   float epsilon;
+  bool centered;
+  bool group_weights;  // every group has a weight and a bias of its own
+  bool accumulate;     // output += result
 };
 
-// output[t][r] (+)= input[t] . weight[r] + bias[r] for `rows` rows of a matrix
+// value = (input[t] . weight[r] * row_scale[r] + bias[r]) * scale for `rows` rows of a matrix
 struct MatmulOp {
   Format format;
   uint32_t block;
   Range weight;
   uint64_t row_bytes;
   uint32_t rows, columns, tokens;
-  Range input, output, bias;  // bias.buffer may be null
+  Range input, output;
+  Range bias, row_scale;  // null buffers stand for 0 and 1
   uint32_t input_stride, output_stride;
-  bool accumulate;
+  bool accumulate;        // output[t][r] += value instead of output[t][r] = value
+  float scale = 1.0f;
 };
 
-// Rotates heads in place, element i with i + rotary_dim / 2. cosine and sine: [tokens, rotary_dim / 2]
+// Rotates pairs of elements of each head in place: elements offset ... offset + rotary_dim - 1 of the head.
+// cosine and sine: [tokens, rotary_dim / 2]
 struct RopeOp {
   Range target, cosine, sine;
   uint32_t tokens, stride, heads, head_dim, rotary_dim;
+  uint32_t offset;
+  bool interleaved;  // pair i is (2i, 2i + 1), else (i, i + rotary_dim / 2)
 };
 
-// Appends the keys and values of `tokens` tokens to a layer's paged cache, then causal grouped-query attention.
-// The result replaces the query. Cache of one layer: [page, kv_head, position in page, head_dim], keys and values alike.
+// Appends the keys and values of `tokens` tokens to a layer's paged cache, then causal grouped-query attention: head h of
+// a token is read at h * head_dim of its query, and its result written at h * value_dim of its output.
+//
+// Cache of one layer: keys [page, kv_head, position in page, head_dim], values [page, kv_head, position in page,
+// value_dim]. With values_in_keys (multi-head latent attention) there are no values but the first value_dim floats of
+// each key.
+//
+// score = query . key * scale, for a query at position p times log(p + 1) / log(logn_length) where p + 1 > logn_length;
+// then soft_cap * tanh(score / soft_cap); then + slope of the head * (position of the key - p).
 struct AttentionOp {
   Range query, key, value;
-  uint32_t query_stride, key_stride, value_stride;
+  Range output;  // may be the query if value_dim is head_dim
+  uint32_t query_stride, key_stride, value_stride, output_stride;
   Range key_cache, value_cache;
   Range pages;  // uint32 page of positions [i * page_positions, (i + 1) * page_positions)
   uint32_t page_positions;
   uint32_t tokens, first_position;
-  uint32_t heads, kv_heads, head_dim;
+  uint32_t heads, kv_heads, head_dim, value_dim;
   uint32_t window;  // 0: unlimited
   float scale;
+  bool values_in_keys;
+  float soft_cap;        // 0: none
+  uint32_t logn_length;  // 0: none
+  Range sinks;           // `heads` floats: a score of no key, which takes its share of the softmax; or a null buffer
+  Range slopes;          // `heads` floats (ALiBi), or a null buffer
 };
 
-// gate = silu(gate) * up
-struct GatedActivationOp {
-  Range gate, up;
+enum class Activation : uint8_t {
+  kSilu,           // x * sigmoid(x)
+  kGelu,           // x * P(z <= x) of a standard normal z
+  kGeluTanh,       // x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))
+  kClampedSwiglu,  // of two factors, see below
+};
+
+// gate = activation(gate) * up. kClampedSwiglu: with g = min(gate, limit) and u = up clamped to [-limit, limit],
+// gate = g * sigmoid(alpha * g) * (u + 1).
+struct ActivationOp {
+  Range gate, up;  // a null buffer stands for an `up` of 1, except in kClampedSwiglu
   uint32_t tokens, width, gate_stride, up_stride;
+  Activation activation;
+  float alpha, limit;
 };
 
-using Op = std::variant<EmbedOp, RmsNormOp, MatmulOp, RopeOp, AttentionOp, GatedActivationOp>;
+// target[t] *= sigmoid(factor[t][0])
+struct ScaleTokensOp {
+  Range target, factor;
+  uint32_t tokens, width, target_stride, factor_stride;
+};
+
+// target = cap * tanh(target / cap)
+struct SoftCapOp {
+  Range target;
+  uint32_t tokens, width, stride;
+  float cap;
+};
+
+// output[i] = input[rows[i]] for `count` rows (uint32)
+struct GatherRowsOp {
+  Range input, output, rows;
+  uint32_t count, width, input_stride, output_stride;
+};
+
+// output[rows[i]] += weights[i] * input[i] for `count` rows (uint32, all different)
+struct ScatterAddOp {
+  Range input, output, rows, weights;
+  uint32_t count, width, input_stride, output_stride;
+};
+
+// output[t][c] = input[t][order[c]] (uint32); never in place
+struct PermuteOp {
+  Range input, output, order;
+  uint32_t tokens, width, input_stride, output_stride;
+};
+
+using Op = std::variant<EmbedOp, NormOp, MatmulOp, RopeOp, AttentionOp, ActivationOp, ScaleTokensOp, SoftCapOp, GatherRowsOp,
+                        ScatterAddOp, PermuteOp>;
 
 }  // namespace layerstream

@@ -1,6 +1,7 @@
 #include "execute.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 namespace layerstream::cpu {
@@ -11,6 +12,8 @@ template <typename T = float>
 T* address(Range range) {
   return range.buffer == nullptr ? nullptr : reinterpret_cast<T*>(range.buffer->data + range.offset);
 }
+
+float* row(Range range, uint32_t index, uint32_t stride) { return address(range) + size_t{index} * stride; }
 
 // Below this much work, waking another thread costs more than it saves.
 constexpr uint64_t kParallelBytes = 64 << 10;
@@ -27,6 +30,15 @@ float* Executor::scratch(uint32_t thread, size_t floats) {
   return reinterpret_cast<float*>(scratch_[thread].data());
 }
 
+template <typename Function>
+void Executor::for_each_token(uint32_t tokens, uint64_t width, const Function& function) {
+  if (tokens == 1 || tokens * width * sizeof(float) < kParallelBytes) {
+    for (uint32_t token = 0; token < tokens; ++token) function(token);
+  } else {
+    pool_.parallel_for(tokens, [&](uint32_t token, uint32_t) { function(token); });
+  }
+}
+
 void Executor::execute(const Op& op) {
   std::visit([this](const auto& concrete) { run(concrete); }, op);
 }
@@ -39,16 +51,11 @@ void Executor::run(const EmbedOp& op) {
   }
 }
 
-void Executor::run(const RmsNormOp& op) {
-  const auto token = [&](uint32_t index, uint32_t) {
-    kernels_.rms_norm(address(op.input) + size_t{index} * op.input_stride, address(op.output) + size_t{index} * op.output_stride,
-                      address(op.weight), op.groups, op.width, op.epsilon);
-  };
-  if (uint64_t{op.tokens} * op.groups * op.width * sizeof(float) < kParallelBytes) {
-    for (uint32_t index = 0; index < op.tokens; ++index) token(index, 0);
-  } else {
-    pool_.parallel_for(op.tokens, token);
-  }
+void Executor::run(const NormOp& op) {
+  for_each_token(op.tokens, uint64_t{op.groups} * op.width, [&](uint32_t token) {
+    kernels_.rms_norm(row(op.input, token, op.input_stride), row(op.output, token, op.output_stride), address(op.weight),
+                      op.groups, op.width, op.epsilon);
+  });
 }
 
 void Executor::run(const MatmulOp& op) {
@@ -83,15 +90,10 @@ void Executor::run(const MatmulOp& op) {
 
 void Executor::run(const RopeOp& op) {
   const uint32_t half = op.rotary_dim / 2;
-  const auto token = [&](uint32_t index, uint32_t) {
-    kernels_.rope(address(op.target) + size_t{index} * op.stride, op.heads, op.head_dim, op.rotary_dim,
-                  address(op.cosine) + size_t{index} * half, address(op.sine) + size_t{index} * half);
-  };
-  if (uint64_t{op.tokens} * op.heads * op.head_dim * sizeof(float) < kParallelBytes) {
-    for (uint32_t index = 0; index < op.tokens; ++index) token(index, 0);
-  } else {
-    pool_.parallel_for(op.tokens, token);
-  }
+  for_each_token(op.tokens, uint64_t{op.heads} * op.head_dim, [&](uint32_t token) {
+    kernels_.rope(row(op.target, token, op.stride), op.heads, op.head_dim, op.rotary_dim, row(op.cosine, token, half),
+                  row(op.sine, token, half));
+  });
 }
 
 void Executor::run(const AttentionOp& op) {
@@ -144,15 +146,52 @@ void Executor::run(const AttentionOp& op) {
   }
 }
 
-void Executor::run(const GatedActivationOp& op) {
-  const auto token = [&](uint32_t index, uint32_t) {
-    kernels_.silu_multiply(address(op.gate) + size_t{index} * op.gate_stride, address(op.up) + size_t{index} * op.up_stride, op.width);
-  };
-  if (uint64_t{op.tokens} * op.width * sizeof(float) < kParallelBytes || op.tokens == 1) {
-    for (uint32_t index = 0; index < op.tokens; ++index) token(index, 0);
-  } else {
-    pool_.parallel_for(op.tokens, token);
-  }
+void Executor::run(const ActivationOp& op) {
+  for_each_token(op.tokens, op.width, [&](uint32_t token) {
+    kernels_.silu_multiply(row(op.gate, token, op.gate_stride), row(op.up, token, op.up_stride), op.width);
+  });
+}
+
+void Executor::run(const ScaleTokensOp& op) {
+  for_each_token(op.tokens, op.width, [&](uint32_t token) {
+    const double exponent = *row(op.factor, token, op.factor_stride);
+    const auto factor = static_cast<float>(1.0 / (1.0 + std::exp(-exponent)));
+    float* target = row(op.target, token, op.target_stride);
+    for (uint32_t i = 0; i < op.width; ++i) target[i] *= factor;
+  });
+}
+
+void Executor::run(const SoftCapOp& op) {
+  for_each_token(op.tokens, op.width, [&](uint32_t token) {
+    float* target = row(op.target, token, op.stride);
+    for (uint32_t i = 0; i < op.width; ++i) target[i] = op.cap * std::tanh(target[i] / op.cap);
+  });
+}
+
+void Executor::run(const GatherRowsOp& op) {
+  const auto* rows = address<const uint32_t>(op.rows);
+  for_each_token(op.count, op.width, [&](uint32_t i) {
+    std::memcpy(row(op.output, i, op.output_stride), row(op.input, rows[i], op.input_stride), op.width * sizeof(float));
+  });
+}
+
+void Executor::run(const ScatterAddOp& op) {
+  const auto* rows = address<const uint32_t>(op.rows);
+  const float* weights = address(op.weights);
+  for_each_token(op.count, op.width, [&](uint32_t i) {
+    const float* input = row(op.input, i, op.input_stride);
+    float* output = row(op.output, rows[i], op.output_stride);
+    for (uint32_t column = 0; column < op.width; ++column) output[column] += weights[i] * input[column];
+  });
+}
+
+void Executor::run(const PermuteOp& op) {
+  const auto* order = address<const uint32_t>(op.order);
+  for_each_token(op.tokens, op.width, [&](uint32_t token) {
+    const float* input = row(op.input, token, op.input_stride);
+    float* output = row(op.output, token, op.output_stride);
+    for (uint32_t column = 0; column < op.width; ++column) output[column] = input[order[column]];
+  });
 }
 
 }  // namespace layerstream::cpu

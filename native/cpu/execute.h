@@ -29,12 +29,20 @@ class Executor {
 
  private:
   void run(const EmbedOp& op);
-  void run(const RmsNormOp& op);
+  void run(const NormOp& op);
   void run(const MatmulOp& op);
   void run(const RopeOp& op);
   void run(const AttentionOp& op);
-  void run(const GatedActivationOp& op);
+  void run(const ActivationOp& op);
+  void run(const ScaleTokensOp& op);
+  void run(const SoftCapOp& op);
+  void run(const GatherRowsOp& op);
+  void run(const ScatterAddOp& op);
+  void run(const PermuteOp& op);
   float* scratch(uint32_t thread, size_t floats);
+  // function(token) for every token, on all threads if their rows of `width` floats are worth it.
+  template <typename Function>
+  void for_each_token(uint32_t tokens, uint64_t width, const Function& function);
 
   const KernelTable& kernels_;
   ThreadPool pool_;

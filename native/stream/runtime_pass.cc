@@ -273,7 +273,7 @@ void Runtime::launch_rows(const Stage& stage, const MatmulStep& step, uint32_t r
 void Runtime::run(const Stage& stage, const NormStep& step, uint32_t tokens) {
   const uint32_t input_width = description_.register_widths[static_cast<size_t>(step.input)];
   const uint32_t output_width = description_.register_widths[static_cast<size_t>(step.output)];
-  RmsNormOp op{};
+  NormOp op{};
   op.input = registers_[static_cast<size_t>(step.input)];
   op.output = registers_[static_cast<size_t>(step.output)];
   op.weight = stage.vectors[step.vector].memory;
@@ -312,9 +312,11 @@ void Runtime::run(const Stage& stage, const AttentionStep& step, const PassReque
     op.query = part(step.query, first_token);
     op.key = part(step.key, first_token);
     op.value = part(step.value, first_token);
+    op.output = op.query;
     op.query_stride = description_.register_widths[static_cast<size_t>(step.query)];
     op.key_stride = description_.register_widths[static_cast<size_t>(step.key)];
     op.value_stride = description_.register_widths[static_cast<size_t>(step.value)];
+    op.output_stride = op.query_stride;
     op.key_cache = keys_.at(stage.layer * layer_cache_bytes_, layer_cache_bytes_);
     op.value_cache = values_.at(stage.layer * layer_cache_bytes_, layer_cache_bytes_);
     op.pages = pages_.at(first_page * sizeof(uint32_t), segment.pages.size() * sizeof(uint32_t));
@@ -323,7 +325,7 @@ void Runtime::run(const Stage& stage, const AttentionStep& step, const PassReque
     op.first_position = segment.first_position;
     op.heads = step.heads;
     op.kv_heads = step.kv_heads;
-    op.head_dim = step.head_dim;
+    op.head_dim = op.value_dim = step.head_dim;
     op.window = step.window;
     op.scale = step.scale;
     launch(op);
@@ -333,7 +335,7 @@ void Runtime::run(const Stage& stage, const AttentionStep& step, const PassReque
 }
 
 void Runtime::run(const ActivationStep& step, uint32_t tokens) {
-  GatedActivationOp op{};
+  ActivationOp op{};
   op.gate = registers_[static_cast<size_t>(step.gate)];
   op.up = registers_[static_cast<size_t>(step.up)];
   op.tokens = tokens;

@@ -170,7 +170,7 @@ void test_failures(Device& device) {
   device.upload(failing, range, host);
   device.record(event, failing);
   device.synchronize(event);
-  const Op bad[] = {GatedActivationOp{range, range, 1, 4, 4, 4}};
+  const Op bad[] = {ActivationOp{range, range, 1, 4, 4, 4, Activation::kSilu, 0, 0}};
   device.launch(failing, bad);
   // What follows is skipped: it would work on wrong data.
   device.download(failing, host + 8, range);
