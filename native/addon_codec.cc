@@ -1,7 +1,6 @@
 // Checksums and weight formats for JavaScript. Every argument is checked here: the code below trusts its callers.
 #include <napi.h>
 
-#include <bit>
 #include <string>
 
 #include "addon.h"
@@ -44,28 +43,45 @@ uint32_t count_argument(const Napi::CallbackInfo& info, size_t index, const char
   return static_cast<uint32_t>(number);
 }
 
-constexpr const char* kFormatNames[] = {"f32", "f16", "bf16", "8bit", "4bit"};
-static_assert(std::size(kFormatNames) == kFormatCount);
-
 // One of the formats [first, last].
 Format format_argument(const Napi::CallbackInfo& info, size_t index, const char* name, Format first, Format last) {
   const std::string text = info[index].IsString() ? info[index].As<Napi::String>().Utf8Value() : "";
   std::string names;
   for (size_t i = static_cast<size_t>(first); i <= static_cast<size_t>(last); i++) {
-    if (text == kFormatNames[i]) return static_cast<Format>(i);
-    names += std::string(names.empty() ? "" : ", ") + kFormatNames[i];
+    const char* const known = kFormatTraits[i].name;
+    if (text == known) return static_cast<Format>(i);
+    names += std::string(names.empty() ? "" : ", ") + known;
   }
   reject(std::string("`") + name + "` must be one of " + names + ".");
 }
 
 // Columns that share a scale; formats without scales ignore the argument.
-uint32_t block_argument(const Napi::CallbackInfo& info, size_t index, Format format) {
-  if (format == Format::kQ8) {
-    const uint32_t block = count_argument(info, index, "block", kMinBlock, kMaxBlock);
-    if (!std::has_single_bit(block)) reject("`block` must be a power of two, not " + std::to_string(block) + ".");
-    return block;
+uint32_t block_argument(const Napi::CallbackInfo& info, size_t index, Format format, uint32_t columns) {
+  const FormatTraits& traits = traits_of(format);
+  switch (traits.blocks) {
+    case Blocks::kNone:
+      return 1;
+    case Blocks::kPowerOfTwo: {
+      const uint32_t block = count_argument(info, index, "block", kMinBlock, kMaxBlock);
+      if (!block_fits(format, columns, block)) reject("`block` must be a power of two, not " + std::to_string(block) + ".");
+      return block;
+    }
+    case Blocks::kMultiple: {
+      const uint32_t block = count_argument(info, index, "block", 1, kMaxCount);
+      if (!block_fits(format, columns, block)) {
+        reject("`block` must be a multiple of 16 or at least `columns`, not " + std::to_string(block) + ".");
+      }
+      return block;
+    }
+    case Blocks::kFixed:
+    case Blocks::kWhole: {
+      const uint32_t block = count_argument(info, index, "block", traits.block, traits.block);
+      if (!block_fits(format, columns, block)) {
+        reject("`columns` must be a multiple of " + std::to_string(block) + ", not " + std::to_string(columns) + ".");
+      }
+      return block;
+    }
   }
-  if (format == Format::kQ4) return count_argument(info, index, "block", kQ4Block, kQ4Block);
   return 1;
 }
 
@@ -82,9 +98,9 @@ Napi::Value js_crc32c(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value js_row_bytes(const Napi::CallbackInfo& info) {
-  const Format format = format_argument(info, 0, "format", Format::kF32, Format::kQ4);
+  const Format format = format_argument(info, 0, "format", Format::kF32, Format::kQ6K);
   const uint32_t columns = count_argument(info, 1, "columns", 1, kMaxCount);
-  const size_t bytes = row_bytes(format, columns, block_argument(info, 2, format));
+  const size_t bytes = row_bytes(format, columns, block_argument(info, 2, format, columns));
   return Napi::Number::New(info.Env(), static_cast<double>(bytes));
 }
 
@@ -95,7 +111,7 @@ Napi::Value js_quantize(const Napi::CallbackInfo& info) {
   args.rows = count_argument(info, 2, "rows", 0, kMaxCount);
   args.columns = count_argument(info, 3, "columns", 1, kMaxCount);
   args.format = format_argument(info, 4, "format", Format::kQ8, Format::kQ4);
-  args.block = block_argument(info, 5, args.format);
+  args.block = block_argument(info, 5, args.format, args.columns);
   const Bytes output = bytes_argument(info, 6, "output");
   check_holds("source", source.size, args.rows, row_bytes(args.source_format, args.columns, 1));
   check_holds("output", output.size, args.rows, row_bytes(args.format, args.columns, args.block));
@@ -105,11 +121,11 @@ Napi::Value js_quantize(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value js_dequantize(const Napi::CallbackInfo& info) {
-  const Format format = format_argument(info, 0, "format", Format::kF32, Format::kQ4);
+  const Format format = format_argument(info, 0, "format", Format::kF32, Format::kQ6K);
   const Bytes data = bytes_argument(info, 1, "data");
   const uint32_t rows = count_argument(info, 2, "rows", 0, kMaxCount);
   const uint32_t columns = count_argument(info, 3, "columns", 1, kMaxCount);
-  const uint32_t block = block_argument(info, 4, format);
+  const uint32_t block = block_argument(info, 4, format, columns);
   if (!info[5].IsTypedArray() || info[5].As<Napi::TypedArray>().TypedArrayType() != napi_float32_array) {
     reject("`output` must be a Float32Array.");
   }
@@ -118,6 +134,7 @@ Napi::Value js_dequantize(const Napi::CallbackInfo& info) {
   check_holds("data", data.size, rows, stride);
   check_holds("output", output.ByteLength(), rows, size_t{4} * columns);
   const auto dequantize_row = cpu::best_kernels().dequantize_row[static_cast<size_t>(format)];
+  if (dequantize_row == nullptr) reject(std::string("No kernel decodes ") + traits_of(format).name + " yet.");
   for (size_t row = 0; row < rows; row++) {
     dequantize_row(data.data + row * stride, columns, block, output.Data() + row * columns);
   }

@@ -96,20 +96,19 @@ Napi::Value measure_memory_rate(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(rounds * part * threads) / seconds_since(start));
 }
 
-Format format_named(const std::string& name) {
-  static constexpr const char* kNames[] = {"f32", "f16", "bf16", "8bit", "4bit"};
-  for (size_t format = 0; format < kFormatCount; ++format) {
-    if (name == kNames[format]) return static_cast<Format>(format);
-  }
-  throw Error("INVALID_ARGUMENT", "Unknown weight format " + name + ".");
-}
-
 // measureMatmulRate(format, rows, columns, block, tokens, threads, seconds): through a device, as the engine does.
 Napi::Value measure_matmul_rate(const Napi::CallbackInfo& info) {
-  const Format format = format_named(info[0].ToString().Utf8Value());
+  const std::string name = info[0].ToString().Utf8Value();
+  const std::optional<Format> named = format_named(name);
+  if (!named) throw Error("INVALID_ARGUMENT", "Unknown weight format " + name + ".");
+  const Format format = *named;
   const auto rows = static_cast<uint32_t>(number_argument(info, 1, 1, 1e6));
   const auto columns = static_cast<uint32_t>(number_argument(info, 2, 1, 1e6));
   const auto block = static_cast<uint32_t>(number_argument(info, 3, 0, 65536));
+  if (!block_fits(format, columns, block)) {
+    throw Error("INVALID_ARGUMENT", std::to_string(columns) + " columns of " + name + " cannot have blocks of " +
+                                        std::to_string(block) + ".");
+  }
   const auto tokens = static_cast<uint32_t>(number_argument(info, 4, 1, 65536));
   const auto threads = static_cast<uint32_t>(number_argument(info, 5, 1, 1024));
   const double limit = number_argument(info, 6, 0.01, 3600);

@@ -2,12 +2,12 @@
 // thread and piscina workers, each with a copy of this addon's bindings, speak of the same one.
 #include <napi.h>
 
-#include <bit>
 #include <map>
 #include <memory>
 #include <mutex>
 
 #include "addon.h"
+#include "cpu/kernels.h"
 #include "platform/error.h"
 #include "stream/runtime.h"
 
@@ -78,11 +78,9 @@ void each(const Napi::Object& object, const char* key, F&& function) {
 }
 
 Format format_at(const Napi::Object& object) {
-  static constexpr const char* kNames[] = {"f32", "f16", "bf16", "8bit", "4bit"};
   const std::string name = string_at(object, "format");
-  for (size_t format = 0; format < kFormatCount; ++format) {
-    if (name == kNames[format]) return static_cast<Format>(format);
-  }
+  const std::optional<Format> format = format_named(name);
+  if (format) return *format;
   throw Error("INTERNAL", "Unknown weight format " + name + ".");
 }
 
@@ -124,13 +122,14 @@ Step read_step(const Napi::Object& object) {
 Matrix read_matrix(const Napi::Object& item) {
   const Matrix matrix{format_at(item), uint_at(item, "block"), uint_at(item, "rows"), uint_at(item, "columns"),
                       bytes_at(item, "rowBytes"), bytes_at(item, "offset")};
-  const bool blocks_fit = matrix.format == Format::kQ8   ? matrix.block >= 32 && std::has_single_bit(matrix.block)
-                          : matrix.format == Format::kQ4 ? matrix.block == kQ4Block
-                                                         : true;
-  if (!blocks_fit || matrix.rows == 0 || matrix.row_bytes != row_bytes(matrix.format, matrix.columns, matrix.block)) {
+  if (matrix.rows == 0 || matrix.columns == 0 || !block_fits(matrix.format, matrix.columns, matrix.block) ||
+      matrix.row_bytes != row_bytes(matrix.format, matrix.columns, matrix.block)) {
     throw Error("STORE_INVALID", "A matrix of " + std::to_string(matrix.rows) + " x " + std::to_string(matrix.columns) +
                                      " has blocks of " + std::to_string(matrix.block) + " columns in rows of " +
                                      std::to_string(matrix.row_bytes) + " bytes, which cannot be. Decompose the checkpoint again.");
+  }
+  if (cpu::best_kernels().matmul[static_cast<size_t>(matrix.format)] == nullptr) {
+    throw Error("STORE_INVALID", std::string("No kernel multiplies ") + traits_of(matrix.format).name + " yet.");
   }
   return matrix;
 }

@@ -71,8 +71,8 @@ function sizeProblem(tensor: StoredTensor): string | undefined {
   const format = formatOf(tensor.format);
   const [first = 0, second] = tensor.shape;
   const [rows, columns] = second === undefined ? [1, first] : [first, second];
-  if ((format.block === undefined) !== (tensor.block === undefined)) return `is ${tensor.format} with a wrong block`;
-  if (format.block !== undefined && second === undefined) return "is a quantized vector";
+  if (!format.blockFits(columns, tensor.block)) return `is ${tensor.format} with a wrong block`;
+  if (tensor.block !== undefined && second === undefined) return "is a quantized vector";
   const rowBytes = format.rowBytes(columns, tensor.block);
   if (tensor.rowBytes !== rowBytes || tensor.byteLength !== rows * rowBytes) {
     return `has ${tensor.byteLength} bytes in rows of ${tensor.rowBytes}; ${tensor.format} [${tensor.shape.join(", ")}] takes ${rows} rows of ${rowBytes}`;

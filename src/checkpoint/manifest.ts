@@ -23,7 +23,7 @@ export interface StoredTensor {
   byteLength: number;
   /** Bytes of one row; for vectors, byteLength. See native/backend/format.h for what a row holds. */
   rowBytes: number;
-  /** Columns that share a scale, for 8bit and 4bit. */
+  /** Columns that share a scale, for all but element formats. */
   block?: number;
 }
 

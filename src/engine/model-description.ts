@@ -3,7 +3,8 @@ import type { LayerStore, TensorLocation } from "../checkpoint/layer-store.js";
 import { PAGE_BYTES, type StoredTensor } from "../checkpoint/manifest.js";
 import { LayerstreamError } from "../errors.js";
 import { type Architecture, type PlanOp, type Stage, type StageKind, tensorName } from "../models/architecture.js";
-import type { ElementFormat, NativeMatrix, NativeStage, NativeStep, NativeVector } from "../native/types.js";
+import type { NativeMatrix, NativeStage, NativeStep, NativeVector } from "../native/types.js";
+import { isElementFormat } from "../quant/registry.js";
 
 /** A stage with its place on disk, before anything is decided about where it lives. */
 export interface StageDescription {
@@ -81,8 +82,8 @@ function describeStage(
 }
 
 function describeVector(store: LayerStore, tensor: StoredTensor): NativeVector {
-  if (tensor.format === "8bit" || tensor.format === "4bit") throw mismatch(store, `${tensor.name} is quantized`);
-  return { format: tensor.format satisfies ElementFormat, length: tensor.shape[0] as number, offset: tensor.offset };
+  if (!isElementFormat(tensor.format)) throw mismatch(store, `${tensor.name} is quantized`);
+  return { format: tensor.format, length: tensor.shape[0] as number, offset: tensor.offset };
 }
 
 function describeMatrix(store: LayerStore, { file, tensor }: TensorLocation): NativeMatrix {

@@ -1,8 +1,29 @@
 /** The addon's contract. `binding.ts` is the only loader. */
 
 export type ElementFormat = "f32" | "f16" | "bf16";
+/** Formats that layerstream itself quantizes to. */
 export type QuantizedFormat = "8bit" | "4bit";
-export type WeightFormat = ElementFormat | QuantizedFormat;
+/** Formats in which checkpoints come quantized; stored and multiplied as they are. */
+export type PackedFormat =
+  | "uint2"
+  | "uint3"
+  | "uint4"
+  | "uint8"
+  | "fp8"
+  | "mxfp4"
+  | "nf4"
+  | "q8_0"
+  | "q4_0"
+  | "q4_1"
+  | "q5_0"
+  | "q5_1"
+  | "q2_k"
+  | "q3_k"
+  | "q4_k"
+  | "q5_k"
+  | "q6_k";
+/** `native/backend/format.h` describes the bytes of each. */
+export type WeightFormat = ElementFormat | QuantizedFormat | PackedFormat;
 
 export interface NativeCodec {
   /** CRC-32C (Castagnoli) of `data`. */

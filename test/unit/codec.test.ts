@@ -8,6 +8,7 @@ import { Worker } from "node:worker_threads";
 import { describe, expect, it } from "vitest";
 import { native } from "../../dist/native/binding.js";
 import type { ElementFormat } from "../../dist/native/types.js";
+import { FORMAT_NAMES, formatOf, isElementFormat } from "../../dist/quant/registry.js";
 import {
   code4,
   crc32c,
@@ -87,6 +88,41 @@ describe("rowBytes", () => {
     expect(rowBytes("4bit", 64, 64)).toBe(34);
     expect(rowBytes("4bit", 65, 64)).toBe(68);
     expect(rowBytes("8bit", 2147483647, 65536)).toBe(32768 * 65536 + 65536);
+    expect(rowBytes("uint4", 128, 128)).toBe(64 + 2 + 1);
+    expect(rowBytes("uint4", 72, 32)).toBe(64 + 3 * 2 + 3);
+    expect(rowBytes("uint3", 72, 72)).toBe(48 + 2 + 1);
+    expect(rowBytes("uint2", 64, 16)).toBe(16 + 4 * 2 + 4);
+    expect(rowBytes("uint8", 65, 64)).toBe(128 + 2 * 2 + 2);
+    expect(rowBytes("fp8", 130, 128)).toBe(130 + 2 * 4);
+    expect(rowBytes("mxfp4", 96, 32)).toBe(64 + 3);
+    expect(rowBytes("nf4", 100, 64)).toBe(64 + 2 * 4);
+    expect(rowBytes("q8_0", 96, 32)).toBe(3 * 34);
+    expect(rowBytes("q4_0", 32, 32)).toBe(18);
+    expect(rowBytes("q4_1", 32, 32)).toBe(20);
+    expect(rowBytes("q5_0", 32, 32)).toBe(22);
+    expect(rowBytes("q5_1", 32, 32)).toBe(24);
+    expect(rowBytes("q2_k", 512, 256)).toBe(2 * 84);
+    expect(rowBytes("q3_k", 256, 256)).toBe(110);
+    expect(rowBytes("q4_k", 256, 256)).toBe(144);
+    expect(rowBytes("q5_k", 256, 256)).toBe(176);
+    expect(rowBytes("q6_k", 256, 256)).toBe(210);
+  });
+
+  it("agrees with the formats of the registry, and so do the blocks that both take", () => {
+    for (const name of FORMAT_NAMES) {
+      const format = formatOf(name);
+      for (const columns of [1, 32, 64, 72, 256, 700, 1280, 5120]) {
+        for (const block of [1, 16, 32, 48, 64, 72, 128, 256, 5120, 65536]) {
+          if (!format.blockFits(columns, isElementFormat(name) ? undefined : block)) {
+            expect(() => native().rowBytes(name, columns, block), `${name} ${columns} ${block}`).toThrow(RangeError);
+          } else {
+            expect(native().rowBytes(name, columns, block), `${name} ${columns} ${block}`).toBe(
+              format.rowBytes(columns, block),
+            );
+          }
+        }
+      }
+    }
   });
 });
 
@@ -217,6 +253,8 @@ describe("arguments", () => {
     ["8bit without a block", /`block` must be an integer from 32/, () => native().rowBytes("8bit", 64, 0)],
     ["8bit in blocks of 48", /power of two, not 48/, () => native().rowBytes("8bit", 64, 48)],
     ["4bit in blocks of 32", /`block` must be/, () => native().rowBytes("4bit", 64, 32)],
+    ["uint4 in blocks of 40", /multiple of 16 or at least/, () => native().rowBytes("uint4", 64, 40)],
+    ["part of a super-block", /`columns` must be a multiple of 256/, () => native().rowBytes("q4_k", 320, 256)],
     ["negative rows", /`rows` must be/, () => native().quantize("f32", bytes, -1, 64, "8bit", 64, bytes)],
     ["a short source", /`source` has 4096 bytes/, () => native().quantize("bf16", bytes, 33, 64, "4bit", 64, bytes)],
     [
