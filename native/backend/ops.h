@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <variant>
 
+#include "activation.h"
 #include "format.h"
 
 namespace layerstream {
@@ -95,15 +96,7 @@ struct AttentionOp {
   Range slopes;          // `heads` floats (ALiBi), or a null buffer
 };
 
-enum class Activation : uint8_t {
-  kSilu,           // x * sigmoid(x)
-  kGelu,           // x * P(z <= x) of a standard normal z
-  kGeluTanh,       // x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))
-  kClampedSwiglu,  // of two factors, see below
-};
-
-// gate = activation(gate) * up. kClampedSwiglu: with g = min(gate, limit) and u = up clamped to [-limit, limit],
-// gate = g * sigmoid(alpha * g) * (u + 1).
+// gate = activation(gate) * up
 struct ActivationOp {
   Range gate, up;  // a null buffer stands for an `up` of 1, except in kClampedSwiglu
   uint32_t tokens, width, gate_stride, up_stride;

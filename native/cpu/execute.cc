@@ -53,8 +53,18 @@ void Executor::run(const EmbedOp& op) {
 
 void Executor::run(const NormOp& op) {
   for_each_token(op.tokens, uint64_t{op.groups} * op.width, [&](uint32_t token) {
-    kernels_.rms_norm(row(op.input, token, op.input_stride), row(op.output, token, op.output_stride), address(op.weight),
-                      op.groups, op.width, op.epsilon);
+    NormArgs args{};
+    args.input = row(op.input, token, op.input_stride);
+    args.output = row(op.output, token, op.output_stride);
+    args.weight = address(op.weight);
+    args.bias = address(op.bias);
+    args.groups = op.groups;
+    args.width = op.width;
+    args.epsilon = op.epsilon;
+    args.centered = op.centered;
+    args.group_weights = op.group_weights;
+    args.accumulate = op.accumulate;
+    kernels_.norm(args);
   });
 }
 
@@ -82,6 +92,8 @@ void Executor::run(const MatmulOp& op) {
     args.output_stride = op.output_stride;
     args.tokens = op.tokens;
     args.bias = op.bias.buffer == nullptr ? nullptr : address(op.bias) + first;
+    args.row_scale = op.row_scale.buffer == nullptr ? nullptr : address(op.row_scale) + first;
+    args.scale = op.scale;
     args.accumulate = op.accumulate;
     args.scratch = reinterpret_cast<float*>(scratch_[thread].data());
     kernels_.matmul[static_cast<size_t>(op.format)](args);
@@ -91,8 +103,16 @@ void Executor::run(const MatmulOp& op) {
 void Executor::run(const RopeOp& op) {
   const uint32_t half = op.rotary_dim / 2;
   for_each_token(op.tokens, uint64_t{op.heads} * op.head_dim, [&](uint32_t token) {
-    kernels_.rope(row(op.target, token, op.stride), op.heads, op.head_dim, op.rotary_dim, row(op.cosine, token, half),
-                  row(op.sine, token, half));
+    RopeArgs args{};
+    args.target = row(op.target, token, op.stride);
+    args.heads = op.heads;
+    args.head_dim = op.head_dim;
+    args.rotary_dim = op.rotary_dim;
+    args.offset = op.offset;
+    args.interleaved = op.interleaved;
+    args.cosine = row(op.cosine, token, half);
+    args.sine = row(op.sine, token, half);
+    kernels_.rope(args);
   });
 }
 
@@ -148,7 +168,14 @@ void Executor::run(const AttentionOp& op) {
 
 void Executor::run(const ActivationOp& op) {
   for_each_token(op.tokens, op.width, [&](uint32_t token) {
-    kernels_.silu_multiply(row(op.gate, token, op.gate_stride), row(op.up, token, op.up_stride), op.width);
+    ActivationArgs args{};
+    args.gate = row(op.gate, token, op.gate_stride);
+    args.up = op.up.buffer == nullptr ? nullptr : row(op.up, token, op.up_stride);
+    args.count = op.width;
+    args.activation = op.activation;
+    args.alpha = op.alpha;
+    args.limit = op.limit;
+    kernels_.activate(args);
   });
 }
 
@@ -163,8 +190,7 @@ void Executor::run(const ScaleTokensOp& op) {
 
 void Executor::run(const SoftCapOp& op) {
   for_each_token(op.tokens, op.width, [&](uint32_t token) {
-    float* target = row(op.target, token, op.stride);
-    for (uint32_t i = 0; i < op.width; ++i) target[i] = op.cap * std::tanh(target[i] / op.cap);
+    kernels_.soft_cap(row(op.target, token, op.stride), op.width, op.cap);
   });
 }
 

@@ -20,11 +20,10 @@
   void dequantize_row_q8(const uint8_t* row, uint32_t columns, uint32_t block, float* output);                      \
   void dequantize_row_q4(const uint8_t* row, uint32_t columns, uint32_t block, float* output);                      \
   void attention(const AttentionArgs& args);                                                                        \
-  void rms_norm(const float* input, float* output, const float* weight, uint32_t groups, uint32_t width,            \
-                float epsilon);                                                                                     \
-  void silu_multiply(float* gate, const float* up, size_t count);                                                   \
-  void rope(float* heads_data, uint32_t heads, uint32_t head_dim, uint32_t rotary_dim, const float* cosine,         \
-            const float* sine);                                                                                     \
+  void norm(const NormArgs& args);                                                                                  \
+  void activate(const ActivationArgs& args);                                                                        \
+  void rope(const RopeArgs& args);                                                                                  \
+  void soft_cap(float* values, size_t count, float cap);                                                            \
   bool quantize(const QuantizeArgs& args);                                                                          \
   extern const KernelTable kTable;                                                                                  \
   }

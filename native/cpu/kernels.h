@@ -11,11 +11,13 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "../backend/activation.h"
 #include "../backend/format.h"
 
 namespace layerstream::cpu {
 
-// output[t * output_stride + r] (+)= sum over c of input[t * input_stride + c] * weight[r][c]  (+ bias[r])
+// value = ((sum over c of input[t * input_stride + c] * weight[r][c]) * row_scale[r] + bias[r]) * scale
+// output[t * output_stride + r] (+)= value
 struct MatmulArgs {
   const uint8_t* weight;  // row 0 of this call
   size_t row_bytes;       // bytes from one row to the next
@@ -28,6 +30,8 @@ struct MatmulArgs {
   size_t output_stride;   // floats
   uint32_t tokens;
   const float* bias;      // `rows` floats, or null
+  const float* row_scale; // `rows` floats, or null
+  float scale = 1.0f;
   bool accumulate;        // add to the output instead of overwriting it
   float* scratch;         // matmul_scratch_floats(columns, tokens) floats, private to the calling thread
 };
@@ -67,17 +71,44 @@ struct QuantizeArgs {
   uint8_t* output;        // rows * row_bytes(format, columns, block)
 };
 
+// What NormOp says, for one token.
+struct NormArgs {
+  const float* input;
+  float* output;
+  const float* weight;  // or null
+  const float* bias;    // or null
+  uint32_t groups, width;
+  float epsilon;
+  bool centered, group_weights, accumulate;
+};
+
+// What ActivationOp says, for `count` floats.
+struct ActivationArgs {
+  float* gate;
+  const float* up;  // or null
+  size_t count;
+  Activation activation;
+  float alpha, limit;
+};
+
+// What RopeOp says, for one token.
+struct RopeArgs {
+  float* target;
+  uint32_t heads, head_dim, rotary_dim, offset;
+  bool interleaved;
+  const float* cosine;  // rotary_dim / 2 each
+  const float* sine;
+};
+
 struct KernelTable {
   const char* name;  // "scalar", "avx2", "avx512", "neon"
   void (*matmul[kFormatCount])(const MatmulArgs&);
   void (*attention)(const AttentionArgs&);
-  // For each group of `width` floats: output = input / sqrt(mean(input^2) + epsilon) * weight. In place allowed.
-  void (*rms_norm)(const float* input, float* output, const float* weight, uint32_t groups, uint32_t width, float epsilon);
-  // gate = silu(gate) * up, elementwise
-  void (*silu_multiply)(float* gate, const float* up, size_t count);
-  // Rotates the first `rotary_dim` elements of each of `heads` heads of one token in place; element i pairs with
-  // i + rotary_dim / 2 (the half-split layout). cosine and sine have rotary_dim / 2 entries.
-  void (*rope)(float* heads_data, uint32_t heads, uint32_t head_dim, uint32_t rotary_dim, const float* cosine, const float* sine);
+  void (*norm)(const NormArgs&);
+  void (*activate)(const ActivationArgs&);
+  void (*rope)(const RopeArgs&);
+  // values = cap * tanh(values / cap)
+  void (*soft_cap)(float* values, size_t count, float cap);
   // One row of any format to float32.
   void (*dequantize_row[kFormatCount])(const uint8_t* row, uint32_t columns, uint32_t block, float* output);
   // Throws nothing; returns false if a source value is NaN or infinite, or a scale does not fit in float16.

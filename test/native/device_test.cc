@@ -153,7 +153,7 @@ void test_ops(Device& device) {
 // A stream whose ops fail, beside a device whose own cannot: kernels that throw are not to be had from outside.
 void test_failures(Device& device) {
   cpu::KernelTable kernels = cpu::scalar_kernels();
-  kernels.silu_multiply = [](float*, const float*, size_t) { throw Error("DEVICE_FAILED", "This kernel always fails."); };
+  kernels.activate = [](const cpu::ActivationArgs&) { throw Error("DEVICE_FAILED", "This kernel always fails."); };
   cpu::Executor executor(kernels, 1);
   std::mutex executor_mutex;
   auto* failing = new Stream{cpu::Worker(executor, executor_mutex)};

@@ -158,7 +158,10 @@ class Chunk {
 void write_sums(const MatmulArgs& args, uint32_t token, uint32_t row, const float* sums, uint32_t count) {
   float* output = args.output + token * args.output_stride + row;
   for (uint32_t i = 0; i < count; ++i) {
-    const float value = args.bias == nullptr ? sums[i] : sums[i] + args.bias[row + i];
+    float value = sums[i];
+    if (args.row_scale != nullptr) value *= args.row_scale[row + i];
+    if (args.bias != nullptr) value += args.bias[row + i];
+    value *= args.scale;
     output[i] = args.accumulate ? output[i] + value : value;
   }
 }
