@@ -20,6 +20,7 @@ const COMPANION_FILES = [
   "tokenizer.json",
   "tokenizer_config.json",
   "tokenizer.model",
+  "qwen.tiktoken",
   "special_tokens_map.json",
   "added_tokens.json",
   "vocab.json",
