@@ -38,6 +38,8 @@ export interface Shard extends SafeFile {
 
 export interface CheckpointTensor extends SafetensorsTensor {
   shard: Shard;
+  /** Of each axis, in elements, not negative; absent: row-major. `byteLength` spans from the first to the last element. */
+  strides?: readonly number[];
 }
 
 export interface Checkpoint {

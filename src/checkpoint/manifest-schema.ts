@@ -20,8 +20,9 @@ const tensor = z.strictObject({
 });
 
 const stage = z.strictObject({
-  name: z.enum(["embed", "attention", "mlp", "head"]),
+  name: z.enum(["embed", "attention", "mlp", "moe", "expert", "head"]),
   layer: z.number().int().min(-1),
+  expert: size.optional(),
   offset: size,
   length: positive,
   tensors: z.array(tensor).min(1),

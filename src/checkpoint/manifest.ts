@@ -28,9 +28,11 @@ export interface StoredTensor {
 }
 
 export interface StoredStage {
-  name: "embed" | "attention" | "mlp" | "head";
+  name: "embed" | "attention" | "mlp" | "moe" | "expert" | "head";
   /** Decoder layer, or -1. */
   layer: number;
+  /** Of `expert` stages. */
+  expert?: number;
   /** Page-aligned byte offset and length in the file. */
   offset: number;
   length: number;

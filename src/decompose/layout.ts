@@ -1,30 +1,43 @@
 /** Where every byte of a layer file goes, and where it comes from. Pure. */
 import { PAGE_BYTES, type StoredStage, type StoredTensor } from "../checkpoint/manifest.js";
+import type { RowSource } from "../checkpoint/row-source.js";
 import { encodeSafetensorsHeader, type SafetensorsTensor } from "../checkpoint/safetensors.js";
 import type { AssignedLayer, AssignedTensor } from "../models/assignment.js";
 import type { ElementFormat, QuantizedFormat } from "../native/types.js";
 import type { Format } from "../quant/format.js";
-import { type CompressionSettings, formatOf } from "../quant/registry.js";
+import { type CompressionSettings, formatOf, isElementFormat } from "../quant/registry.js";
 
 /** Matrices of at least this size start on a page, so that they can be read alone. */
 const PAGE_ALIGNED_BYTES = 64 * 1024;
 const TENSOR_ALIGNMENT = 64;
 export const PADDING_PREFIX = "__padding__.";
 
-/** A run of output bytes: zeros, bytes copied from a file, or rows quantized from a file. */
-export type Segment =
-  | { kind: "padding"; byteLength: number }
-  | { kind: "copy"; name: string; source: string; offset: number; byteLength: number }
-  | QuantizeSegment;
+/** A run of output bytes: zeros, bytes of a file, rows as their source gives them, or rows quantized. */
+export type Segment = { kind: "padding"; byteLength: number } | CopySegment | RowsSegment | QuantizeSegment;
+
+export interface CopySegment {
+  kind: "copy";
+  name: string;
+  /** Path. */
+  source: string;
+  offset: number;
+  byteLength: number;
+}
+
+export interface RowsSegment {
+  kind: "rows";
+  name: string;
+  source: RowSource;
+}
 
 export interface QuantizeSegment {
   kind: "quantize";
   name: string;
-  source: string;
-  offset: number;
+  /** For messages. */
+  file: string;
+  source: RowSource;
   sourceFormat: ElementFormat;
   format: QuantizedFormat;
-  rows: number;
   columns: number;
   block: number;
 }
@@ -54,9 +67,9 @@ export function layoutLayer(layer: AssignedLayer, settings: CompressionSettings)
     position += byteLength;
   };
 
-  for (const { name, layer: index, tensors: assigned } of layer.stages) {
+  for (const { tensors: assigned, ...place } of layer.stages) {
     pad(PAGE_BYTES);
-    const stage: StoredStage = { name, layer: index, offset: position, length: 0, tensors: [] };
+    const stage: StoredStage = { ...place, offset: position, length: 0, tensors: [] };
     for (const tensor of assigned) {
       const stored = describeTensor(tensor, settings);
       pad(tensor.role !== "vector" && stored.byteLength >= PAGE_ALIGNED_BYTES ? PAGE_BYTES : TENSOR_ALIGNMENT);
@@ -87,26 +100,29 @@ export function layoutCopy(file: { name: string; realPath: string; size: number 
 }
 
 function describeTensor(tensor: AssignedTensor, settings: CompressionSettings): StoredTensor {
+  const { name, sourceFormat } = tensor;
   const format = formatFor(tensor, settings);
-  const { name, source } = tensor;
-  const shape = [...source.shape];
+  const block = format.name === sourceFormat ? (tensor.block ?? format.block) : format.block;
+  const shape = [...tensor.shape];
   const columns = shape.at(-1) ?? 1;
-  const rowBytes = format.rowBytes(columns);
+  const rowBytes = format.rowBytes(columns, block);
   const byteLength = (shape.length === 2 ? (shape[0] ?? 0) : 1) * rowBytes;
   const stored: StoredTensor = { name, format: format.name, shape, offset: 0, byteLength, rowBytes };
-  if (format.block !== undefined) stored.block = format.block;
+  if (block !== undefined) stored.block = block;
   return stored;
 }
 
-function formatFor(tensor: AssignedTensor, settings: CompressionSettings): Format {
+/** Weights that come quantized stay as they are. */
+function formatFor({ role, sourceFormat }: AssignedTensor, settings: CompressionSettings): Format {
   const byRole = {
     matrix: settings.compression,
     embedding: settings.embeddingCompression,
     head: settings.headCompression,
     vector: "none" as const,
+    router: "none" as const,
   };
-  const compression = byRole[tensor.role];
-  return formatOf(compression === "none" ? tensor.sourceFormat : compression);
+  const compression = byRole[role];
+  return formatOf(compression === "none" || !isElementFormat(sourceFormat) ? sourceFormat : compression);
 }
 
 /** As safetensors has it: quantized rows are opaque bytes. */
@@ -117,12 +133,20 @@ function headerEntry(stored: StoredTensor): SafetensorsTensor {
 }
 
 function segmentOf(tensor: AssignedTensor, stored: StoredTensor): Segment {
-  const { name, source, sourceFormat } = tensor;
-  const { shape, block, byteLength } = stored;
-  const place = { name, source: source.shard.realPath, offset: source.offset };
-  if (block === undefined) return { kind: "copy", ...place, byteLength };
-  const [rows = 0, columns = 0] = shape;
-  return { kind: "quantize", ...place, sourceFormat, format: stored.format as QuantizedFormat, rows, columns, block };
+  const { name, file, source, sourceFormat } = tensor;
+  const { shape, format, block } = stored;
+  if (format === sourceFormat) return { kind: "rows", name, source };
+  const [columns = 0, quantized] = [shape.at(-1), format as QuantizedFormat];
+  return {
+    kind: "quantize",
+    name,
+    file,
+    source,
+    sourceFormat: sourceFormat as ElementFormat,
+    format: quantized,
+    columns,
+    block: block as number,
+  };
 }
 
 /** Makes a layer file describe itself: what the rows of its U8 tensors hold. Values must be strings. */

@@ -1,16 +1,19 @@
-/** Runs in piscina's threads. A task is one whole file; tensor bytes stay in this thread's two buffers. */
+/** Runs in piscina's threads. A task is one whole file; tensor bytes stay in this thread's buffers. */
 import { checksumOf } from "../checkpoint/checksum.js";
 import { ioError } from "../checkpoint/file-io.js";
 import { CHECKSUM_BLOCK_BYTES } from "../checkpoint/manifest.js";
 import { LayerstreamError } from "../errors.js";
 import { BlockReader } from "./block-reader.js";
 import { BlockWriter } from "./block-writer.js";
+import { copyBytes, copyRows } from "./copy-rows.js";
 import { allocateAligned } from "./direct-file.js";
 import { quantizeRows } from "./quantize-rows.js";
+import { Scratch } from "./scratch.js";
 import { type CheckTask, Control, failureOf, type TaskResult, type WriteTask } from "./task.js";
 
 const BUFFER_BYTES = 4 * CHECKSUM_BLOCK_BYTES;
 const reader = new BlockReader(BUFFER_BYTES);
+const workspace = { reader, scratch: new Scratch() };
 let output: Uint8Array | undefined;
 
 /** Writes one file of the store and makes it durable. The value is its checksums, as in the manifest. */
@@ -22,25 +25,15 @@ export function writeFile(task: WriteTask): TaskResult<string> {
       writer.append(task.header);
       for (const segment of task.segments) {
         if (segment.kind === "padding") writer.appendZeros(segment.byteLength);
-        else if (segment.kind === "copy") copy(segment, writer);
-        else quantizeRows(segment, reader, writer);
+        else if (segment.kind === "copy") copyBytes(segment, workspace, writer);
+        else if (segment.kind === "rows") copyRows(segment, workspace, writer);
+        else quantizeRows(segment, workspace, writer);
       }
       return writer.finish();
     } finally {
       writer.close();
     }
   });
-}
-
-function copy(
-  { source, offset, byteLength, name }: { name: string; source: string; offset: number; byteLength: number },
-  writer: BlockWriter,
-): void {
-  for (let done = 0; done < byteLength; ) {
-    const piece = reader.read(source, offset + done, Math.min(byteLength - done, reader.capacity), name);
-    writer.append(piece);
-    done += piece.length;
-  }
 }
 
 /** Reads one file of a store. The value is the numbers of the blocks whose checksum is wrong. */

@@ -33,13 +33,47 @@ export type PlanOp =
   /** gate = activation(gate) * up. */
   | { op: "gatedActivation"; gate: Register; up: Register; activation: "silu" };
 
-export interface TensorSpec {
-  /** Hugging Face name, with `{layer}` where the layer's number goes. */
+/**
+ * Where a tensor lies in a checkpoint that names or packs it otherwise. `{layer}` and `{expert}` stand for numbers.
+ */
+export interface TensorSource {
   name: string;
-  /** As in the checkpoint: [rows, columns] for matrices, [length] for vectors. */
+  /** [rows, columns] or [length], as it multiplies: after the index of the expert, before rows are picked. */
   shape: readonly number[];
-  /** Only matrices are quantized; embedding and head have settings of their own; vectors keep their dtype. */
-  role: "matrix" | "vector" | "embedding" | "head";
+  /** The checkpoint's tensor has a leading axis of so many experts, of which the stage's own is taken. */
+  experts?: number;
+  /** The checkpoint stores [columns, rows]. */
+  transposed?: boolean;
+  rows?: RowView;
+  /**
+   * The source's rows come in groups of `stride` rows, of which the first `rows` are taken and transposed: row
+   * g * columns + c of the tensor is column c of group g.
+   */
+  transposedGroups?: { stride: number; rows: number };
+}
+
+/**
+ * Rows of a matrix, or elements of a vector: row r is offset + the sum of digit * stride, where the digits are those of r
+ * in the mixed radix of the counts, the last one fastest.
+ */
+export interface RowView {
+  offset: number;
+  dims: readonly (readonly [count: number, stride: number])[];
+}
+
+export interface TensorSpec {
+  /** Name in the store, with `{layer}` and `{expert}` where numbers go. */
+  name: string;
+  /** [rows, columns] for matrices, [length] for vectors. */
+  shape: readonly number[];
+  /** Only matrices are quantized; embedding and head have settings of their own; vectors and routers keep their dtype. */
+  role: "matrix" | "vector" | "embedding" | "head" | "router";
+  /** Tried in order; default: the same name and shape. */
+  sources?: readonly TensorSource[];
+  /** Of vectors: added to every element when loaded. */
+  add?: number;
+  /** The vector is 1 / max(||row||, 1e-12) of the source matrix's rows (float32). */
+  derive?: "inverseRowNorm";
 }
 
 /** What one kind of stage holds and executes. Layers with the same kind share the plan; only the bytes differ. */
@@ -56,6 +90,8 @@ export interface Stage {
   kind: number;
   /** Decoder layer, or -1 for embed and head. */
   layer: number;
+  /** Of `expert` stages, which follow their layer's `moe` stage: executed only when the router chose it. */
+  expert?: number;
 }
 
 /** One file of the layer store. */
@@ -118,7 +154,7 @@ export interface Architecture {
   ignoredTensors: readonly RegExp[];
 }
 
-/** Full tensor name of `spec` in `layer`. */
-export function tensorName(spec: TensorSpec, layer: number): string {
-  return spec.name.replace("{layer}", String(layer));
+/** Full name of a spec's or source's tensor in a layer. */
+export function tensorName({ name }: { name: string }, layer: number, expert = -1): string {
+  return name.replace("{layer}", String(layer)).replace("{expert}", String(expert));
 }

@@ -1,9 +1,10 @@
 /** Which tensor of the checkpoint goes where: every one is stored, tied or dropped, and every one needed is there. */
-import type { Checkpoint, CheckpointTensor } from "../checkpoint/checkpoint.js";
+import type { Checkpoint } from "../checkpoint/checkpoint.js";
+import type { RowSource } from "../checkpoint/row-source.js";
 import { LayerstreamError } from "../errors.js";
-import type { ElementFormat } from "../native/types.js";
-import { elementFormatOf } from "../quant/registry.js";
+import type { WeightFormat } from "../native/types.js";
 import { type Architecture, type Layer, type StageKind, type TensorSpec, tensorName } from "./architecture.js";
+import { resolveSource } from "./source-resolution.js";
 
 const HEAD_TENSOR = "lm_head.weight";
 
@@ -11,13 +12,23 @@ export interface AssignedTensor {
   /** In the store. */
   name: string;
   role: TensorSpec["role"];
-  source: CheckpointTensor;
-  sourceFormat: ElementFormat;
+  /** As it multiplies: [rows, columns] or [length]. */
+  shape: readonly number[];
+  source: RowSource;
+  /** The file of the checkpoint that it is in, or the first of them. */
+  file: string;
+  /** What the source's rows come in. */
+  sourceFormat: WeightFormat;
+  /** Columns that share a scale in the source's rows, where there are scales. */
+  block?: number;
+  /** Stored column c multiplies input column columnOrder[c]. */
+  columnOrder?: Uint32Array;
 }
 
 export interface AssignedStage {
   name: StageKind["name"];
   layer: number;
+  expert?: number;
   tensors: AssignedTensor[];
 }
 
@@ -59,51 +70,19 @@ function assignLayer(
     const kind = architecture.kinds[stage.kind];
     if (!kind) throw new LayerstreamError("INTERNAL", `${layer.file} has a stage of the unknown kind ${stage.kind}.`);
     const tensors = kind.tensors.map((spec) => {
-      const name = tensorName(spec, stage.layer);
-      const source = findSource(checkpoint, architecture, name);
-      checkShape(checkpoint, source, spec);
-      used.add(source.name);
-      return { name, role: spec.role, source, sourceFormat: checkDtype(source) };
+      const { parts, ...resolved } = resolveSource(checkpoint, withTiedName(spec, architecture), stage);
+      for (const part of parts) used.add(part);
+      return { name: tensorName(spec, stage.layer, stage.expert), role: spec.role, shape: spec.shape, ...resolved };
     });
-    return { name: kind.name, layer: stage.layer, tensors };
+    const { layer: index, expert } = stage;
+    return { name: kind.name, layer: index, ...(expert === undefined ? {} : { expert }), tensors };
   });
   return { file: layer.file, stages };
 }
 
 /** Tied checkpoints usually carry the embedding, some the head instead. */
-function findSource(checkpoint: Checkpoint, architecture: Architecture, name: string): CheckpointTensor {
-  const alias = architecture.tied && name === architecture.embeddingTensor ? HEAD_TENSOR : name;
-  const source = checkpoint.tensors.get(name) ?? checkpoint.tensors.get(alias);
-  if (source) return source;
-  throw new LayerstreamError(
-    "TENSOR_MISSING",
-    `${checkpoint.path} has no tensor "${name}", which ${checkpoint.configFile} asks for.`,
-    {
-      file: checkpoint.path,
-      tensor: name,
-      remedy: "Check that all shards are there and that config.json belongs to them.",
-    },
-  );
-}
-
-function checkShape(checkpoint: Checkpoint, source: CheckpointTensor, spec: TensorSpec): void {
-  const { shape, name, shard, offset } = source;
-  if (shape.length === spec.shape.length && shape.every((size, axis) => size === spec.shape[axis])) return;
-  throw new LayerstreamError(
-    "TENSOR_MISMATCH",
-    `${shard.path}: tensor "${name}" has shape [${shape.join(", ")}], but ${checkpoint.configFile} makes it [${spec.shape.join(", ")}].`,
-    { file: shard.path, tensor: name, offset, remedy: "Check that config.json belongs to these weights." },
-  );
-}
-
-function checkDtype(source: CheckpointTensor): ElementFormat {
-  const format = elementFormatOf(source.dtype);
-  if (format) return format;
-  const { name, shard, offset, dtype } = source;
-  throw new LayerstreamError("UNSUPPORTED_MODEL", `${shard.path}: tensor "${name}" has dtype ${dtype}.`, {
-    file: shard.path,
-    tensor: name,
-    offset,
-    remedy: "layerstream reads weights in F32, F16 and BF16: convert the checkpoint to one of them.",
-  });
+function withTiedName(spec: TensorSpec, { tied, embeddingTensor }: Architecture): TensorSpec {
+  if (!tied || spec.name !== embeddingTensor) return spec;
+  const { name, shape, sources = [{ name, shape }] } = spec;
+  return { ...spec, sources: [...sources, { name: HEAD_TENSOR, shape }] };
 }

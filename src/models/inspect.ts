@@ -120,7 +120,11 @@ async function readCheckpoint(path: string): Promise<Contents> {
   const layers = assignment.layers.map(({ file, stages }) => ({
     file,
     tensors: stages.flatMap((stage) =>
-      stage.tensors.map(({ source, sourceFormat: format }) => ({ ...source, format }) satisfies InspectedTensor),
+      stage.tensors.map(({ shape, sourceFormat: format, block }) => {
+        const byteLength =
+          (shape.length === 2 ? (shape[0] ?? 0) : 1) * formatOf(format).rowBytes(shape.at(-1) ?? 1, block);
+        return { shape, format, byteLength } satisfies InspectedTensor;
+      }),
     ),
   }));
   return { config: checkpoint.config, architecture, layers, dropped: assignment.dropped, compression: undefined };
