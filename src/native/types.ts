@@ -54,6 +54,48 @@ export interface NativeCodec {
   ): void;
 }
 
+/** How a checkpoint packs codes; `native/codec/repack.h` says where each one lies. */
+export type CodePacking = "stream" | "highNibbles" | "interleaved";
+
+/** Codes of a matrix, one byte each; column c has the scale and zero `c / block`, or `groupOf[c / block]`. */
+export interface ScaledCodes {
+  /** [rows, columns] */
+  codes: Uint8Array;
+  rows: number;
+  columns: number;
+  block: number;
+  /** [rows, groups] */
+  scales: Float32Array;
+  /** [rows, groups]; absent: codes are numbers of levels. */
+  zeros?: Uint8Array;
+  groups: number;
+  groupOf?: Uint32Array;
+}
+
+export interface NativeRepack {
+  /**
+   * One byte a code, [rows, columns]. `rowBytes` and `first` (codes before column 0) are those of the packings with
+   * rows; `interleaved` has words [rows / 8, columns].
+   */
+  unpackCodes(
+    packing: CodePacking,
+    bits: number,
+    data: Uint8Array,
+    rows: number,
+    columns: number,
+    rowBytes: number,
+    first: number,
+    output: Uint8Array,
+  ): void;
+  /**
+   * Rows of uint2 to uint8 (with zeros), fp8, mxfp4 or nf4. Stored column c is column `columnOrder[c]`. False if the
+   * format does not hold a scale exactly.
+   */
+  packRows(codes: ScaledCodes, format: PackedFormat, columnOrder: Uint32Array | undefined, output: Uint8Array): boolean;
+  /** [rows, columns] of `(levels ? levels[code] : code - zero) * scale`. `levels` holds 256 numbers. */
+  expandRows(codes: ScaledCodes, levels: Float32Array | undefined, output: Float32Array): void;
+}
+
 /** Steps of a plan in native terms: weights are named by their place among the stage's matrices or vectors. */
 export type NativeStep =
   | { op: "rmsNorm"; input: string; output: string; vector: number; width: number; epsilon: number }
@@ -198,4 +240,4 @@ export interface NativeMeasure {
   ): number;
 }
 
-export type NativeAddon = NativeCodec & NativeEngine & NativeMeasure;
+export type NativeAddon = NativeCodec & NativeRepack & NativeEngine & NativeMeasure;
