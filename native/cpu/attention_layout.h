@@ -9,7 +9,7 @@ namespace {
 constexpr uint32_t kBlockKeys = 64;  // keys that are scored at once
 constexpr uint32_t kRows = 64;       // query rows that share a transposed block of keys
 
-constexpr uint32_t padded(uint32_t head_dim) { return (head_dim + 15) / 16 * 16; }
+constexpr uint32_t padded(uint32_t dim) { return (dim + 15) / 16 * 16; }
 
 }  // namespace
 }  // namespace layerstream::cpu::attention_layout

@@ -116,49 +116,64 @@ void Executor::run(const RopeOp& op) {
   });
 }
 
-void Executor::run(const AttentionOp& op) {
+void Executor::append(const AttentionOp& op) {
   const uint32_t* pages = address<const uint32_t>(op.pages);
-  float* keys = address(op.key_cache);
-  float* values = address(op.value_cache);
-  const size_t head_bytes = op.head_dim * sizeof(float);
   for (uint32_t token = 0; token < op.tokens; ++token) {
     const uint32_t position = op.first_position + token;
-    const size_t page = pages[position / op.page_positions];
     for (uint32_t head = 0; head < op.kv_heads; ++head) {
-      const size_t slot = ((page * op.kv_heads + head) * op.page_positions + position % op.page_positions) * op.head_dim;
-      std::memcpy(keys + slot, address(op.key) + size_t{token} * op.key_stride + head * op.head_dim, head_bytes);
-      std::memcpy(values + slot, address(op.value) + size_t{token} * op.value_stride + head * op.head_dim, head_bytes);
+      const size_t slot = (size_t{pages[position / op.page_positions]} * op.kv_heads + head) * op.page_positions + position % op.page_positions;
+      std::memcpy(address(op.key_cache) + slot * op.head_dim, row(op.key, token, op.key_stride) + head * op.head_dim,
+                  op.head_dim * sizeof(float));
+      if (op.values_in_keys) continue;
+      std::memcpy(address(op.value_cache) + slot * op.value_dim, row(op.value, token, op.value_stride) + head * op.value_dim,
+                  op.value_dim * sizeof(float));
     }
   }
+}
+
+void Executor::run(const AttentionOp& op) {
+  append(op);
 
   constexpr uint32_t kTokensPerPart = 32;
   const uint32_t token_parts = (op.tokens + kTokensPerPart - 1) / kTokensPerPart;
-  const size_t scratch_floats = attention_scratch_floats(op.head_dim, op.page_positions);
+  // Query heads of one KV head are divided only where threads would else have nothing to do: each part reads its keys.
+  const uint32_t group = op.heads / op.kv_heads;
+  const uint32_t least_parts = (pool_.threads() + token_parts * op.kv_heads - 1) / (token_parts * op.kv_heads);
+  const uint32_t part_heads = (group + least_parts - 1) / least_parts;
+  const uint32_t head_parts = (group + part_heads - 1) / part_heads;
+  const size_t scratch_floats = attention_scratch_floats(op.head_dim, op.value_dim);
   for (uint32_t thread = 0; thread < pool_.threads(); ++thread) scratch(thread, scratch_floats);
   const auto part = [&](uint32_t index, uint32_t thread) {
+    const uint32_t kv_head = index / head_parts % op.kv_heads;
     AttentionArgs args{};
     args.query = address(op.query);
     args.query_stride = op.query_stride;
-    args.output = address(op.query);
-    args.output_stride = op.query_stride;
+    args.output = address(op.output);
+    args.output_stride = op.output_stride;
     args.heads = op.heads;
     args.kv_heads = op.kv_heads;
     args.head_dim = op.head_dim;
+    args.value_dim = op.value_dim;
     args.scale = op.scale;
+    args.soft_cap = op.soft_cap;
     args.window = op.window;
+    args.logn_length = op.logn_length;
     args.first_position = op.first_position;
-    args.token_begin = index / op.kv_heads * kTokensPerPart;
+    args.head_begin = kv_head * group + index % head_parts * part_heads;
+    args.head_end = std::min(args.head_begin + part_heads, (kv_head + 1) * group);
+    args.token_begin = index / (head_parts * op.kv_heads) * kTokensPerPart;
     args.token_end = std::min(args.token_begin + kTokensPerPart, op.tokens);
-    args.kv_head = index % op.kv_heads;
-    args.pages = pages;
+    args.pages = address<const uint32_t>(op.pages);
     args.page_positions = op.page_positions;
-    args.keys = keys;
-    args.values = values;
+    args.keys = address(op.key_cache);
+    args.values = op.values_in_keys ? nullptr : address(op.value_cache);
+    args.sinks = address(op.sinks);
+    args.slopes = address(op.slopes);
     args.scratch = reinterpret_cast<float*>(scratch_[thread].data());
     kernels_.attention(args);
   };
-  const uint32_t count = token_parts * op.kv_heads;
-  const uint64_t bytes = uint64_t{op.tokens} * (op.first_position + op.tokens) * op.heads * head_bytes;
+  const uint32_t count = token_parts * op.kv_heads * head_parts;
+  const uint64_t bytes = uint64_t{op.tokens} * (op.first_position + op.tokens) * op.heads * op.head_dim * sizeof(float);
   if (bytes < kParallelBytes) {
     for (uint32_t index = 0; index < count; ++index) part(index, 0);
   } else {

@@ -39,6 +39,8 @@ class Executor {
   void run(const GatherRowsOp& op);
   void run(const ScatterAddOp& op);
   void run(const PermuteOp& op);
+  // Puts the new keys and values into the cache.
+  void append(const AttentionOp& op);
   float* scratch(uint32_t thread, size_t floats);
   // function(token) for every token, on all threads if their rows of `width` floats are worth it.
   template <typename Function>

@@ -39,27 +39,33 @@ struct MatmulArgs {
 // Upper bound of the scratch that any kernel needs for one call.
 size_t matmul_scratch_floats(uint32_t columns, uint32_t tokens);
 
-// Causal grouped-query attention over a paged cache, for query heads of one KV head and a range of tokens.
-// Keys are visited in pages, at absolute positions, with an online softmax; no token x token matrix exists.
+// Causal grouped-query attention over a paged cache, for query heads of one KV head and a range of tokens; the options
+// are those of AttentionOp. Keys are visited in pages, at absolute positions, with an online softmax; no token x token
+// matrix exists.
 struct AttentionArgs {
   const float* query;       // [tokens][query_stride]; head h of a token starts at h * head_dim
   size_t query_stride;
-  float* output;            // same layout; may be the same memory as query
-  size_t output_stride;
-  uint32_t heads, kv_heads, head_dim;
+  float* output;            // [tokens][output_stride]; head h of a token starts at h * value_dim; may be the query's
+  size_t output_stride;     // memory if both strides and both dims are the same
+  uint32_t heads, kv_heads, head_dim, value_dim;
   float scale;
+  float soft_cap;           // 0: none
   uint32_t window;          // 0: everything before; else query i sees keys i - window + 1 .. i
+  uint32_t logn_length;     // 0: none
   uint32_t first_position;  // absolute position of token 0
+  // Work unit: query heads [head_begin, head_end), all of one KV head, of tokens [token_begin, token_end)
+  uint32_t head_begin, head_end;
   uint32_t token_begin, token_end;
-  uint32_t kv_head;         // work unit: query heads kv_head * (heads / kv_heads) ... of tokens [token_begin, token_end)
   const uint32_t* pages;    // page of the cache that holds positions [i * page_positions, (i + 1) * page_positions)
   uint32_t page_positions;
   const float* keys;        // keys of page p, KV head h, position i: keys + ((p * kv_heads + h) * page_positions + i) * head_dim
-  const float* values;      // same layout
-  float* scratch;           // attention_scratch_floats(head_dim, page_positions) floats, private to the calling thread
+  const float* values;      // likewise, times value_dim; null: the first value_dim floats of each key
+  const float* sinks;       // `heads` floats, or null
+  const float* slopes;      // `heads` floats, or null
+  float* scratch;           // attention_scratch_floats(head_dim, value_dim) floats, private to the calling thread
 };
 
-size_t attention_scratch_floats(uint32_t head_dim, uint32_t page_positions);
+size_t attention_scratch_floats(uint32_t head_dim, uint32_t value_dim);
 
 // Source element types of a quantizer are f32, f16 or bf16.
 struct QuantizeArgs {

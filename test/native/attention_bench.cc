@@ -37,7 +37,7 @@ void print_rate(const KernelTable& kernels, const Shape& shape) {
   size_t room = memory.size() * sizeof(float);
   const float* keys = static_cast<float*>(std::align(64, 2 * cache * sizeof(float), start_of_cache, room));
   std::vector<float> output(query.size());
-  std::vector<float> scratch(attention_scratch_floats(shape.head_dim, page_positions));
+  std::vector<float> scratch(attention_scratch_floats(shape.head_dim, shape.head_dim));
   std::vector<uint32_t> pages(page_count);
   for (uint32_t i = 0; i < page_count; i++) pages[i] = i;
   AttentionArgs args = {};
@@ -46,7 +46,7 @@ void print_rate(const KernelTable& kernels, const Shape& shape) {
   args.output = output.data();
   args.heads = shape.heads;
   args.kv_heads = shape.kv_heads;
-  args.head_dim = shape.head_dim;
+  args.head_dim = args.value_dim = shape.head_dim;
   args.scale = 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
   args.first_position = shape.first_position;
   args.token_end = shape.tokens;
@@ -59,7 +59,8 @@ void print_rate(const KernelTable& kernels, const Shape& shape) {
   for (int repeat = 0; repeat < 7; repeat++) {
     const auto start = std::chrono::steady_clock::now();
     for (uint32_t head = 0; head < shape.kv_heads; head++) {
-      args.kv_head = head;
+      args.head_begin = head * (shape.heads / shape.kv_heads);
+      args.head_end = args.head_begin + shape.heads / shape.kv_heads;
       kernels.attention(args);
     }
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;

@@ -1,4 +1,5 @@
 // Attention of every instruction set against float64, and bit-identical results however the work is divided.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -22,20 +23,35 @@ void check(bool condition, const char* kernels, const char* what, const char* wh
   exit(1);
 }
 
+struct Options {
+  uint32_t value_dim;  // 0: head_dim
+  bool values_in_keys;
+  float soft_cap;
+  bool sinks, slopes;
+  uint32_t logn_length;
+};
+
 struct Case {
   uint32_t heads, kv_heads, head_dim, tokens, first_position, window, page_positions;
+  Options options = {};
+
+  uint32_t value_dim() const { return options.value_dim == 0 ? head_dim : options.value_dim; }
 };
 
 struct Problem {
   Case shape;
-  uint32_t stride;  // of queries and outputs, wider than the heads need
-  std::vector<float> query, keys, values;
+  uint32_t query_stride, output_stride;  // wider than the heads need
+  std::vector<float> query, keys, values, sinks, slopes;
   std::vector<uint32_t> pages;
   float scale;
 
-  size_t cache_offset(uint32_t head, uint32_t position) const {
+  size_t slot(uint32_t head, uint32_t position) const {
     const size_t page = pages[position / shape.page_positions];
-    return ((page * shape.kv_heads + head) * shape.page_positions + position % shape.page_positions) * shape.head_dim;
+    return (page * shape.kv_heads + head) * shape.page_positions + position % shape.page_positions;
+  }
+  const float* key(uint32_t head, uint32_t position) const { return &keys[slot(head, position) * shape.head_dim]; }
+  const float* value(uint32_t head, uint32_t position) const {
+    return shape.options.values_in_keys ? key(head, position) : &values[slot(head, position) * shape.value_dim()];
   }
 };
 
@@ -43,26 +59,32 @@ struct Problem {
 Problem make_problem(const Case& shape, std::mt19937& random) {
   Problem problem;
   problem.shape = shape;
-  problem.stride = shape.heads * shape.head_dim + 3;
+  problem.query_stride = shape.heads * shape.head_dim + 3;
+  problem.output_stride = shape.heads * shape.value_dim() + 3;
   problem.scale = 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
   std::normal_distribution<float> normal(0.0f, 1.5f);
-  problem.query.resize(size_t{shape.tokens} * problem.stride);
+  problem.query.resize(size_t{shape.tokens} * problem.query_stride);
   for (float& value : problem.query) value = normal(random);
+  for (uint32_t head = 0; head < shape.heads; head++) {
+    problem.sinks.push_back(head % 3 == 2 ? 20.0f : normal(random));
+    problem.slopes.push_back(std::exp2(-8.0f * static_cast<float>(head + 1) / static_cast<float>(shape.heads)));
+  }
   const uint32_t positions = shape.first_position + shape.tokens;
   const uint32_t page_count = (positions + shape.page_positions - 1) / shape.page_positions;
   for (uint32_t page = 0; page < page_count; page++) problem.pages.push_back(page_count - 1 - page);
   const float nan = std::numeric_limits<float>::quiet_NaN();
-  const size_t cache = size_t{page_count} * shape.kv_heads * shape.page_positions * shape.head_dim;
-  problem.keys.assign(cache, nan);
-  problem.values.assign(cache, nan);
+  const size_t slots = size_t{page_count} * shape.kv_heads * shape.page_positions;
+  problem.keys.assign(slots * shape.head_dim, nan);
+  if (!shape.options.values_in_keys) problem.values.assign(slots * shape.value_dim(), nan);
   const uint32_t first_visible =
       shape.window != 0 && shape.first_position + 1 > shape.window ? shape.first_position + 1 - shape.window : 0;
+  const auto fill = [&](float* target, uint32_t count) {
+    for (uint32_t d = 0; d < count; d++) target[d] = normal(random);
+  };
   for (uint32_t head = 0; head < shape.kv_heads; head++) {
     for (uint32_t position = first_visible; position < positions; position++) {
-      for (uint32_t d = 0; d < shape.head_dim; d++) {
-        problem.keys[problem.cache_offset(head, position) + d] = normal(random);
-        problem.values[problem.cache_offset(head, position) + d] = normal(random);
-      }
+      fill(const_cast<float*>(problem.key(head, position)), shape.head_dim);
+      if (!shape.options.values_in_keys) fill(const_cast<float*>(problem.value(head, position)), shape.value_dim());
     }
   }
   return problem;
@@ -72,103 +94,133 @@ AttentionArgs make_args(const Problem& problem, std::vector<float>& output, std:
   const Case& shape = problem.shape;
   AttentionArgs args = {};
   args.query = problem.query.data();
-  args.query_stride = problem.stride;
+  args.query_stride = problem.query_stride;
   args.output = output.data();
-  args.output_stride = problem.stride;
+  args.output_stride = problem.output_stride;
   args.heads = shape.heads;
   args.kv_heads = shape.kv_heads;
   args.head_dim = shape.head_dim;
+  args.value_dim = shape.value_dim();
   args.scale = problem.scale;
+  args.soft_cap = shape.options.soft_cap;
   args.window = shape.window;
+  args.logn_length = shape.options.logn_length;
   args.first_position = shape.first_position;
   args.pages = problem.pages.data();
   args.page_positions = shape.page_positions;
   args.keys = problem.keys.data();
-  args.values = problem.values.data();
+  args.values = shape.options.values_in_keys ? nullptr : problem.values.data();
+  args.sinks = shape.options.sinks ? problem.sinks.data() : nullptr;
+  args.slopes = shape.options.slopes ? problem.slopes.data() : nullptr;
   args.scratch = scratch.data();
   return args;
 }
 
-// `step` tokens a call, in whatever order; every call gets its own scratch of NaN.
-std::vector<float> run(const KernelTable& kernels, const Problem& problem, uint32_t step) {
-  std::vector<float> output(problem.query.size(), -7.0f);
+// At most `step` tokens and `head_step` query heads a call; every call gets its own scratch of NaN.
+std::vector<float> run(const KernelTable& kernels, const Problem& problem, uint32_t step, uint32_t head_step) {
+  const Case& shape = problem.shape;
+  std::vector<float> output(size_t{shape.tokens} * problem.output_stride, -7.0f);
   const float nan = std::numeric_limits<float>::quiet_NaN();
-  for (uint32_t kv_head = 0; kv_head < problem.shape.kv_heads; kv_head++) {
-    for (uint32_t begin = 0; begin < problem.shape.tokens; begin += step) {
-      std::vector<float> scratch(attention_scratch_floats(problem.shape.head_dim, problem.shape.page_positions), nan);
+  const uint32_t group = shape.heads / shape.kv_heads;
+  for (uint32_t head = 0; head < shape.heads;) {
+    const uint32_t head_end = std::min(head + head_step, (head / group + 1) * group);
+    for (uint32_t begin = 0; begin < shape.tokens; begin += step) {
+      std::vector<float> scratch(attention_scratch_floats(shape.head_dim, shape.value_dim()), nan);
       AttentionArgs args = make_args(problem, output, scratch);
-      args.kv_head = kv_head;
+      args.head_begin = head;
+      args.head_end = head_end;
       args.token_begin = begin;
-      args.token_end = begin + step < problem.shape.tokens ? begin + step : problem.shape.tokens;
+      args.token_end = std::min(begin + step, shape.tokens);
       kernels.attention(args);
     }
+    head = head_end;
   }
   return output;
 }
 
 std::vector<double> reference(const Problem& problem) {
   const Case& shape = problem.shape;
-  std::vector<double> output(problem.query.size());
+  const Options& options = shape.options;
+  std::vector<double> output(size_t{shape.tokens} * problem.output_stride);
   for (uint32_t token = 0; token < shape.tokens; token++) {
-    const uint32_t end = shape.first_position + token + 1;
-    const uint32_t begin = shape.window != 0 && end > shape.window ? end - shape.window : 0;
+    const uint32_t own = shape.first_position + token;
+    const uint32_t begin = shape.window != 0 && own + 1 > shape.window ? own + 1 - shape.window : 0;
+    const bool stretched = options.logn_length != 0 && own + 1 > options.logn_length;
+    const double logn = stretched ? std::log(own + 1.0) / std::log(double{1} * options.logn_length) : 1.0;
     for (uint32_t head = 0; head < shape.heads; head++) {
       const uint32_t kv_head = head / (shape.heads / shape.kv_heads);
-      const float* query = &problem.query[token * problem.stride + head * shape.head_dim];
-      std::vector<double> scores(end - begin);
-      double largest = -1e300, total = 0;
-      for (uint32_t position = begin; position < end; position++) {
-        const float* key = &problem.keys[problem.cache_offset(kv_head, position)];
+      const float* query = &problem.query[token * problem.query_stride + head * shape.head_dim];
+      std::vector<double> scores;
+      for (uint32_t position = begin; position <= own; position++) {
+        const float* key = problem.key(kv_head, position);
         double score = 0;
-        for (uint32_t d = 0; d < shape.head_dim; d++) score += double{query[d]} * key[d];
-        scores[position - begin] = score * problem.scale;
-        largest = std::fmax(largest, scores[position - begin]);
+        for (uint32_t d = 0; d < shape.head_dim; d++) score += query[d] * logn * key[d];
+        score *= problem.scale;
+        if (options.soft_cap != 0) score = options.soft_cap * std::tanh(score / options.soft_cap);
+        if (options.slopes) score += problem.slopes[head] * (static_cast<double>(position) - own);
+        scores.push_back(score);
       }
+      double largest = *std::max_element(scores.begin(), scores.end());
+      if (options.sinks) largest = std::max(largest, double{problem.sinks[head]});
+      double total = options.sinks ? std::exp(problem.sinks[head] - largest) : 0;
       for (double& score : scores) total += score = std::exp(score - largest);
-      for (uint32_t position = begin; position < end; position++) {
-        const float* value = &problem.values[problem.cache_offset(kv_head, position)];
-        for (uint32_t d = 0; d < shape.head_dim; d++) {
-          output[token * problem.stride + head * shape.head_dim + d] += scores[position - begin] / total * value[d];
-        }
+      double* result = &output[token * problem.output_stride + head * shape.value_dim()];
+      for (uint32_t position = begin; position <= own; position++) {
+        const float* value = problem.value(kv_head, position);
+        for (uint32_t d = 0; d < shape.value_dim(); d++) result[d] += scores[position - begin] / total * value[d];
       }
     }
   }
   return output;
 }
 
+void test_in_place(const KernelTable& kernels, Problem problem, const std::vector<float>& expected, const char* name) {
+  const Case& shape = problem.shape;
+  const uint32_t group = shape.heads / shape.kv_heads;
+  for (uint32_t kv_head = 0; kv_head < shape.kv_heads; kv_head++) {
+    std::vector<float> scratch(attention_scratch_floats(shape.head_dim, shape.head_dim));
+    AttentionArgs args = make_args(problem, problem.query, scratch);
+    args.head_begin = kv_head * group;
+    args.head_end = args.head_begin + group;
+    args.token_end = shape.tokens;
+    kernels.attention(args);
+  }
+  for (size_t i = 0; i < expected.size(); i++) {
+    if (i % problem.query_stride >= shape.heads * shape.head_dim) continue;
+    check(std::memcmp(&problem.query[i], &expected[i], sizeof(float)) == 0, kernels.name, "differs in place", name);
+  }
+}
+
 void test_case(const KernelTable& kernels, const Case& shape, std::mt19937& random) {
-  char name[160];
-  snprintf(name, sizeof name, "heads %u/%u, head_dim %u, tokens %u from %u, window %u, pages of %u", shape.heads,
-           shape.kv_heads, shape.head_dim, shape.tokens, shape.first_position, shape.window, shape.page_positions);
-  Problem problem = make_problem(shape, random);
+  const Options& options = shape.options;
+  char name[250];
+  snprintf(name, sizeof name,
+           "heads %u/%u, head_dim %u/%u, tokens %u from %u, window %u, pages of %u, values_in_keys %d, cap %g, sinks %d, "
+           "slopes %d, logn %u",
+           shape.heads, shape.kv_heads, shape.head_dim, shape.value_dim(), shape.tokens, shape.first_position, shape.window,
+           shape.page_positions, options.values_in_keys, double{options.soft_cap}, options.sinks, options.slopes,
+           options.logn_length);
+  const Problem problem = make_problem(shape, random);
   const std::vector<double> expected = reference(problem);
-  const std::vector<float> whole = run(kernels, problem, shape.tokens);
-  const uint32_t width = shape.heads * shape.head_dim;
+  const std::vector<float> whole = run(kernels, problem, shape.tokens, shape.heads);
+  const uint32_t width = shape.heads * shape.value_dim();
   for (size_t i = 0; i < whole.size(); i++) {
-    if (i % problem.stride >= width) {
+    if (i % problem.output_stride >= width) {
       check(whole[i] == -7.0f, kernels.name, "writes between rows", name);
     } else {
       check(std::abs(whole[i] - expected[i]) <= 2e-5, kernels.name, "differs from float64", name);
     }
   }
   for (uint32_t step : {1u, 3u, 17u, 40u}) {
-    if (step >= shape.tokens) continue;
-    const std::vector<float> split = run(kernels, problem, step);
+    if (step > shape.tokens) continue;
+    const std::vector<float> split = run(kernels, problem, step, step == 3 ? 2 : shape.heads);
     check(std::memcmp(split.data(), whole.data(), whole.size() * sizeof(float)) == 0, kernels.name,
-          "depends on how tokens are divided", name);
+          "depends on how tokens and heads are divided", name);
   }
-  Problem in_place = problem;
-  for (uint32_t kv_head = 0; kv_head < shape.kv_heads; kv_head++) {
-    std::vector<float> scratch(attention_scratch_floats(shape.head_dim, shape.page_positions));
-    AttentionArgs args = make_args(in_place, in_place.query, scratch);
-    args.kv_head = kv_head;
-    args.token_end = shape.tokens;
-    kernels.attention(args);
-  }
-  for (size_t i = 0; i < whole.size(); i++) {
-    if (i % problem.stride >= width) continue;
-    check(std::memcmp(&in_place.query[i], &whole[i], sizeof(float)) == 0, kernels.name, "differs in place", name);
-  }
+  const std::vector<float> single = run(kernels, problem, shape.tokens, 1);
+  check(std::memcmp(single.data(), whole.data(), whole.size() * sizeof(float)) == 0, kernels.name,
+        "depends on how heads are divided", name);
+  if (shape.value_dim() == shape.head_dim) test_in_place(kernels, problem, whole, name);
 }
 
 // Scores that differ by hundreds: the softmax is one key's value, with no overflow on the way.
@@ -176,21 +228,43 @@ void test_large_scores(const KernelTable& kernels, std::mt19937& random) {
   Problem problem = make_problem({1, 1, 16, 100, 0, 0, 32}, random);
   for (float& value : problem.query) value *= 100.0f;
   const std::vector<double> expected = reference(problem);
-  const std::vector<float> actual = run(kernels, problem, 100);
+  const std::vector<float> actual = run(kernels, problem, 100, 1);
   for (size_t i = 0; i < actual.size(); i++) {
-    if (i % problem.stride >= 16) continue;
+    if (i % problem.output_stride >= 16) continue;
     check(std::abs(actual[i] - expected[i]) <= 1e-3, kernels.name, "large scores", "softmax");
   }
+}
+
+// One block of keys, several, and a window, each with every option alone and all that can go together.
+std::vector<Case> cases_with_options() {
+  const Options options[] = {
+      {24, false, 0, false, false, 0}, {9, false, 0, false, false, 0},  {0, false, 5.0f, false, false, 0},
+      {0, false, 0, true, false, 0},   {0, false, 0, false, true, 0},   {0, false, 0, false, false, 50},
+      {0, true, 0, false, false, 0},   {13, true, 0, false, false, 0},  {40, false, 30.0f, true, true, 20},
+      {16, true, 2.0f, true, true, 7},
+  };
+  std::vector<Case> cases;
+  for (const Options& each : options) {
+    cases.push_back({6, 2, 18, 41, 30, 0, 16, each});
+    cases.push_back({3, 3, 32, 130, 0, 0, 64, each});
+    cases.push_back({10, 1, 17, 1, 200, 37, 11, each});
+  }
+  // Multi-head latent attention as DeepSeek has it, and heads of unequal keys and values.
+  cases.push_back({16, 1, 576, 5, 70, 0, 64, {512, true, 0, false, false, 0}});
+  cases.push_back({128, 1, 576, 1, 99, 0, 64, {512, true, 0, false, false, 0}});
+  cases.push_back({4, 4, 192, 20, 0, 0, 32, {128, false, 0, false, false, 0}});
+  return cases;
 }
 
 }  // namespace
 
 int main() {
-  const Case cases[] = {
+  std::vector<Case> cases = {
       {1, 1, 1, 1, 0, 0, 1},     {4, 2, 10, 70, 5, 0, 7},    {3, 3, 12, 33, 100, 20, 16}, {8, 2, 64, 150, 0, 0, 64},
       {5, 1, 80, 67, 61, 0, 48}, {9, 3, 96, 20, 300, 65, 33}, {7, 1, 128, 40, 0, 1, 16},    {2, 2, 256, 9, 130, 0, 128},
       {6, 2, 17, 130, 63, 64, 5}, {71, 1, 33, 3, 90, 0, 64},  {4, 1, 128, 1, 517, 0, 64},   {2, 1, 40, 65, 1, 500, 32},
   };
+  for (const Case& each : cases_with_options()) cases.push_back(each);
   for (const KernelTable* kernels : {&scalar_kernels(), avx2_kernels(), avx512_kernels(), neon_kernels()}) {
     if (kernels == nullptr) continue;
     std::mt19937 random(11);

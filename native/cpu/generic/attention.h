@@ -27,7 +27,9 @@ struct Scratch {
 struct Row {
   const float* query;
   float* output;
-  uint32_t first_key, end_key;  // absolute positions that the row sees
+  uint32_t first_key, end_key;  // absolute positions that the row sees; the last one is the row's own
+  float scale;                  // of the scores
+  float slope;                  // by which a score rises from one key to the next
   float largest;                // of the scores so far
   float total;                  // of the weights so far, relative to `largest`
 };
@@ -45,13 +47,14 @@ struct Block {
 inline void find_block(const AttentionArgs& args, uint32_t position, uint32_t begin, uint32_t end, Block& block) {
   block.begin = begin > position ? begin - position : 0;
   block.end = end < position + kBlockKeys ? end - position : kBlockKeys;
+  const size_t kv_head = args.head_begin / (args.heads / args.kv_heads);
   uint32_t page_index = (position + block.begin) / args.page_positions;
   uint32_t within = (position + block.begin) % args.page_positions;
   for (uint32_t i = block.begin; i < block.end; i++) {
     const size_t page = args.pages[page_index];
-    const size_t offset = ((page * args.kv_heads + args.kv_head) * args.page_positions + within) * args.head_dim;
-    block.keys[i] = args.keys + offset;
-    block.values[i] = args.values + offset;
+    const size_t slot = (page * args.kv_heads + kv_head) * args.page_positions + within;
+    block.keys[i] = args.keys + slot * args.head_dim;
+    block.values[i] = args.values == nullptr ? block.keys[i] : args.values + slot * args.value_dim;
     if (++within == args.page_positions) {
       within = 0;
       page_index++;
@@ -64,16 +67,20 @@ inline void find_block(const AttentionArgs& args, uint32_t position, uint32_t be
 // With each tile of 16 keys and 16 dimensions, its share of the block's values and of the next block's keys is asked
 // for, row after row, so that single tokens read the cache at nearly the memory's rate. (Not in a function of its own:
 // GCC takes one that only prefetches for one without effect and drops its calls.)
-inline void transpose_keys(const Block& block, const Block* next, uint32_t head_dim, float* target) {
+inline void transpose_keys(const AttentionArgs& args, const Block& block, const Block* next, float* target) {
+  const uint32_t head_dim = args.head_dim;
+  const uint32_t value_dim = args.values == nullptr ? 0 : args.value_dim;
   for (uint32_t first = 0; first < kBlockKeys; first += 16) {
     if (first + 16 <= block.begin || first >= block.end) continue;
     const bool whole = block.has(first) && block.has(first + 15);
     for (uint32_t d = 0; d < head_dim; d += 16) {
       const uint32_t share_end = first + (d + 16 < head_dim ? 16 * (d + 16) / head_dim : 16);
       for (uint32_t key = first + 16 * d / head_dim; key < share_end; key++) {
-        for (uint32_t column = 0; column < head_dim; column += 16) {
-          if (block.has(key)) prefetch(block.values[key] + column);
-          if (next != nullptr && next->has(key)) prefetch(next->keys[key] + column);
+        for (uint32_t column = 0; block.has(key) && column < value_dim; column += 16) {
+          prefetch(block.values[key] + column);
+        }
+        for (uint32_t column = 0; next != nullptr && next->has(key) && column < head_dim; column += 16) {
+          prefetch(next->keys[key] + column);
         }
       }
       const uint32_t left = head_dim - d < 16 ? head_dim - d : 16;
@@ -94,7 +101,7 @@ inline void transpose_keys(const Block& block, const Block* next, uint32_t head_
 }
 
 template <int kCount, int kVectors>
-inline void score_rows(const Row* rows, const float* keys, uint32_t head_dim, Floats scale, float* scores) {
+inline void score_rows(const Row* rows, const float* keys, uint32_t head_dim, float* scores) {
   for (uint32_t v = 0; v < kBlockVectors; v += kVectors) {
     Floats sums[kCount][kVectors];
     for (int r = 0; r < kCount; r++) {
@@ -110,6 +117,7 @@ inline void score_rows(const Row* rows, const float* keys, uint32_t head_dim, Fl
       }
     }
     for (int r = 0; r < kCount; r++) {
+      const Floats scale = broadcast(rows[r].scale);
       for (int k = 0; k < kVectors; k++) store(scores + r * kBlockKeys + 16 * (v + k), sums[r][k] * scale);
     }
   }
@@ -126,13 +134,31 @@ inline Range visible(const Row& row, uint32_t position) {
   return {begin < kBlockKeys ? begin : kBlockKeys, end < kBlockKeys ? end : kBlockKeys};
 }
 
+// first, first + 1, ... first + 15
+inline Floats count_from(float first) {
+  static constexpr float kLanes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  return load(kLanes) + broadcast(first);
+}
+
 // Lanes outside the range become `outside`; `first` is the block index of lane 0.
 inline Floats keep_range(Floats value, uint32_t first, Range range, Floats outside) {
   if (first >= range.begin && first + 16 <= range.end) return value;
-  static constexpr float kLanes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  const Floats index = load(kLanes) + broadcast(static_cast<float>(first));
+  const Floats index = count_from(static_cast<float>(first));
   const Floats before_end = select_less(index, broadcast(static_cast<float>(range.end)), value, outside);
   return select_less(index, broadcast(static_cast<float>(range.begin)), outside, before_end);
+}
+
+// What the options do to the scores of a row for the block at `position`.
+inline void adjust_scores(const AttentionArgs& args, const Row& row, uint32_t position, float* scores) {
+  const Floats cap = broadcast(args.soft_cap);
+  const Floats slope = broadcast(row.slope);
+  const float distance = static_cast<float>(int64_t{position} - (int64_t{row.end_key} - 1));
+  for (uint32_t i = 0; i < kBlockKeys; i += 16) {
+    Floats score = load(scores + i);
+    if (args.soft_cap != 0.0f) score = cap * hyperbolic_tangent(score / cap);
+    if (args.slopes != nullptr) score = multiply_add(slope, count_from(distance + static_cast<float>(i)), score);
+    store(scores + i, score);
+  }
 }
 
 // Turns the scores of a row into weights relative to the largest score so far, and brings the row's sums to it.
@@ -165,11 +191,11 @@ inline void weigh_row(Row& row, Range range, float* scores, float* sums, uint32_
 // sums[r] += weights[r][key] * values[key] for the keys of a range, in ascending order.
 template <int kCount, int kVectors>
 inline void add_values(const Block& block, Range range, const float* weights, float* sums, uint32_t stride,
-                       uint32_t head_dim) {
-  for (uint32_t d = 0; d < head_dim; d += 16 * kVectors) {
-    const uint32_t vectors_left = (head_dim - d + 15) / 16;
+                       uint32_t value_dim) {
+  for (uint32_t d = 0; d < value_dim; d += 16 * kVectors) {
+    const uint32_t vectors_left = (value_dim - d + 15) / 16;
     const int count = vectors_left < kVectors ? static_cast<int>(vectors_left) : kVectors;
-    const bool whole = d + 16 * kVectors <= head_dim;
+    const bool whole = d + 16 * kVectors <= value_dim;
     if (whole) {
       Floats totals[kCount][kVectors];
       for (int r = 0; r < kCount; r++) {
@@ -190,7 +216,7 @@ inline void add_values(const Block& block, Range range, const float* weights, fl
     }
     for (int k = 0; k < count; k++) {
       const uint32_t column = d + 16 * k;
-      const uint32_t left = head_dim - column < 16 ? head_dim - column : 16;
+      const uint32_t left = value_dim - column < 16 ? value_dim - column : 16;
       Floats totals[kCount];
       for (int r = 0; r < kCount; r++) totals[r] = load(sums + r * stride + column);
       for (uint32_t key = range.begin; key < range.end; key++) {
@@ -206,7 +232,7 @@ inline void add_values(const Block& block, Range range, const float* weights, fl
 
 // The keys that all kCount rows see are shared; those that only some see are added row by row, before and after.
 template <int kCount, int kVectors>
-inline void process_rows(Row* rows, const Block& block, uint32_t position, uint32_t head_dim, Floats scale,
+inline void process_rows(const AttentionArgs& args, Row* rows, const Block& block, uint32_t position,
                          const Scratch& scratch) {
   Range ranges[kCount];
   Range common = {0, kBlockKeys};
@@ -218,19 +244,21 @@ inline void process_rows(Row* rows, const Block& block, uint32_t position, uint3
     common.end = ranges[r].end < common.end ? ranges[r].end : common.end;
   }
   if (!some) return;
-  score_rows<kCount, kVectors>(rows, scratch.keys, head_dim, scale, scratch.scores);
+  score_rows<kCount, kVectors>(rows, scratch.keys, args.head_dim, scratch.scores);
   for (int r = 0; r < kCount; r++) {
     if (ranges[r].begin >= ranges[r].end) continue;
-    weigh_row(rows[r], ranges[r], scratch.scores + r * kBlockKeys, scratch.sums + r * scratch.stride, scratch.stride);
+    float* const scores = scratch.scores + r * kBlockKeys;
+    if (args.soft_cap != 0.0f || args.slopes != nullptr) adjust_scores(args, rows[r], position, scores);
+    weigh_row(rows[r], ranges[r], scores, scratch.sums + r * scratch.stride, scratch.stride);
   }
   const bool shared = common.begin < common.end;
   const auto add_alone = [&](int r, Range range) {
     add_values<1, 4>(block, range, scratch.scores + r * kBlockKeys, scratch.sums + r * scratch.stride, scratch.stride,
-                     head_dim);
+                     args.value_dim);
   };
   for (int r = 0; r < kCount; r++) add_alone(r, {ranges[r].begin, shared ? common.begin : ranges[r].end});
   if (!shared) return;
-  add_values<kCount, kVectors>(block, common, scratch.scores, scratch.sums, scratch.stride, head_dim);
+  add_values<kCount, kVectors>(block, common, scratch.scores, scratch.sums, scratch.stride, args.value_dim);
   for (int r = 0; r < kCount; r++) add_alone(r, {common.end, ranges[r].end});
 }
 
@@ -244,7 +272,6 @@ inline void attend(const AttentionArgs& args, Row* rows, uint32_t count, const S
   for (uint32_t r = 0; r < count; r++) {
     for (uint32_t d = 0; d < scratch.stride; d++) scratch.sums[r * scratch.stride + d] = 0.0f;
   }
-  const Floats scale = broadcast(args.scale);
   uint32_t position = begin / kBlockKeys * kBlockKeys;
   Block blocks[2];
   Block* block = &blocks[0];
@@ -253,11 +280,11 @@ inline void attend(const AttentionArgs& args, Row* rows, uint32_t count, const S
   for (; position < end; position += kBlockKeys) {
     const bool last = end - position <= kBlockKeys;
     if (!last) find_block(args, position + kBlockKeys, begin, end, *next);
-    transpose_keys(*block, last ? nullptr : next, args.head_dim, scratch.keys);
+    transpose_keys(args, *block, last ? nullptr : next, scratch.keys);
     const auto process = [&]<int kCount, int kVectors>(uint32_t first) {
       const Scratch part = {scratch.keys, scratch.scores + first * kBlockKeys, scratch.sums + first * scratch.stride,
                             scratch.stride};
-      process_rows<kCount, kVectors>(rows + first, *block, position, args.head_dim, scale, part);
+      process_rows<kCount, kVectors>(args, rows + first, *block, position, part);
     };
     uint32_t r = 0;
     for (; r + kTileRows <= count; r += kTileRows) process.template operator()<kTileRows, kTileVectors>(r);
@@ -271,43 +298,53 @@ inline void attend(const AttentionArgs& args, Row* rows, uint32_t count, const S
   }
 }
 
-inline void write_row(const Row& row, const float* sums, uint32_t head_dim) {
+inline void write_row(const Row& row, const float* sums, uint32_t value_dim) {
   const Floats inverse = broadcast(1.0f / row.total);
-  for (uint32_t d = 0; d < head_dim; d += 16) {
-    const uint32_t left = head_dim - d < 16 ? head_dim - d : 16;
+  for (uint32_t d = 0; d < value_dim; d += 16) {
+    const uint32_t left = value_dim - d < 16 ? value_dim - d : 16;
     store(row.output + d, load(sums + d) * inverse, left);
   }
+}
+
+inline Row make_row(const AttentionArgs& args, size_t token, size_t head) {
+  const uint32_t end = args.first_position + static_cast<uint32_t>(token) + 1;
+  Row row;
+  row.query = args.query + token * args.query_stride + head * args.head_dim;
+  row.output = args.output + token * args.output_stride + head * args.value_dim;
+  row.first_key = args.window != 0 && end > args.window ? end - args.window : 0;
+  row.end_key = end;
+  row.scale = args.scale;
+  if (args.logn_length != 0 && end > args.logn_length) {
+    row.scale *= static_cast<float>(std::log(static_cast<double>(end)) / std::log(static_cast<double>(args.logn_length)));
+  }
+  row.slope = args.slopes == nullptr ? 0.0f : args.slopes[head];
+  // A sink is as a key that comes first and whose value is 0.
+  row.largest = args.sinks == nullptr ? -INFINITY : args.sinks[head];
+  row.total = args.sinks == nullptr ? 0.0f : 1.0f;
+  return row;
 }
 
 }  // namespace
 
 void attention(const AttentionArgs& args) {
   Scratch scratch;
-  scratch.stride = attention_layout::padded(args.head_dim);
+  scratch.stride = attention_layout::padded(args.value_dim);
   // Vectors that cross cache lines cost twice; the scratch has room for this.
   const uintptr_t aligned = (reinterpret_cast<uintptr_t>(args.scratch) + 63) & ~uintptr_t{63};
   scratch.keys = reinterpret_cast<float*>(aligned);
-  scratch.scores = scratch.keys + size_t{scratch.stride} * kBlockKeys;
+  scratch.scores = scratch.keys + size_t{attention_layout::padded(args.head_dim)} * kBlockKeys;
   scratch.sums = scratch.scores + kRows * kBlockKeys;
 
-  const uint32_t group = args.heads / args.kv_heads;
-  const size_t rows_left = size_t{args.token_end - args.token_begin} * group;
+  const uint32_t heads = args.head_end - args.head_begin;
+  const size_t rows_left = size_t{args.token_end - args.token_begin} * heads;
   Row rows[kRows];
   for (size_t first = 0; first < rows_left; first += kRows) {
     const uint32_t count = rows_left - first < kRows ? static_cast<uint32_t>(rows_left - first) : kRows;
     for (uint32_t r = 0; r < count; r++) {
-      const size_t token = args.token_begin + (first + r) / group;
-      const size_t head = size_t{args.kv_head} * group + (first + r) % group;
-      const uint32_t end = args.first_position + static_cast<uint32_t>(token) + 1;
-      rows[r].query = args.query + token * args.query_stride + head * args.head_dim;
-      rows[r].output = args.output + token * args.output_stride + head * args.head_dim;
-      rows[r].first_key = args.window != 0 && end > args.window ? end - args.window : 0;
-      rows[r].end_key = end;
-      rows[r].largest = -INFINITY;
-      rows[r].total = 0.0f;
+      rows[r] = make_row(args, args.token_begin + (first + r) / heads, args.head_begin + (first + r) % heads);
     }
     attend(args, rows, count, scratch);
-    for (uint32_t r = 0; r < count; r++) write_row(rows[r], scratch.sums + r * scratch.stride, args.head_dim);
+    for (uint32_t r = 0; r < count; r++) write_row(rows[r], scratch.sums + r * scratch.stride, args.value_dim);
   }
 }
 
