@@ -10,35 +10,128 @@
 
 namespace layerstream {
 
-enum class Register : uint8_t { kHidden, kNormed, kQuery, kKey, kValue, kGate, kUp, kLogits, kCount };
+// Float32 working memory, one row a token. `hidden` and `normed` live through a pass; the others only within one stage,
+// in memory that the registers of attention share with those of MLPs and experts.
+enum class Register : uint8_t {
+  kHidden,
+  kNormed,
+  kQuery,
+  kKey,
+  kValue,
+  kLatent,
+  kQueryNope,
+  kAttended,
+  kGate,
+  kUp,
+  kRouter,
+  kExpertInput,
+  kExpertOutput,
+  kLogits,
+  kCount,
+};
 constexpr size_t kRegisterCount = static_cast<size_t>(Register::kCount);
+constexpr Register kAttentionRegisters[] = {Register::kQuery,  Register::kKey,       Register::kValue,
+                                            Register::kLatent, Register::kQueryNope, Register::kAttended};
+constexpr Register kMlpRegisters[] = {Register::kGate, Register::kUp, Register::kRouter, Register::kExpertInput,
+                                      Register::kExpertOutput};
 constexpr uint32_t kNone = UINT32_MAX;
 
-// `weight` and `bias` of plan steps index Stage::vectors (norms, biases) or Stage::matrices (matmul weights).
+// --- plans -------------------------------------------------------------------------------------------------------
+// What a step computes is said at its op in backend/ops.h. `matrix` indexes Stage::matrices, every `..._vector`
+// Stage::vectors (kNone: absent). Widths and offsets are floats within a token's row.
+
 struct NormStep {
   Register input, output;
-  uint32_t vector, width;
-  float epsilon;
+  uint32_t weight_vector = kNone, bias_vector = kNone;
+  uint32_t groups = 1, width = 0;
+  float epsilon = 0;
+  bool centered = false, group_weights = false, accumulate = false;
 };
+
+// Without groups, output[output_offset + r] = row r . input[input_offset ...]. With `group_rows` > 0, row r belongs to
+// group g = r / group_rows, reads input[input_offset + g * group_input_stride ...] and writes
+// output[output_offset + g * group_output_stride + r % group_rows].
 struct MatmulStep {
   Register input, output;
-  uint32_t matrix, bias_vector;  // kNone: no bias
-  bool accumulate;
+  uint32_t matrix = 0, bias_vector = kNone, row_scale_vector = kNone;
+  bool accumulate = false;
+  float scale = 1.0f;
+  uint32_t input_offset = 0, output_offset = 0;
+  uint32_t group_rows = 0, group_input_stride = 0, group_output_stride = 0;
 };
+
 struct RopeStep {
   Register target;
-  uint32_t heads, head_dim, rotary_dim, table;
+  uint32_t heads = 0, head_dim = 0, rotary_dim = 0, offset = 0, table = 0;
+  bool interleaved = false;
 };
+
+// Without a value register, values are the first value_dim floats of each key.
 struct AttentionStep {
-  Register query, key, value;
-  uint32_t heads, kv_heads, head_dim, window;
-  float scale;
+  Register query, key, output;
+  Register value = Register::kCount;
+  uint32_t heads = 0, kv_heads = 0, head_dim = 0, value_dim = 0;
+  float scale = 1.0f;
+  uint32_t window = 0;  // 0: unlimited
+  float soft_cap = 0;   // 0: none
+  uint32_t sinks_vector = kNone;
+  std::vector<float> alibi_slopes{};  // one a head, or none
+  uint32_t logn_length = 0;         // 0: none
+  Range slopes{};                   // alibi_slopes in device memory
 };
+
 struct ActivationStep {
-  Register gate, up;
+  Register gate;
+  Register up = Register::kCount;  // kCount: no factor
+  uint32_t width = 0;
+  Activation activation = Activation::kSilu;
+  float alpha = 0, limit = 0;
 };
-using Step = std::variant<NormStep, MatmulStep, RopeStep, AttentionStep, ActivationStep>;
+
+struct ScaleTokensStep {
+  Register target, factor;
+  uint32_t width = 0;
+};
+
+struct SoftCapStep {
+  Register target;
+  uint32_t width = 0;
+  float cap = 0;
+};
+
+enum class Scoring : uint8_t { kSoftmax, kSigmoid };
+enum class GroupScore : uint8_t { kMax, kTopTwoSum };
+
+// How a token's experts follow from its row of router logits; see router.h.
+struct RoutingRule {
+  uint32_t experts = 0, per_token = 0;
+  Scoring scoring = Scoring::kSoftmax;
+  uint32_t group_count = 1, groups_kept = 1;
+  GroupScore group_score = GroupScore::kMax;
+  bool normalize = false;
+  float scale = 1.0f;
+};
+
+// Chooses experts for every token. After the other steps of the stage, the following `experts` stages of the model each
+// run on the tokens that chose them, and what they leave in `expertOutput`, weighted, is added to `output`.
+struct RouteStep {
+  Register logits, input, output;
+  uint32_t correction_vector = kNone;
+  RoutingRule rule;
+};
+
+using Step = std::variant<NormStep, MatmulStep, RopeStep, AttentionStep, ActivationStep, ScaleTokensStep, SoftCapStep, RouteStep>;
 using Plan = std::vector<Step>;
+
+// --- stages ------------------------------------------------------------------------------------------------------
+
+// A low-rank addition to a matrix (LoRA): its product grows by scale * b (a x). Always in device memory.
+struct Adapter {
+  uint32_t rank = 0;
+  float scale = 1.0f;
+  std::vector<float> a{}, b{};  // [rank, columns], [rows, rank]; empty once they are in device memory
+  Range a_memory{}, b_memory{};
+};
 
 // A matrix that is read from disk, in its stage's file.
 struct Matrix {
@@ -46,7 +139,12 @@ struct Matrix {
   uint32_t block = 0;
   uint32_t rows = 0, columns = 0;
   uint64_t row_bytes = 0;
-  uint64_t offset = 0;  // in the file
+  uint64_t offset = 0;              // in the file
+  uint64_t column_order = UINT64_MAX;  // offset of `columns` uint32: stored column c multiplies input[order[c]]
+  std::vector<Adapter> adapters{};
+  Range order{};                    // the column order in device memory
+
+  bool permuted() const { return column_order != UINT64_MAX; }
 };
 
 // A norm weight or a bias: always in device memory, as float32.
@@ -54,6 +152,7 @@ struct Vector {
   Format format = Format::kF32;
   uint32_t length = 0;
   uint64_t offset = 0;  // in the file
+  float add = 0;        // added to every element
   Range memory{};
 };
 
@@ -74,16 +173,56 @@ struct Chunk {
 struct Stage {
   uint32_t kind = 0;   // index of the plan
   uint32_t file = 0;
-  uint32_t layer = kNone;  // index in the KV cache; kNone for embed and head
+  uint32_t layer = kNone;   // index in the KV cache; kNone for embed and head
+  uint32_t expert = kNone;  // of the route step in the stage before the layer's first expert; never on the tape
   bool held = false;
   std::vector<Matrix> matrices;  // in the order in which the plan uses them, which is their order in the file
   std::vector<Vector> vectors;
   std::vector<Chunk> chunks;
   uint64_t extent_offset = 0, extent_bytes = 0;  // all chunks, page-aligned
-  Buffer* memory = nullptr;  // held stages: mirrors the extent
+  Buffer* memory = nullptr;       // held stages: mirrors the extent
+  std::vector<float> correction;  // of the stage's route step: added to scores when experts are chosen
+
+  bool routed() const { return expert != kNone; }
 };
 
 // Cuts the matrices of a stage into chunks of about `chunk_bytes`, at row boundaries, and fills chunks and extent.
 void cut_into_chunks(Stage& stage, uint64_t chunk_bytes);
+
+// --- the model ---------------------------------------------------------------------------------------------------
+
+struct FileDescription {
+  std::string path;
+  uint64_t size = 0;
+};
+
+// Where rows for token ids come from.
+struct EmbeddingDescription {
+  uint32_t stage = 0, matrix = 0;
+  float scale = 1.0f;
+};
+
+struct RuntimeDescription {
+  std::string device = "cpu";
+  uint32_t threads = 1;
+  std::vector<FileDescription> files;
+  std::vector<Plan> plans;
+  std::vector<Stage> stages;  // in execution order; the embedding's stage first unless tied
+  EmbeddingDescription embedding;
+  uint32_t register_widths[kRegisterCount] = {};  // floats a token
+  std::vector<uint32_t> rope_dims;                // rotary_dim of each rope table
+  uint64_t chunk_bytes = 0;
+  uint64_t ring_bytes = 0;
+  uint64_t expert_ring_bytes = 0;                 // 0: no stage is routed, or all are held in unified memory
+  uint32_t max_tokens = 0;                        // tokens in one pass
+  uint32_t vocab_size = 0;
+  uint32_t kv_layers = 0, kv_heads = 0, key_dim = 0;
+  uint32_t value_dim = 0;                         // 0: values live in keys
+  uint32_t page_count = 0, page_positions = 0;
+};
+
+// Throws Error{"INTERNAL"} for a plan that contradicts itself, the registers or the stages, Error{"STORE_INVALID"} for
+// numbers of tensors that cannot be. What passes cannot make a step touch memory outside its registers and tensors.
+void check_description(const RuntimeDescription& description);
 
 }  // namespace layerstream

@@ -21,38 +21,37 @@ std::unique_ptr<Device> open_device(const RuntimeDescription& description) {
   throw Error("DEVICE_UNAVAILABLE", "There is no device '" + description.device + "' here.");
 }
 
-uint64_t gather_slot_bytes(const RuntimeDescription& description) {
-  const EmbeddingDescription& embedding = description.embedding;
-  return align_up(description.stages[embedding.stage].matrices[embedding.matrix].row_bytes, kPageBytes) + kPageBytes;
-}
-
 }  // namespace
 
-Runtime::Runtime(RuntimeDescription description, std::unique_ptr<Device> device)
-    : description_(std::move(description)),
-      device_(std::move(device)),
+Runtime::Runtime(Checked checked)
+    : description_(std::move(checked.description)),
+      device_(open_device(description_)),
       unified_(device_->info().unified),
       ring_memory_(static_cast<uint8_t*>(description_.ring_bytes > 0 ? device_->alloc_pinned(description_.ring_bytes) : nullptr)),
-      tape_(ring_memory_, description_.ring_bytes) {}
+      tape_(ring_memory_, description_.ring_bytes, meter_) {}
 
 // The object is complete once the other constructor returns: what fails here is undone by the destructor.
-Runtime::Runtime(RuntimeDescription description) : Runtime(description, open_device(description)) {
+Runtime::Runtime(RuntimeDescription description) : Runtime(checked(std::move(description))) {
   for (const FileDescription& file : description_.files) files_.emplace_back(file.path, file.size);
   for (Stage& stage : description_.stages) {
-    cut_into_chunks(stage, description_.chunk_bytes);
-    uint32_t next_matrix = 0;
-    for (const Step& step : description_.plans[stage.kind]) {
-      const auto* matmul = std::get_if<MatmulStep>(&step);
-      if (matmul != nullptr && matmul->matrix != next_matrix++) {
-        throw Error("INTERNAL", "A plan uses its matrices in another order than they have on disk.");
-      }
+    for (const Matrix& matrix : stage.matrices) {
+      MatmulOp op{};
+      op.format = matrix.format;
+      if (device_->supports(op)) continue;
+      throw Error("DEVICE_UNAVAILABLE", "The device '" + description_.device + "' has no kernel for " + traits_of(matrix.format).name +
+                                            " weights.");
     }
+    cut_into_chunks(stage, description_.chunk_bytes);
   }
   loaded_ = std::make_unique<std::atomic<bool>[]>(description_.stages.size());
   allocate();
-  load_vectors();
   pass_thread_ = std::thread([this] { pass_loop(); });
   release_thread_ = std::thread([this] { release_loop(); });
+}
+
+Runtime::Checked Runtime::checked(RuntimeDescription description) {
+  check_description(description);
+  return {std::move(description)};
 }
 
 Runtime::~Runtime() {
@@ -69,6 +68,7 @@ Runtime::~Runtime() {
   }
   release_changed_.notify_all();
   if (release_thread_.joinable()) release_thread_.join();
+  experts_.reset();
   for (Event* event : chunk_events_) device_->destroy(event);
   for (Event* event : {copied_, finished_, stage_events_[0], stage_events_[1]}) {
     if (event != nullptr) device_->destroy(event);
@@ -78,100 +78,8 @@ Runtime::~Runtime() {
   }
   for (Buffer* buffer : buffers_) device_->free(buffer);
   if (logits_ != nullptr) device_->free(logits_);
-  for (void* memory : {static_cast<void*>(ring_memory_), static_cast<void*>(tables_host_), static_cast<void*>(gather_host_)}) {
-    if (memory != nullptr) device_->free_pinned(memory);
-  }
-}
-
-void Runtime::allocate() {
-  const auto alloc = [this](uint64_t bytes) -> Range {
-    if (bytes == 0) return {};
-    Buffer* buffer = device_->alloc(bytes);
-    buffers_.push_back(buffer);
-    return {buffer, 0, bytes};
-  };
-  const auto mirror = [&](uint8_t* host, uint64_t bytes) -> Buffer* {
-    if (!unified_) return alloc(bytes).buffer;
-    buffers_.push_back(device_->alias_host(host, bytes));
-    return buffers_.back();
-  };
-
-  compute_ = device_->create_stream();
-  if (!unified_) copies_ = device_->create_stream();
-  for (uint32_t slot = 0; slot < Tape::kSlots; ++slot) chunk_events_.push_back(device_->create_event());
-  copied_ = device_->create_event();
-  finished_ = device_->create_event();
-  for (Event*& event : stage_events_) event = device_->create_event();
-
-  if (ring_memory_ != nullptr) ring_slots_ = mirror(ring_memory_, description_.ring_bytes);
-  for (Stage& stage : description_.stages) {
-    if (stage.held) stage.memory = alloc(stage.extent_bytes).buffer;
-  }
-  // Registers other than hidden live within one stage only, and no stage uses both groups.
-  const uint64_t tokens = description_.max_tokens;
-  const auto bytes = [&](Register name) { return description_.register_widths[static_cast<size_t>(name)] * tokens * sizeof(float); };
-  for (Register name : {Register::kHidden, Register::kNormed}) registers_[static_cast<size_t>(name)] = alloc(bytes(name));
-  const uint64_t attention_bytes = bytes(Register::kQuery) + bytes(Register::kKey) + bytes(Register::kValue);
-  const Range scratch = alloc(std::max(attention_bytes, bytes(Register::kGate) + bytes(Register::kUp)));
-  for (const auto& group : {std::vector{Register::kQuery, Register::kKey, Register::kValue}, std::vector{Register::kGate, Register::kUp}}) {
-    uint64_t offset = 0;
-    for (Register name : group) {
-      registers_[static_cast<size_t>(name)] = scratch.at(offset, bytes(name));
-      offset += bytes(name);
-    }
-  }
-
-  layer_cache_bytes_ = uint64_t{description_.page_count} * description_.page_positions * description_.kv_heads *
-                       description_.head_dim * sizeof(float);
-  keys_ = alloc(layer_cache_bytes_ * description_.kv_layers);
-  values_ = alloc(layer_cache_bytes_ * description_.kv_layers);
-
-  uint64_t table_bytes = description_.page_count * sizeof(uint32_t);
-  pages_ = alloc(table_bytes);
-  for (uint32_t rotary_dim : description_.rope_dims) {
-    const uint64_t size = tokens * rotary_dim / 2 * sizeof(float);
-    cosines_.push_back(alloc(size));
-    sines_.push_back(alloc(size));
-    table_bytes += 2 * size;
-  }
-  tables_host_ = static_cast<uint8_t*>(device_->alloc_pinned(table_bytes));
-  const uint64_t gather_bytes = kGatherRows * gather_slot_bytes(description_);
-  gather_host_ = static_cast<uint8_t*>(device_->alloc_pinned(gather_bytes));
-  gather_buffer_ = mirror(gather_host_, gather_bytes);
-  gather_reader_ = make_reader(kGatherRows);
-}
-
-void Runtime::load_vectors() {
-  uint64_t floats = 0;
-  uint64_t largest = 0;
-  for (const Stage& stage : description_.stages) {
-    for (const Vector& vector : stage.vectors) {
-      floats += vector.length;
-      largest = std::max(largest, uint64_t{vector.length} * sizeof(float));
-    }
-  }
-  if (floats == 0) return;
-  Buffer* buffer = device_->alloc(floats * sizeof(float));
-  buffers_.push_back(buffer);
-  const auto free_pinned = [this](float* memory) { device_->free_pinned(memory); };
-  const std::unique_ptr<float, decltype(free_pinned)> host(
-      static_cast<float*>(device_->alloc_pinned(floats * sizeof(float))), free_pinned);
-  Arena raw(align_up(largest, kPageBytes) + kPageBytes);
-  uint64_t position = 0;
-  for (Stage& stage : description_.stages) {
-    for (Vector& vector : stage.vectors) {
-      const uint64_t begin = align_down(vector.offset, kPageBytes);
-      const uint64_t end = align_up(vector.offset + row_bytes(vector.format, vector.length, 0), kPageBytes);
-      gather_reader_->submit({&files_[stage.file], begin, end - begin, raw.data(), 0});
-      gather_reader_->wait();
-      to_float32(vector.format, raw.data() + (vector.offset - begin), vector.length, host.get() + position);
-      vector.memory = {buffer, position * sizeof(float), vector.length * sizeof(float)};
-      position += vector.length;
-    }
-  }
-  device_->upload(compute_, {buffer, 0, floats * sizeof(float)}, host.get());
-  device_->record(finished_, compute_);
-  device_->synchronize(finished_);
+  for (void* memory : pinned_) device_->free_pinned(memory);
+  if (ring_memory_ != nullptr) device_->free_pinned(ring_memory_);
 }
 
 // --- readers -----------------------------------------------------------------------------------------------------
@@ -199,6 +107,7 @@ struct Runtime::ReaderLease {
 
 Tape::Status Runtime::read_stage(uint64_t position, uint32_t index) {
   const Stage& stage = description_.stages.at(index);
+  if (stage.routed()) throw Error("INTERNAL", "Stage " + std::to_string(index) + " is an expert, which no tape carries.");
   const bool in_place = stage.held && unified_;
   uint32_t first_chunk = 0;
   Tape::Status status = tape_.begin(position, &first_chunk);
@@ -233,7 +142,7 @@ Tape::Status Runtime::read_stage(uint64_t position, uint32_t index) {
 
 RuntimeStats Runtime::stats() {
   RuntimeStats stats;
-  stats.tape = tape_.counters();
+  stats.reads = meter_.counters();
   stats.kernels = device_->info().kernels;
   std::lock_guard lock(readers_mutex_);
   stats.reader = uring_ ? "io_uring" : "pread";
@@ -280,6 +189,7 @@ void Runtime::pass_loop() {
         device_->synchronize(finished_);
       } catch (...) {
       }
+      if (experts_) experts_->drain();
     }
     {
       std::unique_lock lock(release_mutex_);

@@ -3,6 +3,13 @@
 // Three kinds of threads meet here. Readers (piscina workers) call read_stage. The pass thread walks the stages of a
 // pass and enqueues ops on the compute stream as chunks arrive. The release thread waits for the event behind a chunk's
 // last op and frees its space. None of them allocates per stage.
+//
+// Routed stages (experts) are not on the tape. At a route step the pass thread waits for the router's logits, chooses
+// experts on the host, and has the chosen ones read by `Experts` while the rest of the stage runs; then each of them runs
+// on the tokens that chose it.
+//
+// The parts: runtime.cc construction, readers, threads; runtime_memory.cc what is allocated and loaded at construction;
+// runtime_pass.cc the pass; runtime_steps.cc from steps to ops; runtime_experts.cc routing.
 #pragma once
 
 #include <atomic>
@@ -10,6 +17,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -17,38 +25,13 @@
 #include "../backend/device.h"
 #include "../io/file.h"
 #include "../io/reader.h"
+#include "experts.h"
 #include "model.h"
+#include "read_meter.h"
+#include "router.h"
 #include "tape.h"
 
 namespace layerstream {
-
-struct FileDescription {
-  std::string path;
-  uint64_t size = 0;
-};
-
-// Where rows for token ids come from.
-struct EmbeddingDescription {
-  uint32_t stage = 0, matrix = 0;
-  float scale = 1.0f;
-};
-
-struct RuntimeDescription {
-  std::string device = "cpu";
-  uint32_t threads = 1;
-  std::vector<FileDescription> files;
-  std::vector<Plan> plans;
-  std::vector<Stage> stages;  // in execution order; the embedding's stage first unless tied
-  EmbeddingDescription embedding;
-  uint32_t register_widths[kRegisterCount] = {};  // floats a token
-  std::vector<uint32_t> rope_dims;                // rotary_dim of each rope table
-  uint64_t chunk_bytes = 0;
-  uint64_t ring_bytes = 0;
-  uint32_t max_tokens = 0;                        // tokens in one pass
-  uint32_t vocab_size = 0;
-  uint32_t kv_layers = 0, kv_heads = 0, head_dim = 0;
-  uint32_t page_count = 0, page_positions = 0;
-};
 
 struct RopeTable {
   std::vector<float> inverse_frequencies;  // rotary_dim / 2
@@ -74,11 +57,11 @@ struct PassResult {
   double elapsed_seconds = 0;
   double compute_seconds = 0;    // the compute stream was executing
   double wait_seconds = 0;       // the pass waited for the disk
-  uint64_t bytes_taken = 0;      // bytes of chunks that this pass consumed from the tape
+  uint64_t bytes_taken = 0;      // bytes of chunks that this pass consumed, from the tape and of experts
 };
 
 struct RuntimeStats {
-  Tape::Counters tape;
+  ReadMeter::Counters reads;
   std::string kernels;
   std::string reader;            // "io_uring" or "pread"
   std::string reader_reason;     // why not io_uring
@@ -90,12 +73,12 @@ constexpr uint32_t kGatherRows = 64;
 
 class Runtime {
  public:
-  // Throws Error with DEVICE_UNAVAILABLE, DEVICE_FAILED, IO_ERROR or STORE_CORRUPT.
+  // Throws Error with DEVICE_UNAVAILABLE, DEVICE_FAILED, IO_ERROR, STORE_CORRUPT, or what check_description throws.
   explicit Runtime(RuntimeDescription description);
   // Waits for a running pass, which it aborts. No reader may be inside.
   ~Runtime();
 
-  // Reads one stage into the ring, or, if it is held and not yet loaded, into its own memory. Blocks.
+  // Reads one stage into the ring, or, if it is held and not yet loaded, into its own memory. Blocks. Never a routed one.
   Tape::Status read_stage(uint64_t position, uint32_t stage);
   // Runs the pass on the pass thread; `done` is called there with the result or the error. One at a time.
   void run_pass(PassRequest request, std::function<void(PassResult, std::exception_ptr)> done);
@@ -111,41 +94,66 @@ class Runtime {
 
  private:
   struct ReaderLease;
+  struct Checked {
+    RuntimeDescription description;
+  };
 
-  Runtime(RuntimeDescription description, std::unique_ptr<Device> device);
+  static Checked checked(RuntimeDescription description);
+  explicit Runtime(Checked checked);
+  // runtime_memory.cc
+  Range alloc(uint64_t bytes);
+  Buffer* mirror(uint8_t* host, uint64_t bytes);
+  uint8_t* alloc_pinned(uint64_t bytes);
   void allocate();
-  void load_vectors();
+  void allocate_registers();
+  void allocate_tables();
+  void allocate_routing();
+  // runtime.cc
   void pass_loop();
   void release_loop();
+  // runtime_pass.cc
   PassResult execute(const PassRequest& request);
   void upload_tables(const PassRequest& request);
   void gather_embeddings(const PassRequest& request);
-  void embed_row(const Matrix& matrix, Range row, uint32_t token);
+  uint32_t keep_last_tokens(const PassRequest& request);
+  Range logits_range(const PassRequest& request, uint32_t rows);
   void run_stage(uint32_t index, const PassRequest& request, uint32_t tokens);
   void skip_stage(uint32_t index);
+  // The current chunk of a stage that is not loaded, waiting for it if it is not there yet.
+  Range take_chunk(uint32_t index);
+  void finish_chunk(uint32_t index);
+  void finish_stage(uint32_t index);
+  // runtime_steps.cc
+  void run_steps(uint32_t index, const PassRequest& request, uint32_t tokens);
+  void run_matmul(uint32_t index, const MatmulStep& step, uint32_t tokens);
+  void launch_rows(const Stage& stage, const MatmulStep& step, uint32_t row_begin, uint32_t row_end, Range weight, uint32_t tokens);
+  void launch_adapter(const Matrix& matrix, const Adapter& adapter, const MatmulStep& step, uint32_t tokens);
   void run(const Stage& stage, const NormStep& step, uint32_t tokens);
-  void run(const Stage& stage, const RopeStep& step, uint32_t tokens);
+  void run(const RopeStep& step, uint32_t tokens);
   void run(const Stage& stage, const AttentionStep& step, const PassRequest& request);
   void run(const ActivationStep& step, uint32_t tokens);
-  void run_matmul(uint32_t index, const MatmulStep& step, uint32_t tokens);
-  void launch_rows(const Stage& stage, const MatmulStep& step, uint32_t row_begin, uint32_t row_end, Range weight,
-                   uint32_t tokens);
-  // The current chunk of a stage on the tape, waiting for it if it is not there yet.
-  Range take_chunk(uint32_t index);
-  void finish_chunk();
-  void finish_stage(uint32_t index);
-  Range logits_range(const PassRequest& request, uint32_t rows);
-  bool on_tape(uint32_t stage) const { return !loaded_[stage]; }
+  void run(const ScaleTokensStep& step, uint32_t tokens);
+  void run(const SoftCapStep& step, uint32_t tokens);
+  // runtime_experts.cc
+  void route(uint32_t index, const RouteStep& step, uint32_t tokens);
+  void run_experts(uint32_t index, const RouteStep& step, const PassRequest& request);
+
+  uint32_t width(Register name) const { return description_.register_widths[static_cast<size_t>(name)]; }
+  Range registers(Register name) const { return registers_[static_cast<size_t>(name)]; }
+  // From the register's first token's float `offset` on.
+  Range registers(Register name, uint64_t offset) const;
+  Range vector(const Stage& stage, uint32_t index) const { return index == kNone ? Range{} : stage.vectors[index].memory; }
   void launch(const Op& op) { device_->launch(compute_, {&op, 1}); }
-  uint32_t keep_last_tokens(const PassRequest& request);
 
   RuntimeDescription description_;
   std::unique_ptr<Device> device_;
   bool unified_;
   std::vector<WeightFile> files_;
-  std::vector<Buffer*> buffers_;  // everything from device_->alloc
+  std::vector<Buffer*> buffers_;  // everything from device_->alloc and alias_host
+  std::vector<void*> pinned_;     // everything from device_->alloc_pinned
   uint8_t* ring_memory_ = nullptr;
   Buffer* ring_slots_ = nullptr;  // alias of the ring, or its mirror in device memory
+  ReadMeter meter_;
   Tape tape_;
   Stream* compute_ = nullptr;
   Stream* copies_ = nullptr;
@@ -158,19 +166,32 @@ class Runtime {
   uint64_t logits_bytes_ = 0;
   std::unique_ptr<std::atomic<bool>[]> loaded_;
   Range keys_, values_;           // KV cache: [layer][page][...]
-  uint64_t layer_cache_bytes_ = 0;
+  uint64_t layer_key_bytes_ = 0, layer_value_bytes_ = 0;
   std::vector<Range> cosines_, sines_;
   Range pages_;                   // page tables of the segments of a pass
   uint8_t* tables_host_ = nullptr;  // pinned source of cosines, sines and page tables
   uint8_t* gather_host_ = nullptr;
   Buffer* gather_buffer_ = nullptr;
   std::unique_ptr<Reader> gather_reader_;
+  Range permuted_;                // [max_tokens, columns]: input of a matrix with a column order
+  Range adapted_;                 // [max_tokens, rank]
+
+  // Routing, of one stage at a time.
+  Router router_;
+  std::unique_ptr<Experts> experts_;
+  float* router_logits_ = nullptr;  // [max_tokens, width of the router register], pinned; null on a unified device
+  uint32_t* rows_host_ = nullptr;   // tokens of each expert, [max_tokens * per_token], pinned
+  float* weights_host_ = nullptr;
+  Range rows_, weights_;            // the same for ops
+  std::vector<uint32_t> arriving_;  // stages of chosen experts that are not in memory yet
+  const RouteStep* route_ = nullptr;  // of the stage that is running, once its experts are chosen
 
   // The chunk that the pass thread is consuming.
   uint64_t next_sequence_ = 0;
   size_t chunk_index_ = 0;
   size_t piece_index_ = 0;
   Range chunk_{};
+  uint32_t permuted_group_ = kNone;  // of the running product: whose input is in permuted_
   PassResult result_;
 
   std::mutex readers_mutex_;

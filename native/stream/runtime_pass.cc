@@ -27,15 +27,15 @@ PassResult Runtime::execute(const PassRequest& request) {
 
   const uint32_t head = static_cast<uint32_t>(description_.stages.size()) - 1;
   const uint32_t embed = description_.embedding.stage;
-  if (embed != head && description_.stages[embed].held && on_tape(embed)) skip_stage(embed);
+  if (embed != head && description_.stages[embed].held && !loaded_[embed]) skip_stage(embed);
   gather_embeddings(request);
 
   for (uint32_t index = 0; index < description_.stages.size(); ++index) {
-    if (index == embed && index != head) continue;
+    if ((index == embed && index != head) || description_.stages[index].routed()) continue;
     if (tape_.cancelled()) throw Error("ABORTED", "The pass was aborted.");
     if (index == head) {
       if (request.logits == nullptr) {
-        if (on_tape(index)) skip_stage(index);
+        if (!loaded_[index]) skip_stage(index);
         continue;
       }
       if (!request.all_logits) tokens = keep_last_tokens(request);
@@ -47,7 +47,7 @@ PassResult Runtime::execute(const PassRequest& request) {
   }
 
   if (request.logits != nullptr && !unified_) {
-    const Range logits = registers_[static_cast<size_t>(Register::kLogits)];
+    const Range logits = registers(Register::kLogits);
     device_->download(compute_, request.logits, logits.at(0, uint64_t{tokens} * description_.vocab_size * sizeof(float)));
   }
   device_->record(finished_, compute_);
@@ -111,12 +111,12 @@ void Runtime::gather_embeddings(const PassRequest& request) {
   const Stage& stage = description_.stages[description_.embedding.stage];
   const Matrix& matrix = stage.matrices[description_.embedding.matrix];
   const auto embed = [&](Range row, uint32_t token) {
-    const uint64_t width = description_.register_widths[static_cast<size_t>(Register::kHidden)] * sizeof(float);
-    const Range output = registers_[static_cast<size_t>(Register::kHidden)].at(token * width, width);
+    const uint64_t row_bytes = uint64_t{width(Register::kHidden)} * sizeof(float);
+    const Range output = registers(Register::kHidden).at(token * row_bytes, row_bytes);
     launch(EmbedOp{matrix.format, matrix.block, matrix.columns, description_.embedding.scale, row, output});
   };
   const auto count = static_cast<uint32_t>(request.tokens.size());
-  if (!on_tape(description_.embedding.stage)) {
+  if (loaded_[description_.embedding.stage]) {
     const Range memory{stage.memory, matrix.offset - stage.extent_offset, matrix.rows * matrix.row_bytes};
     for (uint32_t token = 0; token < count; ++token) {
       embed(memory.at(request.tokens[token] * matrix.row_bytes, matrix.row_bytes), token);
@@ -154,13 +154,13 @@ void Runtime::gather_embeddings(const PassRequest& request) {
 
 // Moves the last token of every segment to the front of `hidden`; the head needs no others.
 uint32_t Runtime::keep_last_tokens(const PassRequest& request) {
-  const uint64_t width = description_.register_widths[static_cast<size_t>(Register::kHidden)] * sizeof(float);
-  const Range hidden = registers_[static_cast<size_t>(Register::kHidden)];
+  const uint64_t row_bytes = uint64_t{width(Register::kHidden)} * sizeof(float);
+  const Range hidden = registers(Register::kHidden);
   uint32_t end = 0;
   uint32_t row = 0;
   for (const Segment& segment : request.segments) {
     end += segment.tokens;
-    if (end - 1 != row) device_->copy(compute_, hidden.at(row * width, width), hidden.at((end - 1) * width, width));
+    if (end - 1 != row) device_->copy(compute_, hidden.at(row * row_bytes, row_bytes), hidden.at((end - 1) * row_bytes, row_bytes));
     ++row;
   }
   return row;
@@ -169,10 +169,17 @@ uint32_t Runtime::keep_last_tokens(const PassRequest& request) {
 Range Runtime::take_chunk(uint32_t index) {
   const Stage& stage = description_.stages[index];
   const Chunk& chunk = stage.chunks[chunk_index_];
+  const uint64_t known = stage.held ? chunk.shared : 0;
   const Clock::time_point start = Clock::now();
+  if (stage.routed()) {
+    if (tape_.cancelled()) throw Error("ABORTED", "The pass was aborted.");
+    const Range range = experts_->take();
+    result_.wait_seconds += seconds_since(start);
+    result_.bytes_taken += chunk.length - known;
+    return range;
+  }
   uint8_t* host = tape_.wait_ready(next_sequence_);
   result_.wait_seconds += seconds_since(start);
-  const uint64_t known = stage.held ? chunk.shared : 0;
   result_.bytes_taken += chunk.length - known;
   const Range slot = stage.held ? Range{stage.memory, chunk.offset - stage.extent_offset, chunk.length}
                                 : Range{ring_slots_, static_cast<uint64_t>(host - ring_memory_), chunk.length};
@@ -184,11 +191,15 @@ Range Runtime::take_chunk(uint32_t index) {
   return slot;
 }
 
-void Runtime::finish_chunk() {
-  device_->record(chunk_events_[next_sequence_ % Tape::kSlots], compute_);
-  ++next_sequence_;
+void Runtime::finish_chunk(uint32_t index) {
   ++chunk_index_;
   piece_index_ = 0;
+  if (description_.stages[index].routed()) {
+    experts_->finish();
+    return;
+  }
+  device_->record(chunk_events_[next_sequence_ % Tape::kSlots], compute_);
+  ++next_sequence_;
   std::lock_guard lock(release_mutex_);
   recorded_ = next_sequence_;
   release_changed_.notify_all();
@@ -203,146 +214,15 @@ void Runtime::skip_stage(uint32_t index) {
   chunk_index_ = piece_index_ = 0;
   while (chunk_index_ < description_.stages[index].chunks.size()) {
     take_chunk(index);
-    finish_chunk();
+    finish_chunk(index);
   }
   finish_stage(index);
 }
 
 void Runtime::run_stage(uint32_t index, const PassRequest& request, uint32_t tokens) {
-  const Stage& stage = description_.stages[index];
-  chunk_index_ = piece_index_ = 0;
-  for (const Step& step : description_.plans[stage.kind]) {
-    if (const auto* matmul = std::get_if<MatmulStep>(&step)) {
-      run_matmul(index, *matmul, tokens);
-    } else if (const auto* norm = std::get_if<NormStep>(&step)) {
-      run(stage, *norm, tokens);
-    } else if (const auto* rope = std::get_if<RopeStep>(&step)) {
-      run(stage, *rope, tokens);
-    } else if (const auto* attention = std::get_if<AttentionStep>(&step)) {
-      run(stage, *attention, request);
-    } else {
-      run(std::get<ActivationStep>(step), tokens);
-    }
-  }
-  if (on_tape(index)) finish_stage(index);
-}
-
-void Runtime::run_matmul(uint32_t index, const MatmulStep& step, uint32_t tokens) {
-  const Stage& stage = description_.stages[index];
-  const Matrix& matrix = stage.matrices[step.matrix];
-  if (!on_tape(index)) {
-    const Range weight{stage.memory, matrix.offset - stage.extent_offset, matrix.rows * matrix.row_bytes};
-    launch_rows(stage, step, 0, matrix.rows, weight, tokens);
-    return;
-  }
-  for (uint32_t row = 0; row < matrix.rows;) {
-    const Chunk& chunk = stage.chunks[chunk_index_];
-    if (piece_index_ == 0) chunk_ = take_chunk(index);
-    const Piece& piece = chunk.pieces[piece_index_];
-    const uint64_t bytes = (piece.row_end - piece.row_begin) * matrix.row_bytes;
-    launch_rows(stage, step, piece.row_begin, piece.row_end, chunk_.at(piece.offset, bytes), tokens);
-    row = piece.row_end;
-    if (++piece_index_ == chunk.pieces.size()) finish_chunk();
-  }
-}
-
-void Runtime::launch_rows(const Stage& stage, const MatmulStep& step, uint32_t row_begin, uint32_t row_end, Range weight,
-                          uint32_t tokens) {
-  const Matrix& matrix = stage.matrices[step.matrix];
-  const uint32_t input_width = description_.register_widths[static_cast<size_t>(step.input)];
-  const uint32_t output_width = description_.register_widths[static_cast<size_t>(step.output)];
-  const Range output = registers_[static_cast<size_t>(step.output)];
-  const uint64_t skipped = row_begin * sizeof(float);
-  MatmulOp op{};
-  op.format = matrix.format;
-  op.block = matrix.block;
-  op.weight = weight;
-  op.row_bytes = matrix.row_bytes;
-  op.rows = row_end - row_begin;
-  op.columns = matrix.columns;
-  op.tokens = tokens;
-  op.input = registers_[static_cast<size_t>(step.input)];
-  op.output = output.at(skipped, output.size - skipped);
-  if (step.bias_vector != kNone) op.bias = stage.vectors[step.bias_vector].memory.at(skipped, op.rows * sizeof(float));
-  op.input_stride = input_width;
-  op.output_stride = output_width;
-  op.accumulate = step.accumulate;
-  launch(op);
-}
-
-void Runtime::run(const Stage& stage, const NormStep& step, uint32_t tokens) {
-  const uint32_t input_width = description_.register_widths[static_cast<size_t>(step.input)];
-  const uint32_t output_width = description_.register_widths[static_cast<size_t>(step.output)];
-  NormOp op{};
-  op.input = registers_[static_cast<size_t>(step.input)];
-  op.output = registers_[static_cast<size_t>(step.output)];
-  op.weight = stage.vectors[step.vector].memory;
-  op.tokens = tokens;
-  op.groups = input_width / step.width;
-  op.width = step.width;
-  op.input_stride = input_width;
-  op.output_stride = output_width;
-  op.epsilon = step.epsilon;
-  launch(op);
-}
-
-void Runtime::run(const Stage&, const RopeStep& step, uint32_t tokens) {
-  RopeOp op{};
-  op.target = registers_[static_cast<size_t>(step.target)];
-  op.cosine = cosines_[step.table];
-  op.sine = sines_[step.table];
-  op.tokens = tokens;
-  op.stride = description_.register_widths[static_cast<size_t>(step.target)];
-  op.heads = step.heads;
-  op.head_dim = step.head_dim;
-  op.rotary_dim = step.rotary_dim;
-  launch(op);
-}
-
-void Runtime::run(const Stage& stage, const AttentionStep& step, const PassRequest& request) {
-  const auto part = [&](Register name, uint32_t first_token) {
-    const uint64_t skipped = uint64_t{first_token} * description_.register_widths[static_cast<size_t>(name)] * sizeof(float);
-    const Range range = registers_[static_cast<size_t>(name)];
-    return range.at(skipped, range.size - skipped);
-  };
-  uint32_t first_token = 0;
-  uint64_t first_page = 0;
-  for (const Segment& segment : request.segments) {
-    AttentionOp op{};
-    op.query = part(step.query, first_token);
-    op.key = part(step.key, first_token);
-    op.value = part(step.value, first_token);
-    op.output = op.query;
-    op.query_stride = description_.register_widths[static_cast<size_t>(step.query)];
-    op.key_stride = description_.register_widths[static_cast<size_t>(step.key)];
-    op.value_stride = description_.register_widths[static_cast<size_t>(step.value)];
-    op.output_stride = op.query_stride;
-    op.key_cache = keys_.at(stage.layer * layer_cache_bytes_, layer_cache_bytes_);
-    op.value_cache = values_.at(stage.layer * layer_cache_bytes_, layer_cache_bytes_);
-    op.pages = pages_.at(first_page * sizeof(uint32_t), segment.pages.size() * sizeof(uint32_t));
-    op.page_positions = description_.page_positions;
-    op.tokens = segment.tokens;
-    op.first_position = segment.first_position;
-    op.heads = step.heads;
-    op.kv_heads = step.kv_heads;
-    op.head_dim = op.value_dim = step.head_dim;
-    op.window = step.window;
-    op.scale = step.scale;
-    launch(op);
-    first_token += segment.tokens;
-    first_page += segment.pages.size();
-  }
-}
-
-void Runtime::run(const ActivationStep& step, uint32_t tokens) {
-  ActivationOp op{};
-  op.gate = registers_[static_cast<size_t>(step.gate)];
-  op.up = registers_[static_cast<size_t>(step.up)];
-  op.tokens = tokens;
-  op.width = description_.register_widths[static_cast<size_t>(step.gate)];
-  op.gate_stride = description_.register_widths[static_cast<size_t>(step.gate)];
-  op.up_stride = description_.register_widths[static_cast<size_t>(step.up)];
-  launch(op);
+  route_ = nullptr;
+  run_steps(index, request, tokens);
+  if (route_ != nullptr) run_experts(index, *route_, request);
 }
 
 }  // namespace layerstream

@@ -1,20 +1,10 @@
 #include "tape.h"
 
-#include <chrono>
 #include <string>
 
 #include "../platform/error.h"
 
 namespace layerstream {
-
-namespace {
-
-uint64_t now_nanoseconds() {
-  return static_cast<uint64_t>(
-      std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count());
-}
-
-}  // namespace
 
 Tape::Status Tape::begin(uint64_t position, uint32_t* first_chunk) {
   std::unique_lock lock(mutex_);
@@ -70,7 +60,8 @@ Tape::Status Tape::acquire(uint64_t bytes, uint8_t* fixed, bool blocking, Chunk*
   }
   *chunk = {next_sequence_++, slot.memory};
   ++position_chunk_;
-  if (reading_++ == 0) reading_since_ = now_nanoseconds();
+  ++reading_;
+  meter_.begin();
   return Status::kDone;
 }
 
@@ -85,8 +76,8 @@ void Tape::publish(uint64_t sequence) {
   std::lock_guard lock(mutex_);
   Slot& slot = slots_[sequence % kSlots];
   slot.ready = true;
-  counters_.bytes_read += slot.bytes;
-  if (--reading_ == 0) counters_.read_nanoseconds += now_nanoseconds() - reading_since_;
+  --reading_;
+  meter_.end(slot.bytes);
   ready_.notify_all();
 }
 
@@ -139,19 +130,11 @@ uint64_t Tape::reset() {
   released_ = next_sequence_;
   position_ = 0;
   position_chunk_ = 0;
-  if (reading_ > 0) counters_.read_nanoseconds += now_nanoseconds() - reading_since_;
-  reading_ = 0;
+  for (; reading_ > 0; --reading_) meter_.end(0);
   paused_ = false;
   cancelled_ = false;
   failure_ = nullptr;
   return next_sequence_;
-}
-
-Tape::Counters Tape::counters() {
-  std::lock_guard lock(mutex_);
-  Counters counters = counters_;
-  if (reading_ > 0) counters.read_nanoseconds += now_nanoseconds() - reading_since_;
-  return counters;
 }
 
 }  // namespace layerstream

@@ -13,6 +13,8 @@
 #include <mutex>
 #include <vector>
 
+#include "read_meter.h"
+
 namespace layerstream {
 
 class Tape {
@@ -27,13 +29,9 @@ class Tape {
     uint8_t* memory = nullptr;
   };
 
-  struct Counters {
-    uint64_t bytes_read = 0;
-    uint64_t read_nanoseconds = 0;  // time in which at least one read was in flight
-  };
-
-  // `memory` holds `bytes` bytes and outlives the tape.
-  Tape(uint8_t* memory, uint64_t bytes) : ring_(memory), ring_bytes_(bytes), slots_(kSlots) {}
+  // `memory` holds `bytes` bytes; it and the meter outlive the tape.
+  Tape(uint8_t* memory, uint64_t bytes, ReadMeter& meter)
+      : ring_(memory), ring_bytes_(bytes), meter_(meter), slots_(kSlots) {}
 
   // --- readers -------------------------------------------------------------------------------------------------
   // Waits for the turn of `position`. kDone: it is this reader's turn, and `first_chunk` says where an earlier reader
@@ -64,7 +62,6 @@ class Tape {
   // sequence number.
   uint64_t reset();
   bool cancelled();
-  Counters counters();
 
  private:
   struct Slot {
@@ -77,6 +74,7 @@ class Tape {
 
   uint8_t* ring_;
   uint64_t ring_bytes_;
+  ReadMeter& meter_;
   uint64_t write_ = 0;  // offset in the ring
   uint64_t used_ = 0;
   std::vector<Slot> slots_;
@@ -88,9 +86,7 @@ class Tape {
   bool paused_ = false;  // the reader whose turn it is has left
   bool cancelled_ = false;
   std::exception_ptr failure_;
-  Counters counters_;
-  uint32_t reading_ = 0;
-  uint64_t reading_since_ = 0;
+  uint32_t reading_ = 0;  // chunks that are acquired and not published
   std::mutex mutex_;
   std::condition_variable space_;  // readers
   std::condition_variable ready_;  // the consumer

@@ -2,7 +2,14 @@
 import type { LayerStore, TensorLocation } from "../checkpoint/layer-store.js";
 import { PAGE_BYTES, type StoredTensor } from "../checkpoint/manifest.js";
 import { LayerstreamError } from "../errors.js";
-import { type Architecture, type PlanOp, type Stage, type StageKind, tensorName } from "../models/architecture.js";
+import {
+  type Architecture,
+  type PlanOp,
+  type Register,
+  type Stage,
+  type StageKind,
+  tensorName,
+} from "../models/architecture.js";
 import type { NativeMatrix, NativeStage, NativeStep, NativeVector } from "../native/types.js";
 import { isElementFormat } from "../quant/registry.js";
 
@@ -36,7 +43,7 @@ export function describeModel(architecture: Architecture, store: LayerStore): Mo
   }
   return {
     files,
-    plans: architecture.kinds.map(nativePlan),
+    plans: architecture.kinds.map((kind) => nativePlan(architecture, kind)),
     stages,
     embedding: findEmbedding(architecture, stages),
     vectorBytes: sum(stages.flatMap(({ native }) => native.vectors.map((vector) => vector.length * 4))),
@@ -103,30 +110,39 @@ function describeMatrix(store: LayerStore, { file, tensor }: TensorLocation): Na
 }
 
 /** Tensor indices of a plan count all tensors of the stage; native steps count matrices and vectors apart. */
-function nativePlan(kind: StageKind): NativeStep[] {
+function nativePlan({ registers }: Architecture, kind: StageKind): NativeStep[] {
   const ordinal = (index: number, vector: boolean) =>
     kind.tensors.slice(0, index).filter((tensor) => (tensor.role === "vector") === vector).length;
-  return kind.plan.map((op) => nativeStep(op, ordinal));
+  return kind.plan.map((op) => nativeStep(op, ordinal, (register) => registers[register] ?? 0));
 }
 
-function nativeStep(op: PlanOp, ordinal: (index: number, vector: boolean) => number): NativeStep {
+function nativeStep(
+  op: PlanOp,
+  ordinal: (index: number, vector: boolean) => number,
+  width: (register: Register) => number,
+): NativeStep {
   switch (op.op) {
     case "rmsNorm": {
-      const { weight, ...rest } = op;
-      return { ...rest, vector: ordinal(weight, true) };
+      const { op: _, weight, ...rest } = op;
+      const groups = width(op.input) / op.width;
+      const flags = { centered: false, groupWeights: false, accumulate: false };
+      return { op: "norm", ...rest, weightVector: ordinal(weight, true), groups, ...flags };
     }
     case "matmul": {
       const { weight, bias, accumulate = false, ...registers } = op;
-      const step: NativeStep = { ...registers, matrix: ordinal(weight, false), accumulate };
+      const matrix = ordinal(weight, false);
+      const step: NativeStep = { ...registers, matrix, accumulate, scale: 1, inputOffset: 0, outputOffset: 0 };
       if (bias !== undefined) step.biasVector = ordinal(bias, true);
       return step;
     }
     case "attention":
-      return { ...op, window: op.window ?? 0 };
-    case "gatedActivation":
-      return { op: "gatedActivation", gate: op.gate, up: op.up };
+      return { ...op, output: op.query, valueDim: op.headDim, window: op.window ?? 0, softCap: 0, lognLength: 0 };
+    case "gatedActivation": {
+      const { gate, up, activation } = op;
+      return { op: "activation", gate, up, width: width(gate), activation, alpha: 0, limit: 0 };
+    }
     case "rope":
-      return op;
+      return { ...op, offset: 0, interleaved: false };
   }
 }
 

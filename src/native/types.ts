@@ -96,23 +96,102 @@ export interface NativeRepack {
   expandRows(codes: ScaledCodes, levels: Float32Array | undefined, output: Float32Array): void;
 }
 
-/** Steps of a plan in native terms: weights are named by their place among the stage's matrices or vectors. */
+/**
+ * Steps of a plan in native terms: a matrix or a vector is named by its place among the stage's matrices or vectors.
+ * Widths, offsets and strides count floats within a token's row of a register. Each matrix is used once, in order.
+ */
 export type NativeStep =
-  | { op: "rmsNorm"; input: string; output: string; vector: number; width: number; epsilon: number }
-  | { op: "matmul"; input: string; output: string; matrix: number; biasVector?: number; accumulate: boolean }
-  | { op: "rope"; target: string; heads: number; headDim: number; rotaryDim: number; table: number }
+  /** output = (input - mean if centered) / root mean square * weight + bias, over `groups` groups of `width` floats. */
+  | {
+      op: "norm";
+      input: string;
+      output: string;
+      weightVector?: number;
+      biasVector?: number;
+      groups: number;
+      width: number;
+      epsilon: number;
+      centered: boolean;
+      /** Every group has a weight and a bias of its own. */
+      groupWeights: boolean;
+      accumulate: boolean;
+    }
+  /** value = (row . input * rowScale + bias) * scale; output = value, or += value if `accumulate`. */
+  | {
+      op: "matmul";
+      input: string;
+      output: string;
+      matrix: number;
+      biasVector?: number;
+      rowScaleVector?: number;
+      accumulate: boolean;
+      scale: number;
+      inputOffset: number;
+      outputOffset: number;
+      /** Row r of group g = floor(r / rows) reads at inputOffset + g * inputStride, writes at outputOffset + g * outputStride + r % rows. */
+      groups?: { rows: number; inputStride: number; outputStride: number };
+    }
+  | {
+      op: "rope";
+      target: string;
+      heads: number;
+      headDim: number;
+      rotaryDim: number;
+      /** First rotated float of each head. */
+      offset: number;
+      /** Pairs are (2i, 2i + 1), else (i, i + rotaryDim / 2). */
+      interleaved: boolean;
+      table: number;
+    }
+  /** `headDim` and `kvHeads` are the cache's. Without `value`, values are the first `valueDim` floats of each key. */
   | {
       op: "attention";
       query: string;
       key: string;
-      value: string;
+      value?: string;
+      output: string;
       heads: number;
       kvHeads: number;
       headDim: number;
-      window: number;
+      valueDim: number;
       scale: number;
+      /** 0: unlimited. */
+      window: number;
+      /** 0: none. */
+      softCap: number;
+      sinksVector?: number;
+      /** One a head. */
+      alibiSlopes?: readonly number[];
+      /** 0: none. */
+      lognLength: number;
     }
-  | { op: "gatedActivation"; gate: string; up: string };
+  | {
+      op: "activation";
+      gate: string;
+      up?: string;
+      width: number;
+      activation: "silu" | "gelu" | "geluTanh" | "clampedSwiglu";
+      alpha: number;
+      limit: number;
+    }
+  | { op: "scaleTokens"; target: string; factor: string; width: number }
+  | { op: "softCap"; target: string; width: number; cap: number }
+  /** Chooses experts; the stages of the chosen ones run when the other steps of this stage have. `input` and `output`: hidden or normed. */
+  | {
+      op: "route";
+      logits: string;
+      input: string;
+      output: string;
+      experts: number;
+      perToken: number;
+      scoring: "softmax" | "sigmoid";
+      correctionVector?: number;
+      groupCount: number;
+      groupsKept: number;
+      groupScore: "max" | "topTwoSum";
+      normalize: boolean;
+      scale: number;
+    };
 
 export interface NativeMatrix {
   format: WeightFormat;
@@ -122,12 +201,18 @@ export interface NativeMatrix {
   rowBytes: number;
   /** In the stage's file. */
   offset: number;
+  /** Where in the file `columns` uint32 lie: stored column c multiplies input column order[c]. */
+  columnOrder?: number;
+  /** Low-rank additions: the product grows by scale * b (a x). a is [rank, columns], b [rows, rank]. */
+  adapters?: { rank: number; scale: number; a: Float32Array; b: Float32Array }[];
 }
 
 export interface NativeVector {
   format: ElementFormat;
   length: number;
   offset: number;
+  /** Added to every element when loaded. */
+  add?: number;
 }
 
 export interface NativeStage {
@@ -137,6 +222,8 @@ export interface NativeStage {
   file: number;
   /** Index in the KV cache; absent for embed and head. */
   layer?: number;
+  /** An expert of the stage with the `route` step, which its experts follow in order. Never on the tape. */
+  routed?: { expert: number };
   held: boolean;
   matrices: NativeMatrix[];
   vectors: NativeVector[];
@@ -153,11 +240,15 @@ export interface NativeModelDescription {
   ropeDims: number[];
   chunkBytes: number;
   ringBytes: number;
+  /** For chunks of experts that are not held; 0 if there are none. */
+  expertRingBytes: number;
   maxTokens: number;
   vocabSize: number;
   kvLayers: number;
   kvHeads: number;
-  headDim: number;
+  keyDim: number;
+  /** 0: values live in keys. */
+  valueDim: number;
   pageCount: number;
   pagePositions: number;
 }
@@ -178,7 +269,7 @@ export interface NativePassResult {
   computeSeconds: number;
   /** The pass waited for the disk and the device was not executing. */
   waitSeconds: number;
-  /** Bytes taken off the tape. */
+  /** Bytes taken off the tape and of experts. */
   bytesTaken: number;
 }
 

@@ -151,13 +151,13 @@ void test_chunks() {
     for (uint32_t count = 1 + random() % 5; count > 0; --count) {
       const uint32_t columns = 1 + random() % (random() % 4 == 0 ? 9000 : 300);
       const uint32_t rows = 1 + random() % (random() % 4 == 0 ? 3000 : 40);
-      stage.matrices.push_back({Format::kBF16, 0, rows, columns, 2 * columns, offset});
+      stage.matrices.push_back({.format = Format::kBF16, .rows = rows, .columns = columns, .row_bytes = 2 * columns, .offset = offset});
       offset += uint64_t{rows} * 2 * columns + random() % 2 * (random() % 5000);
     }
     check_chunks(stage, kPageBytes << (random() % 8));
   }
   Stage tall;
-  tall.matrices.push_back({Format::kF32, 0, UINT32_MAX, 1, 4, kPageBytes});
+  tall.matrices.push_back({.format = Format::kF32, .rows = UINT32_MAX, .columns = 1, .row_bytes = 4, .offset = kPageBytes});
   check_chunks(tall, uint64_t{3} << 30);
   check_chunks(tall, uint64_t{1} << 50);
 }
@@ -365,7 +365,7 @@ void test_constructor_failures(const RuntimeDescription& base) {
     check(code(longer) == "STORE_CORRUPT", "a file that is shorter than its manifest says");
     RuntimeDescription outside = description;
     outside.stages.back().vectors.back().offset = outside.files.back().size;
-    check(code(outside) == "IO_ERROR", "a vector behind the end of its file");
+    check(code(outside) == "STORE_INVALID", "a vector behind the end of its file");
     RuntimeDescription huge = description;
     huge.page_count = UINT32_MAX;
     huge.page_positions = 1 << 16;

@@ -34,7 +34,8 @@ class FileWriter {
 
   Matrix matrix(Format format, uint32_t rows, uint32_t columns) {
     const uint32_t block = format == Format::kQ8 ? 32 : format == Format::kQ4 ? kQ4Block : 0;
-    const Matrix matrix{format, block, rows, columns, row_bytes(format, columns, block), bytes_.size()};
+    const Matrix matrix{.format = format, .block = block, .rows = rows, .columns = columns, .row_bytes = row_bytes(format, columns, block),
+                        .offset = bytes_.size()};
     if (block == 0) {
       elements(format, size_t{rows} * columns);
     } else {
@@ -49,7 +50,7 @@ class FileWriter {
   }
 
   Vector vector(Format format, uint32_t length) {
-    const Vector vector{format, length, bytes_.size(), {}};
+    const Vector vector{.format = format, .length = length, .offset = bytes_.size()};
     elements(format, length);
     return vector;
   }
@@ -79,28 +80,47 @@ class FileWriter {
   std::vector<uint8_t> bytes_;
 };
 
+inline NormStep norm_step(Register input, Register output, uint32_t width) {
+  return {.input = input, .output = output, .weight_vector = 0, .width = width, .epsilon = 1e-5f};
+}
+
+inline MatmulStep matmul_step(Register input, Register output, uint32_t matrix, uint32_t bias_vector, bool accumulate) {
+  return {.input = input, .output = output, .matrix = matrix, .bias_vector = bias_vector, .accumulate = accumulate};
+}
+
+inline RopeStep rope_step(Register target, uint32_t heads) {
+  return {.target = target, .heads = heads, .head_dim = kHeadDim, .rotary_dim = kHeadDim};
+}
+
 inline Plan attention_plan() {
-  return {NormStep{Register::kHidden, Register::kNormed, 0, kHidden, 1e-5f},
-          MatmulStep{Register::kNormed, Register::kQuery, 0, 1, false},
-          MatmulStep{Register::kNormed, Register::kKey, 1, kNone, false},
-          MatmulStep{Register::kNormed, Register::kValue, 2, 2, false},
-          RopeStep{Register::kQuery, kHeads, kHeadDim, kHeadDim, 0},
-          RopeStep{Register::kKey, kKvHeads, kHeadDim, kHeadDim, 0},
-          AttentionStep{Register::kQuery, Register::kKey, Register::kValue, kHeads, kKvHeads, kHeadDim, 0,
-                        1.0f / std::sqrt(static_cast<float>(kHeadDim))},
-          MatmulStep{Register::kQuery, Register::kHidden, 3, kNone, true}};
+  return {norm_step(Register::kHidden, Register::kNormed, kHidden),
+          matmul_step(Register::kNormed, Register::kQuery, 0, 1, false),
+          matmul_step(Register::kNormed, Register::kKey, 1, kNone, false),
+          matmul_step(Register::kNormed, Register::kValue, 2, 2, false),
+          rope_step(Register::kQuery, kHeads),
+          rope_step(Register::kKey, kKvHeads),
+          AttentionStep{.query = Register::kQuery,
+                        .key = Register::kKey,
+                        .output = Register::kQuery,
+                        .value = Register::kValue,
+                        .heads = kHeads,
+                        .kv_heads = kKvHeads,
+                        .head_dim = kHeadDim,
+                        .value_dim = kHeadDim,
+                        .scale = 1.0f / std::sqrt(static_cast<float>(kHeadDim))},
+          matmul_step(Register::kQuery, Register::kHidden, 3, kNone, true)};
 }
 
 inline Plan mlp_plan() {
-  return {NormStep{Register::kHidden, Register::kNormed, 0, kHidden, 1e-5f},
-          MatmulStep{Register::kNormed, Register::kGate, 0, kNone, false},
-          MatmulStep{Register::kNormed, Register::kUp, 1, kNone, false}, ActivationStep{Register::kGate, Register::kUp},
-          MatmulStep{Register::kGate, Register::kHidden, 2, kNone, true}};
+  return {norm_step(Register::kHidden, Register::kNormed, kHidden), matmul_step(Register::kNormed, Register::kGate, 0, kNone, false),
+          matmul_step(Register::kNormed, Register::kUp, 1, kNone, false),
+          ActivationStep{.gate = Register::kGate, .up = Register::kUp, .width = kIntermediate},
+          matmul_step(Register::kGate, Register::kHidden, 2, kNone, true)};
 }
 
 inline Plan head_plan() {
-  return {NormStep{Register::kHidden, Register::kNormed, 0, kHidden, 1e-5f},
-          MatmulStep{Register::kNormed, Register::kLogits, 0, kNone, false}};
+  return {norm_step(Register::kHidden, Register::kNormed, kHidden),
+          matmul_step(Register::kNormed, Register::kLogits, 0, kNone, false)};
 }
 
 // Writes the files into `directory`. Tied: the head's matrix is the embedding. Nothing is held; no ring yet.
@@ -153,16 +173,18 @@ inline RuntimeDescription write_model(const std::filesystem::path& directory, bo
   add(writer, "head", {head});
 
   description.embedding = {tied ? static_cast<uint32_t>(description.stages.size()) - 1 : 0, 0, 1.0f};
-  const uint32_t widths[kRegisterCount] = {kHidden, kHidden, kHeads * kHeadDim, kKvHeads * kHeadDim, kKvHeads * kHeadDim,
-                                           kIntermediate, kIntermediate, kVocab};
-  std::copy(std::begin(widths), std::end(widths), description.register_widths);
+  const std::pair<Register, uint32_t> widths[] = {
+      {Register::kHidden, kHidden},           {Register::kNormed, kHidden},           {Register::kQuery, kHeads * kHeadDim},
+      {Register::kKey, kKvHeads * kHeadDim},  {Register::kValue, kKvHeads * kHeadDim}, {Register::kGate, kIntermediate},
+      {Register::kUp, kIntermediate},         {Register::kLogits, kVocab}};
+  for (const auto& [name, width] : widths) description.register_widths[static_cast<size_t>(name)] = width;
   description.rope_dims = {kHeadDim};
   description.chunk_bytes = 16 << 10;
   description.max_tokens = kMaxTokens;
   description.vocab_size = kVocab;
   description.kv_layers = kLayers;
   description.kv_heads = kKvHeads;
-  description.head_dim = kHeadDim;
+  description.key_dim = description.value_dim = kHeadDim;
   description.page_count = kPages;
   description.page_positions = kPagePositions;
   return description;

@@ -49,7 +49,8 @@ Tape::Chunk read_one(Tape& tape, uint64_t position, uint64_t bytes) {
 
 void test_turns() {
   std::vector<uint8_t> ring(100);
-  Tape tape(ring.data(), ring.size());
+  ReadMeter meter;
+  Tape tape(ring.data(), ring.size(), meter);
   tape.set_idle(false);
   std::vector<std::thread> readers;
   for (const uint64_t position : {3, 1, 2}) {
@@ -60,7 +61,7 @@ void test_turns() {
   for (int i = 0; i < 100; ++i) std::this_thread::yield();
   check(read_one(tape, 0, 10).sequence == 0, "the first turn");
   for (std::thread& reader : readers) reader.join();
-  check(tape.counters().bytes_read == 10 + 11 + 12 + 13, "bytes read");
+  check(meter.counters().bytes_read == 10 + 11 + 12 + 13, "bytes read");
   for (uint64_t sequence = 0; sequence < 4; ++sequence) {
     check(tape.wait_ready(sequence) >= ring.data(), "ready", sequence);
     tape.release(sequence);
@@ -75,7 +76,8 @@ struct Extent {
 // is taken. Every chunk that fits the ring is given a place once the ring is empty.
 void test_wrapping(uint64_t ring_bytes, uint32_t seed) {
   std::vector<uint8_t> ring(ring_bytes);
-  Tape tape(ring.data(), ring.size());
+  ReadMeter meter;
+  Tape tape(ring.data(), ring.size(), meter);
   std::mt19937 random(seed);
   std::deque<Extent> live;
   uint64_t released = 0;
@@ -106,7 +108,8 @@ void test_wrapping(uint64_t ring_bytes, uint32_t seed) {
 
 void test_chunk_as_large_as_the_ring() {
   std::vector<uint8_t> ring(4096);
-  Tape tape(ring.data(), ring.size());
+  ReadMeter meter;
+  Tape tape(ring.data(), ring.size(), meter);
   uint32_t first = 0;
   Tape::Chunk chunk;
   check(tape.begin(0, &first) == Status::kDone, "begin");
@@ -119,7 +122,7 @@ void test_chunk_as_large_as_the_ring() {
   }
   const auto too_large = [&] { tape.acquire(ring.size() + 1, nullptr, true, &chunk); };
   check(code_of(too_large) == "INTERNAL", "a chunk larger than the ring would be waited for for ever");
-  Tape none(nullptr, 0);
+  Tape none(nullptr, 0, meter);
   check(none.begin(0, &first) == Status::kDone, "begin");
   check(code_of([&] { none.acquire(1, nullptr, true, &chunk); }) == "INTERNAL", "a ring of no bytes");
   check(none.acquire(1 << 20, ring.data(), true, &chunk) == Status::kDone && chunk.memory == ring.data(), "a place of its own");
@@ -127,7 +130,8 @@ void test_chunk_as_large_as_the_ring() {
 
 void test_slots() {
   uint8_t place = 0;
-  Tape tape(nullptr, 0);
+  ReadMeter meter;
+  Tape tape(nullptr, 0, meter);
   tape.set_idle(false);
   uint32_t first = 0;
   Tape::Chunk chunk;
@@ -148,7 +152,8 @@ void test_slots() {
 // Ring full and nobody consuming: the reader leaves, and so does the next one, before or after it came to wait.
 void test_pause(bool next_waits_already) {
   std::vector<uint8_t> ring(100);
-  Tape tape(ring.data(), ring.size());
+  ReadMeter meter;
+  Tape tape(ring.data(), ring.size(), meter);
   tape.set_idle(false);
   uint32_t first = 0;
   check(tape.begin(0, &first) == Status::kDone && first == 0, "begin");
@@ -188,7 +193,8 @@ void test_pause(bool next_waits_already) {
 // Everybody who waits, for a turn, for space or for data, returns; so does everybody who comes later, until reset.
 void test_cancel(bool by_failure) {
   std::vector<uint8_t> ring(100);
-  Tape tape(ring.data(), ring.size());
+  ReadMeter meter;
+  Tape tape(ring.data(), ring.size(), meter);
   tape.set_idle(false);
   const char* expected = by_failure ? "IO_ERROR" : "ABORTED";
   for (uint64_t round = 0; round < 50; ++round) {
@@ -219,10 +225,10 @@ void test_cancel(bool by_failure) {
     check(code_of([&] { tape.wait_ready(chunk.sequence + 7); }) == expected, "data afterwards");
     // A read that was in flight still comes home.
     if (round % 2 == 0) tape.publish(chunk.sequence);
-    const uint64_t read_before = tape.counters().read_nanoseconds;
+    const uint64_t read_before = meter.counters().read_nanoseconds;
     const uint64_t next = tape.reset();
     check(next == round + 1 && !tape.cancelled(), "reset", next);
-    check(tape.counters().read_nanoseconds >= read_before, "time cannot run backwards");
+    check(meter.counters().read_nanoseconds >= read_before, "time cannot run backwards");
   }
   check(read_one(tape, 0, 100).memory == ring.data(), "the whole ring after a reset");
 }
@@ -278,7 +284,8 @@ Status read_position(Tape& tape, uint64_t position, uint64_t ring_bytes, std::mt
 
 void test_stress(uint64_t ring_bytes, uint64_t positions, uint32_t seed) {
   std::vector<uint8_t> ring(ring_bytes);
-  Tape tape(ring.data(), ring_bytes);
+  ReadMeter meter;
+  Tape tape(ring.data(), ring_bytes, meter);
   std::atomic<uint64_t> next_position = 0;
   std::atomic<bool> consumed = false;
   std::vector<std::thread> readers;
@@ -337,7 +344,7 @@ void test_stress(uint64_t ring_bytes, uint64_t positions, uint32_t seed) {
   consumed = true;
   control.join();
   for (std::thread& reader : readers) reader.join();
-  check(tape.counters().bytes_read == total, "bytes read in total");
+  check(meter.counters().bytes_read == total, "bytes read in total");
 }
 
 }  // namespace

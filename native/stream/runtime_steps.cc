@@ -1,0 +1,234 @@
+// From the steps of a plan to ops of the device.
+#include <algorithm>
+
+#include "runtime.h"
+
+namespace layerstream {
+
+Range Runtime::registers(Register name, uint64_t offset) const {
+  const Range range = registers(name);
+  return range.at(offset * sizeof(float), range.size - offset * sizeof(float));
+}
+
+void Runtime::run_steps(uint32_t index, const PassRequest& request, uint32_t tokens) {
+  const Stage& stage = description_.stages[index];
+  chunk_index_ = piece_index_ = 0;
+  for (const Step& step : description_.plans[stage.kind]) {
+    if (const auto* matmul = std::get_if<MatmulStep>(&step)) {
+      run_matmul(index, *matmul, tokens);
+    } else if (const auto* norm = std::get_if<NormStep>(&step)) {
+      run(stage, *norm, tokens);
+    } else if (const auto* rope = std::get_if<RopeStep>(&step)) {
+      run(*rope, tokens);
+    } else if (const auto* attention = std::get_if<AttentionStep>(&step)) {
+      run(stage, *attention, request);
+    } else if (const auto* activation = std::get_if<ActivationStep>(&step)) {
+      run(*activation, tokens);
+    } else if (const auto* scale = std::get_if<ScaleTokensStep>(&step)) {
+      run(*scale, tokens);
+    } else if (const auto* cap = std::get_if<SoftCapStep>(&step)) {
+      run(*cap, tokens);
+    } else {
+      route(index, std::get<RouteStep>(step), tokens);
+    }
+  }
+  if (!loaded_[index]) finish_stage(index);
+}
+
+// --- products ----------------------------------------------------------------------------------------------------
+
+void Runtime::run_matmul(uint32_t index, const MatmulStep& step, uint32_t tokens) {
+  const Stage& stage = description_.stages[index];
+  const Matrix& matrix = stage.matrices[step.matrix];
+  permuted_group_ = kNone;
+  if (loaded_[index]) {
+    const Range weight{stage.memory, matrix.offset - stage.extent_offset, matrix.rows * matrix.row_bytes};
+    launch_rows(stage, step, 0, matrix.rows, weight, tokens);
+  } else {
+    for (uint32_t row = 0; row < matrix.rows;) {
+      const Chunk& chunk = stage.chunks[chunk_index_];
+      if (piece_index_ == 0) chunk_ = take_chunk(index);
+      const Piece& piece = chunk.pieces[piece_index_];
+      const uint64_t bytes = (piece.row_end - piece.row_begin) * matrix.row_bytes;
+      launch_rows(stage, step, piece.row_begin, piece.row_end, chunk_.at(piece.offset, bytes), tokens);
+      row = piece.row_end;
+      if (++piece_index_ == chunk.pieces.size()) finish_chunk(index);
+    }
+  }
+  for (const Adapter& adapter : matrix.adapters) launch_adapter(matrix, adapter, step, tokens);
+}
+
+// One product for each group of which there are rows.
+void Runtime::launch_rows(const Stage& stage, const MatmulStep& step, uint32_t row_begin, uint32_t row_end, Range weight,
+                          uint32_t tokens) {
+  const Matrix& matrix = stage.matrices[step.matrix];
+  const uint32_t group_rows = step.group_rows > 0 ? step.group_rows : matrix.rows;
+  for (uint32_t row = row_begin, end = 0; row < row_end; row = end) {
+    const uint32_t group = row / group_rows;
+    end = static_cast<uint32_t>(std::min<uint64_t>(row_end, (uint64_t{group} + 1) * group_rows));
+    MatmulOp op{};
+    op.format = matrix.format;
+    op.block = matrix.block;
+    op.row_bytes = matrix.row_bytes;
+    op.rows = end - row;
+    op.columns = matrix.columns;
+    op.tokens = tokens;
+    op.weight = weight.at((row - row_begin) * matrix.row_bytes, op.rows * matrix.row_bytes);
+    op.input = registers(step.input, step.input_offset + uint64_t{group} * step.group_input_stride);
+    op.input_stride = width(step.input);
+    if (matrix.permuted()) {
+      if (permuted_group_ != group) {
+        launch(PermuteOp{op.input, permuted_, matrix.order, tokens, matrix.columns, op.input_stride, matrix.columns});
+      }
+      permuted_group_ = group;
+      op.input = permuted_;
+      op.input_stride = matrix.columns;
+    }
+    op.output = registers(step.output, step.output_offset + uint64_t{group} * step.group_output_stride + row % group_rows);
+    op.output_stride = width(step.output);
+    const auto rows_of = [&](uint32_t index) {
+      return index == kNone ? Range{} : vector(stage, index).at(row * sizeof(float), op.rows * sizeof(float));
+    };
+    op.bias = rows_of(step.bias_vector);
+    op.row_scale = rows_of(step.row_scale_vector);
+    op.accumulate = step.accumulate;
+    op.scale = step.scale;
+    launch(op);
+  }
+}
+
+// Adds scale * b (a x) to what the product has left, whatever the order of its columns.
+void Runtime::launch_adapter(const Matrix& matrix, const Adapter& adapter, const MatmulStep& step, uint32_t tokens) {
+  const uint32_t group_rows = step.group_rows > 0 ? step.group_rows : matrix.rows;
+  for (uint32_t row = 0, end = 0; row < matrix.rows; row = end) {
+    const uint32_t group = row / group_rows;
+    end = row + std::min(group_rows, matrix.rows - row);
+    MatmulOp down{};
+    down.format = Format::kF32;
+    down.weight = adapter.a_memory;
+    down.row_bytes = matrix.columns * sizeof(float);
+    down.rows = adapter.rank;
+    down.columns = matrix.columns;
+    down.tokens = tokens;
+    down.input = registers(step.input, step.input_offset + uint64_t{group} * step.group_input_stride);
+    down.input_stride = width(step.input);
+    down.output = adapted_;
+    down.output_stride = adapter.rank;
+    launch(down);
+    MatmulOp up{};
+    up.format = Format::kF32;
+    up.row_bytes = adapter.rank * sizeof(float);
+    up.rows = end - row;
+    up.weight = adapter.b_memory.at(row * up.row_bytes, up.rows * up.row_bytes);
+    up.columns = adapter.rank;
+    up.tokens = tokens;
+    up.input = adapted_;
+    up.input_stride = adapter.rank;
+    up.output = registers(step.output, step.output_offset + uint64_t{group} * step.group_output_stride);
+    up.output_stride = width(step.output);
+    up.accumulate = true;
+    up.scale = adapter.scale * step.scale;
+    launch(up);
+  }
+}
+
+// --- the others --------------------------------------------------------------------------------------------------
+
+void Runtime::run(const Stage& stage, const NormStep& step, uint32_t tokens) {
+  NormOp op{};
+  op.input = registers(step.input);
+  op.output = registers(step.output);
+  op.weight = vector(stage, step.weight_vector);
+  op.bias = vector(stage, step.bias_vector);
+  op.tokens = tokens;
+  op.groups = step.groups;
+  op.width = step.width;
+  op.input_stride = width(step.input);
+  op.output_stride = width(step.output);
+  op.epsilon = step.epsilon;
+  op.centered = step.centered;
+  op.group_weights = step.group_weights;
+  op.accumulate = step.accumulate;
+  launch(op);
+}
+
+void Runtime::run(const RopeStep& step, uint32_t tokens) {
+  RopeOp op{};
+  op.target = registers(step.target);
+  op.cosine = cosines_[step.table];
+  op.sine = sines_[step.table];
+  op.tokens = tokens;
+  op.stride = width(step.target);
+  op.heads = step.heads;
+  op.head_dim = step.head_dim;
+  op.rotary_dim = step.rotary_dim;
+  op.offset = step.offset;
+  op.interleaved = step.interleaved;
+  launch(op);
+}
+
+void Runtime::run(const Stage& stage, const AttentionStep& step, const PassRequest& request) {
+  const bool values_in_keys = step.value == Register::kCount;
+  uint32_t first_token = 0;
+  uint64_t first_page = 0;
+  for (const Segment& segment : request.segments) {
+    const auto of_segment = [&](Register name) { return registers(name, uint64_t{first_token} * width(name)); };
+    AttentionOp op{};
+    op.query = of_segment(step.query);
+    op.key = of_segment(step.key);
+    op.output = of_segment(step.output);
+    op.query_stride = width(step.query);
+    op.key_stride = width(step.key);
+    op.output_stride = width(step.output);
+    op.key_cache = keys_.at(stage.layer * layer_key_bytes_, layer_key_bytes_);
+    op.values_in_keys = values_in_keys;
+    if (!values_in_keys) {
+      op.value = of_segment(step.value);
+      op.value_stride = width(step.value);
+      op.value_cache = values_.at(stage.layer * layer_value_bytes_, layer_value_bytes_);
+    }
+    op.pages = pages_.at(first_page * sizeof(uint32_t), segment.pages.size() * sizeof(uint32_t));
+    op.page_positions = description_.page_positions;
+    op.tokens = segment.tokens;
+    op.first_position = segment.first_position;
+    op.heads = step.heads;
+    op.kv_heads = step.kv_heads;
+    op.head_dim = step.head_dim;
+    op.value_dim = step.value_dim;
+    op.window = step.window;
+    op.scale = step.scale;
+    op.soft_cap = step.soft_cap;
+    op.logn_length = step.logn_length;
+    op.sinks = vector(stage, step.sinks_vector);
+    op.slopes = step.slopes;
+    launch(op);
+    first_token += segment.tokens;
+    first_page += segment.pages.size();
+  }
+}
+
+void Runtime::run(const ActivationStep& step, uint32_t tokens) {
+  ActivationOp op{};
+  op.gate = registers(step.gate);
+  op.gate_stride = width(step.gate);
+  if (step.up != Register::kCount) {
+    op.up = registers(step.up);
+    op.up_stride = width(step.up);
+  }
+  op.tokens = tokens;
+  op.width = step.width;
+  op.activation = step.activation;
+  op.alpha = step.alpha;
+  op.limit = step.limit;
+  launch(op);
+}
+
+void Runtime::run(const ScaleTokensStep& step, uint32_t tokens) {
+  launch(ScaleTokensOp{registers(step.target), registers(step.factor), tokens, step.width, width(step.target), width(step.factor)});
+}
+
+void Runtime::run(const SoftCapStep& step, uint32_t tokens) {
+  launch(SoftCapOp{registers(step.target), tokens, step.width, width(step.target), step.cap});
+}
+
+}  // namespace layerstream
