@@ -120,8 +120,9 @@ void Executor::append(const AttentionOp& op) {
   const uint32_t* pages = address<const uint32_t>(op.pages);
   for (uint32_t token = 0; token < op.tokens; ++token) {
     const uint32_t position = op.first_position + token;
+    const size_t page = pages[position / op.page_positions];
     for (uint32_t head = 0; head < op.kv_heads; ++head) {
-      const size_t slot = (size_t{pages[position / op.page_positions]} * op.kv_heads + head) * op.page_positions + position % op.page_positions;
+      const size_t slot = (page * op.kv_heads + head) * op.page_positions + position % op.page_positions;
       std::memcpy(address(op.key_cache) + slot * op.head_dim, row(op.key, token, op.key_stride) + head * op.head_dim,
                   op.head_dim * sizeof(float));
       if (op.values_in_keys) continue;
