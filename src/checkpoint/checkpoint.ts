@@ -7,9 +7,10 @@ import { LayerstreamError } from "../errors.js";
 import { errnoOf, ioError, readFully } from "./file-io.js";
 import { readJsonFile } from "./json-file.js";
 import { MANIFEST_FILE, type SourceFile } from "./manifest.js";
+import { readPyTorchFile } from "./pytorch/pytorch-file.js";
 import { cacheFolderOf, findFile, type SafeFile } from "./safe-path.js";
-import { readSafetensorsHeader, type SafetensorsHeader, type SafetensorsTensor } from "./safetensors.js";
-import { findShards, readShardIndex, SHARD_INDEX, type ShardIndex, SINGLE_SHARD } from "./shard-index.js";
+import { readSafetensorsHeader, type SafetensorsTensor } from "./safetensors.js";
+import { findShards, readShardIndex, type ShardIndex, WEIGHT_FILES } from "./shard-index.js";
 
 export const CONFIG_FILE = "config.json";
 
@@ -32,14 +33,27 @@ const COMPANION_FILES = [
 const SAMPLES = 8;
 const SAMPLE_BYTES = 4096;
 
-export interface Shard extends SafeFile {
-  header: SafetensorsHeader;
+/** What a shard holds. */
+export interface ShardHeader {
+  /** Where tensor data may begin. */
+  dataOffset: number;
+  /** In hex, over what describes the tensors. */
+  hash: string;
+  tensors: ReadonlyMap<string, ShardTensor>;
 }
 
-export interface CheckpointTensor extends SafetensorsTensor {
-  shard: Shard;
+export interface Shard extends SafeFile {
+  header: ShardHeader;
+}
+
+/** Tensors of a .bin file may share bytes. */
+export interface ShardTensor extends SafetensorsTensor {
   /** Of each axis, in elements, not negative; absent: row-major. `byteLength` spans from the first to the last element. */
   strides?: readonly number[];
+}
+
+export interface CheckpointTensor extends ShardTensor {
+  shard: Shard;
 }
 
 export interface Checkpoint {
@@ -65,8 +79,9 @@ export interface Checkpoint {
 }
 
 /**
- * Opens a checkpoint: config.json, the headers of its safetensors shards, the list of its other files.
- * @throws CHECKPOINT_NOT_FOUND, CONFIG_INVALID, SHARD_INDEX_INVALID, SAFETENSORS_INVALID, UNSAFE_PATH, IO_ERROR
+ * Opens a checkpoint: config.json, the headers of its shards, the list of its other files.
+ * @throws CHECKPOINT_NOT_FOUND, CONFIG_INVALID, SHARD_INDEX_INVALID, SAFETENSORS_INVALID, PICKLE_INVALID, PICKLE_REFUSED,
+ * ARCHIVE_INVALID, UNSAFE_PATH, IO_ERROR
  */
 export async function openCheckpoint(directory: string): Promise<Checkpoint> {
   const path = resolve(directory);
@@ -115,13 +130,23 @@ async function checkDirectory(path: string): Promise<void> {
 }
 
 async function openShards(path: string): Promise<{ shards: Shard[]; index: ShardIndex | undefined }> {
-  const single = await findFile(path, SINGLE_SHARD);
-  const index = single ? undefined : await readShardIndex(path);
-  const files = single ? [single] : index ? await findShards(path, index) : [];
-  if (files.length === 0) throw await noWeights(path);
+  const { files, index } = await findWeights(path);
   const shards: Shard[] = [];
-  for (const file of files) shards.push({ ...file, header: await readSafetensorsHeader(file.path) });
+  for (const file of files) {
+    const read = file.name.endsWith(".bin") ? readPyTorchFile : readSafetensorsHeader;
+    shards.push({ ...file, header: await read(file.path) });
+  }
   return { shards, index };
+}
+
+async function findWeights(path: string): Promise<{ files: SafeFile[]; index: ShardIndex | undefined }> {
+  for (const names of WEIGHT_FILES) {
+    const single = await findFile(path, names.single);
+    if (single) return { files: [single], index: undefined };
+    const index = await readShardIndex(path, names.index);
+    if (index) return { files: await findShards(path, index), index };
+  }
+  throw await noWeights(path);
 }
 
 async function noWeights(path: string): Promise<LayerstreamError> {
@@ -129,10 +154,11 @@ async function noWeights(path: string): Promise<LayerstreamError> {
   if (names.includes(MANIFEST_FILE)) {
     return notFound(path, "is a layer store, not a checkpoint", "Use it as the model itself.");
   }
-  const pickled = names.find((name) => /\.(bin|pth?|ckpt)$/.test(name));
-  return pickled
-    ? notFound(path, `has weights in ${pickled} only`, "Convert them to safetensors: layerstream never unpickles.")
-    : notFound(path, `has neither ${SINGLE_SHARD} nor ${SHARD_INDEX}`, "Download the checkpoint's weights.");
+  const other = names.find((name) => /\.(bin|pth?|ckpt)$/.test(name));
+  const known = WEIGHT_FILES.flatMap(({ single, index }) => [single, index]).join(", ");
+  return other
+    ? notFound(path, `has weights in ${other} only`, `Weights are read from ${known}: convert them.`)
+    : notFound(path, `has none of ${known}`, "Download the checkpoint's weights.");
 }
 
 function notFound(path: string, what: string, remedy: string): LayerstreamError {

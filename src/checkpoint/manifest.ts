@@ -53,7 +53,7 @@ export interface SourceFile {
   size: number;
   /** Of shards; 0 where the name of a Hugging Face cache blob identifies the content instead, and for small files. */
   modifiedMs: number;
-  /** SHA-256 of the safetensors header and of a few samples of the data, or of the whole file where it is no shard. */
+  /** SHA-256 of the shard's header and of a few samples of the data, or of the whole file where it is no shard. */
   headerHash: string;
 }
 

@@ -1,8 +1,7 @@
 /** The safetensors format (https://github.com/huggingface/safetensors): strict reading of headers, and writing them. */
 import { createHash } from "node:crypto";
-import { type FileHandle, open } from "node:fs/promises";
 import { LayerstreamError } from "../errors.js";
-import { ioError, readFully } from "./file-io.js";
+import { type ByteSource, withFile } from "./byte-source.js";
 import { isRecord, JsonError, parseStrictJson } from "./strict-json.js";
 
 /** Bits of one element. */
@@ -64,40 +63,25 @@ export interface SafetensorsHeader {
  * Reads and checks the header of a safetensors file; no tensor data is read.
  * @throws SAFETENSORS_INVALID naming file, tensor and offset for anything that the format does not allow.
  */
-export async function readSafetensorsHeader(file: string): Promise<SafetensorsHeader> {
-  let handle: FileHandle;
-  try {
-    handle = await open(file, "r");
-  } catch (error) {
-    throw ioError(error, "read", file);
-  }
-  try {
-    const { size } = await handle.stat();
-    const header = await readHeaderBytes(handle, file, size);
-    return parseHeader(header, file, size);
-  } catch (error) {
-    throw ioError(error, "read", file);
-  } finally {
-    await handle.close();
-  }
+export function readSafetensorsHeader(file: string): Promise<SafetensorsHeader> {
+  return withFile(file, readSafetensorsFrom);
 }
 
-async function readHeaderBytes(handle: FileHandle, file: string, size: number): Promise<Uint8Array> {
-  const prefix = Buffer.alloc(8);
-  if (size < 8 || (await readFully(handle, prefix, 0)) < 8) {
-    throw invalid(file, `has only ${size} bytes, too few for a safetensors header`, { offset: 0 });
-  }
-  const length = prefix.readBigUInt64LE();
+/** As `readSafetensorsHeader`, of bytes from anywhere. */
+export async function readSafetensorsFrom(source: ByteSource): Promise<SafetensorsHeader> {
+  return parseHeader(await readHeaderBytes(source), source.file, source.size);
+}
+
+async function readHeaderBytes({ file, size, read }: ByteSource): Promise<Uint8Array> {
+  if (size < 8) throw invalid(file, `has only ${size} bytes, too few for a safetensors header`, { offset: 0 });
+  const length = (await read(0, 8)).readBigUInt64LE();
   if (length > BigInt(MAX_HEADER_BYTES)) {
     throw invalid(file, `declares a header of ${length} bytes; the limit is ${MAX_HEADER_BYTES}`, { offset: 0 });
   }
   if (length > BigInt(size - 8)) {
     throw invalid(file, `declares a header of ${length} bytes, but only ${size - 8} bytes follow`, { offset: 0 });
   }
-  const header = Buffer.alloc(Number(length));
-  const read = await readFully(handle, header, 8);
-  if (read < header.length) throw invalid(file, "became shorter while it was read", { offset: 8 + read });
-  return header;
+  return read(8, Number(length));
 }
 
 function parseHeader(bytes: Uint8Array, file: string, size: number): SafetensorsHeader {

@@ -4,8 +4,11 @@ import { readJsonFile } from "./json-file.js";
 import { findFile, type SafeFile } from "./safe-path.js";
 import { isRecord } from "./strict-json.js";
 
-export const SINGLE_SHARD = "model.safetensors";
-export const SHARD_INDEX = "model.safetensors.index.json";
+/** Names under which weights are found, in this order: all in one file, or in the shards that an index names. */
+export const WEIGHT_FILES = [
+  { single: "model.safetensors", index: "model.safetensors.index.json" },
+  { single: "pytorch_model.bin", index: "pytorch_model.bin.index.json" },
+] as const;
 
 const MAX_INDEX_BYTES = 256 * 1024 * 1024;
 
@@ -19,11 +22,11 @@ export interface ShardIndex {
  * Undefined if the directory has no index.
  * @throws SHARD_INDEX_INVALID if it is not JSON, has no weight_map, or maps names to something else than files.
  */
-export async function readShardIndex(directory: string): Promise<ShardIndex | undefined> {
+export async function readShardIndex(directory: string, name: string): Promise<ShardIndex | undefined> {
   const limits = { code: "SHARD_INDEX_INVALID", maxBytes: MAX_INDEX_BYTES } as const;
-  const value = await readJsonFile(directory, SHARD_INDEX, limits);
+  const value = await readJsonFile(directory, name, limits);
   if (value === undefined) return undefined;
-  const file = join(directory, SHARD_INDEX);
+  const file = join(directory, name);
   const problem = (what: string) =>
     new LayerstreamError("SHARD_INDEX_INVALID", `${file} ${what}.`, { file, remedy: "Download the checkpoint again." });
   const map = value.weight_map;

@@ -19,7 +19,7 @@ export const fixtureCases = path.join(root, "test/fixtures/families");
 /** Present where the project is developed, absent for users. */
 export const sharedCases = path.join(root, "../shared/golden");
 
-/** Cases of supported families, unquantized safetensors. */
+/** Cases of supported families, unquantized. */
 export function goldenCases(directory: string): GoldenCase[] {
   if (!existsSync(directory)) return [];
   return readdirSync(directory)
@@ -31,7 +31,7 @@ export function goldenCases(directory: string): GoldenCase[] {
 function isSupported(directory: string): boolean {
   if (!existsSync(path.join(directory, "expected.json"))) return false;
   const config = readJson(path.join(directory, "config.json"));
-  const weights = readdirSync(directory).some((name) => name.startsWith("model") && name.endsWith(".safetensors"));
+  const weights = readdirSync(directory).some((name) => /^(model.*\.safetensors|pytorch_model.*\.bin)$/.test(name));
   const quantized = "quantization_config" in config || existsSync(path.join(directory, "quantize_config.json"));
   return weights && !quantized && supportedModelTypes.includes(config.model_type as string);
 }

@@ -85,12 +85,12 @@ describe("openCheckpoint", () => {
       (d) => writeFileSync(path.join(d, "config.json"), '{"a":'.repeat(1000)),
     ],
     ["a huge config", "CONFIG_INVALID", "at most", (d) => truncateSync(path.join(d, "config.json"), 2 ** 30)],
-    ["no weights", "CHECKPOINT_NOT_FOUND", "neither", (d) => rmSync(path.join(d, SINGLE))],
+    ["no weights", "CHECKPOINT_NOT_FOUND", "none of", (d) => rmSync(path.join(d, SINGLE))],
     [
-      "pickled weights",
+      "weights under another name",
       "CHECKPOINT_NOT_FOUND",
-      "never unpickles",
-      (d) => renameSync(path.join(d, SINGLE), path.join(d, "pytorch_model.bin")),
+      "in consolidated.00.pth only",
+      (d) => renameSync(path.join(d, SINGLE), path.join(d, "consolidated.00.pth")),
     ],
     [
       "a store",
