@@ -1,34 +1,8 @@
+import type { GgufVocabulary } from "../checkpoint/gguf/vocabulary.js";
 import { LayerstreamError } from "../errors.js";
 import { GGUF_PRE_TOKENIZERS, type GgufPreTokenizer } from "./gguf-pre-tokenizers.js";
 import { PieceType } from "./sentencepiece/model-proto.js";
 import { writeModelProto } from "./sentencepiece/model-writer.js";
-
-/** The `tokenizer.*` metadata of a GGUF file; absent keys are undefined. */
-export interface GgufVocabulary {
-  /** `tokenizer.ggml.model`: "llama" (SentencePiece BPE) or "gpt2" (byte-level BPE). */
-  model: string;
-  /** `tokenizer.ggml.pre`; only of "gpt2". */
-  preTokenizer?: string;
-  tokens: readonly string[];
-  /** `tokenizer.ggml.scores`, one a token; "llama" needs them. */
-  scores?: ArrayLike<number>;
-  /** `tokenizer.ggml.token_type`, one a token: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte. */
-  tokenTypes?: ArrayLike<number>;
-  /** `tokenizer.ggml.merges`, each "left right"; "gpt2" needs them. */
-  merges?: readonly string[];
-  bosTokenId?: number;
-  eosTokenId?: number;
-  /** `tokenizer.ggml.eot_token_id`: the end of a turn. */
-  eotTokenId?: number;
-  unknownTokenId?: number;
-  paddingTokenId?: number;
-  addBosToken?: boolean;
-  addEosToken?: boolean;
-  addSpacePrefix?: boolean;
-  removeExtraWhitespaces?: boolean;
-  /** `tokenizer.chat_template` */
-  chatTemplate?: string;
-}
 
 /** Files that name the ends of a turn seldom; every one that a vocabulary has ends a generation. */
 const TURN_ENDS: readonly string[] = ["<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>"];

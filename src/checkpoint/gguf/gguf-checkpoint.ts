@@ -8,7 +8,7 @@ import { ggufInvalid } from "./byte-cursor.js";
 import { ggufModel } from "./config.js";
 import { type GgufHeader, type GgufTensor, readGgufHeader } from "./gguf-file.js";
 import { type MappedTensor, mapTensors, ROPE_FACTORS } from "./tensor-names.js";
-import { type GgufTokenizer, readTokenizerParts } from "./tokenizer-parts.js";
+import { type GgufVocabulary, readVocabulary } from "./vocabulary.js";
 
 const EXTENSION = ".gguf";
 /** Of a file of a set; numbers count from 1. */
@@ -30,7 +30,7 @@ export interface GgufCheckpoint {
   config: Record<string, unknown>;
   parts: GgufPart[];
   /** Undefined if the file has none. */
-  tokenizer: GgufTokenizer | undefined;
+  vocabulary: GgufVocabulary | undefined;
 }
 
 /**
@@ -70,9 +70,9 @@ export async function openGguf(file: string): Promise<GgufCheckpoint> {
   const tensors = new Map(headers.flatMap((header) => [...header.tensors]));
   const ropeFactors = await readRopeFactors(headers);
   const { config, names } = ggufModel({ metadata, tensors, ropeFactors });
-  const tokenizer = readTokenizerParts(metadata);
-  if (tokenizer?.bosTokenId !== undefined) config.bos_token_id = tokenizer.bosTokenId;
-  if (tokenizer?.eosTokenId !== undefined) config.eos_token_id = tokenizer.eosTokenId;
+  const vocabulary = readVocabulary(metadata);
+  if (vocabulary?.bosTokenId !== undefined) config.bos_token_id = vocabulary.bosTokenId;
+  if (vocabulary?.eosTokenId !== undefined) config.eos_token_id = vocabulary.eosTokenId;
   const parts = headers.map((header, index) => ({
     file: files[index] as SafeFile,
     header,
@@ -80,7 +80,7 @@ export async function openGguf(file: string): Promise<GgufCheckpoint> {
   }));
   checkNames(first.file, parts);
   const name = SPLIT_NAME.exec(basename(file))?.[1] ?? basename(file).slice(0, -EXTENSION.length);
-  return { name, file, config, parts, tokenizer };
+  return { name, file, config, parts, vocabulary };
 }
 
 async function findParts(file: string): Promise<SafeFile[]> {
