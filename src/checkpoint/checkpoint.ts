@@ -1,13 +1,16 @@
-/** A Hugging Face model directory, opened without reading weights. */
+/** A Hugging Face model directory or a GGUF file, opened without reading weights. */
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { open, readdir, realpath, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { LayerstreamError } from "../errors.js";
 import { errnoOf, ioError, readFully } from "./file-io.js";
+import { findGguf, openGguf } from "./gguf/gguf-checkpoint.js";
+import type { GgufVocabulary } from "./gguf/vocabulary.js";
 import { readJsonFile } from "./json-file.js";
 import { MANIFEST_FILE, type SourceFile } from "./manifest.js";
 import { readPyTorchFile } from "./pytorch/pytorch-file.js";
+import type { RowDimensions } from "./row-source.js";
 import { cacheFolderOf, findFile, type SafeFile } from "./safe-path.js";
 import { readSafetensorsHeader, type SafetensorsTensor } from "./safetensors.js";
 import { findShards, readShardIndex, type ShardIndex, WEIGHT_FILES } from "./shard-index.js";
@@ -46,10 +49,12 @@ export interface Shard extends SafeFile {
   header: ShardHeader;
 }
 
-/** Tensors of a .bin file may share bytes. */
+/** Tensors of a .bin file may share bytes; those of a GGUF file may have blocks as dtype. */
 export interface ShardTensor extends SafetensorsTensor {
   /** Of each axis, in elements, not negative; absent: row-major. `byteLength` spans from the first to the last element. */
   strides?: readonly number[];
+  /** Where row r lies, in rows, if not at r: of GGUF's query and key. */
+  rowDims?: RowDimensions;
 }
 
 export interface CheckpointTensor extends ShardTensor {
@@ -62,12 +67,14 @@ export interface Checkpoint {
   /** Last part of the path, or owner--name in the Hugging Face cache. */
   name: string;
   config: Record<string, unknown>;
-  /** Path of config.json. */
+  /** Path of config.json, or of the GGUF file that takes its place. */
   configFile: string;
   shards: Shard[];
   tensors: Map<string, CheckpointTensor>;
   /** config.json, tokenizer and generation settings: copied into the store as they are. */
   companions: SafeFile[];
+  /** Of a GGUF file: what it holds instead of companions. */
+  gguf?: { vocabulary: GgufVocabulary | undefined };
   /**
    * SHA-256, in hex, over names, sizes and `headerHash`es of all files, and the modification times of shards. It
    * changes with the checkpoint. It cannot notice an edit of weights that keeps size, header, modification time and
@@ -79,12 +86,16 @@ export interface Checkpoint {
 }
 
 /**
- * Opens a checkpoint: config.json, the headers of its shards, the list of its other files.
+ * Opens a checkpoint: config.json, the headers of its shards, the list of its other files; or a GGUF file, which holds
+ * all that.
+ * @param location directory, or path of a GGUF file
  * @throws CHECKPOINT_NOT_FOUND, CONFIG_INVALID, SHARD_INDEX_INVALID, SAFETENSORS_INVALID, PICKLE_INVALID, PICKLE_REFUSED,
- * ARCHIVE_INVALID, UNSAFE_PATH, IO_ERROR
+ * ARCHIVE_INVALID, GGUF_INVALID, UNSUPPORTED_MODEL, UNSAFE_PATH, IO_ERROR
  */
-export async function openCheckpoint(directory: string): Promise<Checkpoint> {
-  const path = resolve(directory);
+export async function openCheckpoint(location: string): Promise<Checkpoint> {
+  const path = resolve(location);
+  const gguf = await findGguf(path);
+  if (gguf !== undefined) return openGgufCheckpoint(gguf);
   const { config, configFile } = await readCheckpointConfig(path);
   const { shards, index } = await openShards(path);
   const companions = await findCompanions(path);
@@ -98,19 +109,47 @@ export async function openCheckpoint(directory: string): Promise<Checkpoint> {
     shards,
     tensors: collectTensors(shards, index),
     companions,
-    identity: createHash("sha256").update(JSON.stringify(sourceFiles)).digest("hex"),
+    identity: identityOf(sourceFiles),
     sourceFiles,
   };
 }
 
+async function openGgufCheckpoint(file: string): Promise<Checkpoint> {
+  const { config, parts, name, vocabulary } = await openGguf(file);
+  const shards = parts.map(({ file: part, header: { dataOffset, hash }, tensors }) => ({
+    ...part,
+    header: { dataOffset, hash, tensors: new Map(tensors.map((tensor) => [tensor.name, tensor])) },
+  }));
+  const sourceFiles = await Promise.all(shards.map(describeShard));
+  return {
+    path: file,
+    name,
+    config,
+    configFile: file,
+    shards,
+    tensors: collectTensors(shards, undefined),
+    companions: [],
+    gguf: { vocabulary },
+    identity: identityOf(sourceFiles),
+    sourceFiles,
+  };
+}
+
+function identityOf(sourceFiles: readonly SourceFile[]): string {
+  return createHash("sha256").update(JSON.stringify(sourceFiles)).digest("hex");
+}
+
 /**
- * config.json of the checkpoint in `directory`, and its path; looks at no other file.
- * @throws CHECKPOINT_NOT_FOUND, CONFIG_INVALID, UNSAFE_PATH, IO_ERROR
+ * config.json of the checkpoint, and its path; looks at no other file. Of a GGUF file, what it amounts to.
+ * @param location directory, or path of a GGUF file
+ * @throws CHECKPOINT_NOT_FOUND, CONFIG_INVALID, GGUF_INVALID, UNSUPPORTED_MODEL, UNSAFE_PATH, IO_ERROR
  */
 export async function readCheckpointConfig(
-  directory: string,
+  location: string,
 ): Promise<{ config: Record<string, unknown>; configFile: string }> {
-  const path = resolve(directory);
+  const path = resolve(location);
+  const gguf = await findGguf(path);
+  if (gguf !== undefined) return { config: (await openGguf(gguf)).config, configFile: gguf };
   await checkDirectory(path);
   const config = await readJsonFile(path, CONFIG_FILE, { code: "CONFIG_INVALID" });
   if (!config) throw notFound(path, `has no ${CONFIG_FILE}`, "Give the directory of a Hugging Face checkpoint.");

@@ -7,8 +7,9 @@ import { assignTensors } from "../models/assignment.js";
 import { architectureOf } from "../models/registry.js";
 import { type Compression, compressionSettings } from "../quant/registry.js";
 import { deleteShards } from "./delete-original.js";
+import { embeddedFiles } from "./embedded-files.js";
 import { planHash, removeJournal } from "./journal.js";
-import { layoutCopy, layoutLayer } from "./layout.js";
+import { layoutBytes, layoutCopy, layoutLayer } from "./layout.js";
 import { lockStore } from "./lock.js";
 import { bytesNeeded, type DecomposeProgress, type StoreWork, writeStore } from "./store-writer.js";
 import { checkFreeSpace, examineTarget, hasLeftovers, makeDirectory, removeEmptyDirectories } from "./target.js";
@@ -59,6 +60,7 @@ export async function decompose(options: DecomposeOptions): Promise<DecomposeRes
   const layouts = [
     ...assignment.layers.map((layer) => layoutLayer(layer, settings)),
     ...checkpoint.companions.map(layoutCopy),
+    ...[...embeddedFiles(checkpoint)].map(([name, bytes]) => layoutBytes(name, bytes)),
   ];
   const directory = resolve(options.store ?? storePathFor(checkpoint, settings));
   const { identity } = checkpoint;

@@ -15,7 +15,7 @@ export async function deleteShards(checkpoint: Checkpoint): Promise<string[]> {
   for (const shard of checkpoint.shards) await checkUnchanged(shard);
   const deleted: string[] = [];
   for (const shard of checkpoint.shards) {
-    const paths = shard.blob && !(await isSharedBlob(checkpoint, shard)) ? [shard.path, shard.realPath] : [shard.path];
+    const paths = shard.blob && !(await isSharedBlob(shard)) ? [shard.path, shard.realPath] : [shard.path];
     for (const path of paths) {
       await rm(path).catch((error) => {
         throw ioError(error, "write", path);
@@ -35,8 +35,8 @@ async function checkUnchanged(shard: Shard): Promise<void> {
   });
 }
 
-async function isSharedBlob(checkpoint: Checkpoint, shard: Shard): Promise<boolean> {
-  const folder = cacheFolderOf(await realpath(checkpoint.path));
+async function isSharedBlob(shard: Shard): Promise<boolean> {
+  const folder = cacheFolderOf(await realpath(dirname(shard.path)));
   if (!folder) return true;
   const snapshots = join(folder, "snapshots");
   const own = await realpath(dirname(shard.path));

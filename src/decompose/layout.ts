@@ -99,6 +99,11 @@ export function layoutCopy(file: { name: string; realPath: string; size: number 
   return { name, size, header: new Uint8Array(0), segments, stages: [] };
 }
 
+/** A file whose content is known. */
+export function layoutBytes(name: string, bytes: Uint8Array): FileLayout {
+  return { name, size: bytes.length, header: bytes, segments: [], stages: [] };
+}
+
 function describeTensor(tensor: AssignedTensor, settings: CompressionSettings): StoredTensor {
   const { name, sourceFormat } = tensor;
   const format = formatFor(tensor, settings);

@@ -101,7 +101,11 @@ function takeElements(
   const elementBytes = isOpaque ? 1 : format.rowBytes(1);
   const strides = (tensor.strides ?? rowMajorStrides(inElements(shape))).map((stride) => stride * elementBytes);
   const offset = tensor.offset + (source.experts === undefined ? 0 : expert * (strides.shift() as number));
-  const placement = viewOf({ ...source, shape: inElements(source.shape) }, strides, offset, elementBytes);
+  const rows = source.rows ?? (tensor.rowDims && { offset: 0, dims: tensor.rowDims });
+  if (tensor.rowDims && (rows === source.rows || source.transposed || source.transposedGroups)) {
+    throw new LayerstreamError("INTERNAL", `"${name}" has an order of rows of its own, which cannot be viewed.`);
+  }
+  const placement = viewOf({ ...source, rows, shape: inElements(source.shape) }, strides, offset, elementBytes);
   return {
     source: { kind: "strided", name, file: shard.realPath, elementBytes, ...placement },
     file: shard.path,
