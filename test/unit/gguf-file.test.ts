@@ -111,7 +111,11 @@ describe("what a file claims is not believed", () => {
     ["version 1", { version: 1, metadata, tensors: [] }, /version 1/],
     ["big-endian order", { version: 0x0300_0000, metadata, tensors: [] }, /big-endian/],
     ["2^60 tensors", { metadata, tensors: [], tensorCount: 2n ** 60n }, /1152921504606846976 tensors/],
-    ["more tensors than there are", { metadata, tensors: [], tensorCount: 5n, alignment: 1 }, /ends in a tensor's name/],
+    [
+      "more tensors than there are",
+      { metadata, tensors: [], tensorCount: 5n, alignment: 1 },
+      /ends in a tensor's name/,
+    ],
     ["2^60 keys", { metadata, tensors: [], keyCount: 2n ** 60n }, /1152921504606846976 metadata keys/],
     ["more keys than there are", { metadata: [], tensors: [], keyCount: 1n, alignment: 1 }, /ends in a metadata key/],
     [
