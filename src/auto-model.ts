@@ -26,14 +26,17 @@ export const AutoModel = {
     const store = await openStore(path, options);
     options.signal?.throwIfAborted();
     const architecture = architectureOf(store.manifest.config, store.filePath("config.json"));
-    const tokenizer = existsSync(store.filePath("tokenizer.json"))
-      ? await AutoTokenizer.fromPretrained(store.path)
-      : undefined;
+    const tokenizer = await AutoTokenizer.fromPretrained(store.path).catch(withoutTokenizer);
     const eosTokenIds = tokenizer?.eosTokenIds ?? (await readEosTokenIds(store.path));
     const engine = await Engine.open(store, architecture, settings);
     return new LoadedModel(engine, tokenizer, eosTokenIds);
   },
 };
+
+/** A model without a tokenizer works with token ids. */
+function withoutTokenizer(error: unknown): undefined {
+  if (!(error instanceof LayerstreamError && error.code === "TOKENIZER_MISSING")) throw error;
+}
 
 class LoadedModel implements Model {
   constructor(

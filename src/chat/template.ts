@@ -52,6 +52,11 @@ export class ChatTemplate {
     }
   }
 
+  /** True if the text of one of the templates has `text` in it. */
+  mentions(text: string): boolean {
+    return [...this.sources.values()].some((source) => source.includes(text));
+  }
+
   private program(tools: readonly object[] | undefined): JinjaProgram {
     const name = tools && this.sources.has("tool_use") ? "tool_use" : "default";
     const source = this.sources.get(name);

@@ -18,7 +18,7 @@ export interface FileLimits {
  * Bytes of `name` in a checkpoint's directory; undefined if there is no such file.
  * @throws `code` if the file is larger than `maxBytes`; UNSAFE_PATH, IO_ERROR
  */
-async function readBytes(directory: string, name: string, limits: FileLimits): Promise<Buffer | undefined> {
+export async function readBytes(directory: string, name: string, limits: FileLimits): Promise<Buffer | undefined> {
   const found = await findFile(directory, name);
   if (found === undefined) return undefined;
   const maxBytes = limits.maxBytes ?? MAX_BYTES;

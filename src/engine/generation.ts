@@ -130,7 +130,7 @@ function isTokenIds(prompt: Prompt): prompt is readonly number[] | Int32Array | 
 function promptTokens(prompt: Prompt, tokenizer: TokenizerLike | undefined): number[] {
   if (isTokenIds(prompt)) return Array.from(prompt);
   if (!tokenizer) {
-    throw new LayerstreamError("TOKENIZER_MISSING", "The model has no tokenizer.json, so it cannot read text.", {
+    throw new LayerstreamError("TOKENIZER_MISSING", "The model has no tokenizer, so it cannot read text.", {
       remedy: "Give token ids, or add the checkpoint's tokenizer files.",
     });
   }

@@ -1,8 +1,11 @@
 /** Tokens that a window keeps after a cut. A character spans at most four tokens, so the state at its end is whole. */
 const KEPT_TOKENS = 8;
 const MAX_TOKENS = 24;
-/** What may still change when more bytes come: an incomplete character, or half of a surrogate pair. */
-const UNFINISHED = /[\uFFFD\uD800-\uDBFF]$/;
+/**
+ * What may still change when more bytes come: up to three bytes of an incomplete character (some decoders give U+FFFD
+ * for each, others for all of them), or half of a surrogate pair.
+ */
+const UNFINISHED = /\uFFFD{1,3}$|[\uD800-\uDBFF]$/;
 
 /**
  * Decodes a growing list of ids piece by piece. Only the last few tokens are decoded again for each new one: text
@@ -47,5 +50,5 @@ export class IncrementalDecoder {
 }
 
 function finishedLength(text: string): number {
-  return UNFINISHED.test(text) ? text.length - 1 : text.length;
+  return text.length - (UNFINISHED.exec(text)?.[0].length ?? 0);
 }

@@ -1,101 +1,114 @@
 import { join } from "node:path";
-import { type ChatTemplate, readChatTemplate } from "../chat/template.js";
+import { findOriginalFormat, type ModelIdentity, type OriginalFormat } from "../chat/original-formats.js";
+import { ChatTemplate, readChatTemplate } from "../chat/template.js";
 import { readEosTokenIds } from "../checkpoint/generation-config.js";
-import { readJsonFile } from "../checkpoint/json-file.js";
-import { findFile } from "../checkpoint/safe-path.js";
-import { isRecord } from "../checkpoint/strict-json.js";
-import { LayerstreamError } from "../errors.js";
+import { readBytes, readJsonFile } from "../checkpoint/json-file.js";
+import { type ErrorCode, LayerstreamError } from "../errors.js";
+import type { AddedToken } from "./added-tokens.js";
+import { readAddedTokens, readNamedTokens } from "./declared-tokens.js";
 
-const TOKENIZER_FILE = "tokenizer.json";
 /** The largest published files have about 40 MB. */
-const MAX_TOKENIZER_BYTES = 128 * 1024 * 1024;
-const MAX_TOKEN_ID = 2 ** 24;
-/** Very old files name none. */
-const MODEL_TYPES: readonly unknown[] = ["BPE", "WordPiece", "Unigram"];
-const NAMED_TOKEN = /^(bos|eos|unk|sep|pad|cls|mask)_token$/;
+const MAX_VOCABULARY_BYTES = 128 * 1024 * 1024;
+const INVALID = "TOKENIZER_INVALID";
 
-export interface TokenizerFiles {
-  /** Path of tokenizer.json, for errors. */
-  file: string;
-  tokenizer: Record<string, unknown>;
+/** Files that a vocabulary may be in, in the order in which they are tried. */
+const VOCABULARY_FILES = ["tokenizer.json", "tokenizer.model", "qwen.tiktoken"] as const;
+
+/** A file with a vocabulary, not looked into. */
+export type VocabularyFile =
+  | { name: "tokenizer.json"; file: string; tokenizer: Record<string, unknown> }
+  | { name: "tokenizer.model" | "qwen.tiktoken"; file: string; bytes: Uint8Array };
+
+/** Everything beside the vocabulary that a tokenizer consists of. */
+export interface TokenizerSettings {
+  identity: ModelIdentity;
   /** tokenizer_config.json, or an empty object. */
   config: Record<string, unknown>;
   /** For example `{ eos_token: "</s>" }`. */
   specialTokens: Record<string, string>;
+  addedTokens: readonly AddedToken[];
   chatTemplate: ChatTemplate | undefined;
+  /** In use where the checkpoint has no template of its own. */
+  originalFormat: OriginalFormat | undefined;
   eosTokenIds: readonly number[];
 }
 
-/** Reads everything that a tokenizer consists of and checks what the library would not. */
-export async function readTokenizerFiles(directory: string): Promise<TokenizerFiles> {
-  const tokenizer = await readJsonFile(directory, TOKENIZER_FILE, {
-    code: "TOKENIZER_INVALID",
-    maxBytes: MAX_TOKENIZER_BYTES,
+/**
+ * The vocabulary files of a checkpoint, one after the other: the next is asked for where one cannot be used.
+ * @throws TOKENIZER_MISSING if there is none, TOKENIZER_INVALID, UNSAFE_PATH, IO_ERROR
+ */
+export async function* readVocabularies(directory: string): AsyncGenerator<VocabularyFile> {
+  let found = false;
+  const limits = { code: INVALID, maxBytes: MAX_VOCABULARY_BYTES } as const;
+  for (const name of VOCABULARY_FILES) {
+    const file = join(directory, name);
+    if (name === "tokenizer.json") {
+      const tokenizer = await readJsonFile(directory, name, limits);
+      if (tokenizer === undefined) continue;
+      found = true;
+      yield { name, file, tokenizer };
+    } else {
+      const bytes = await readBytes(directory, name, limits);
+      if (bytes === undefined) continue;
+      found = true;
+      yield { name, file, bytes };
+    }
+  }
+  if (found) return;
+  throw new LayerstreamError("TOKENIZER_MISSING", `${directory} has none of ${VOCABULARY_FILES.join(", ")}.`, {
+    file: join(directory, VOCABULARY_FILES[0]),
+    remedy: "Give token ids instead of text, or copy the model's tokenizer files there.",
   });
-  if (tokenizer === undefined) throw await missing(directory);
-  const file = join(directory, TOKENIZER_FILE);
-  checkTokenizer(tokenizer, file);
-  const config = (await readJsonFile(directory, "tokenizer_config.json", { code: "TOKENIZER_INVALID" })) ?? {};
-  const specialTokens = readSpecialTokens(config);
+}
+
+/**
+ * Reads the configuration files beside the vocabulary.
+ * @throws TOKENIZER_INVALID, CONFIG_INVALID, CHAT_TEMPLATE_INVALID for damaged files; UNSAFE_PATH, IO_ERROR
+ */
+export async function readTokenizerSettings(directory: string): Promise<TokenizerSettings> {
+  const read = async (name: string, code: ErrorCode) => (await readJsonFile(directory, name, { code })) ?? {};
+  const config = await read("tokenizer_config.json", INVALID);
+  const modelConfig = await read("config.json", "CONFIG_INVALID");
+  const identity: ModelIdentity = {
+    modelType: typeof modelConfig.model_type === "string" ? modelConfig.model_type : "",
+    config: modelConfig,
+    tokenizerConfig: config,
+    generationConfig: await read("generation_config.json", "CONFIG_INVALID"),
+  };
+  const specialTokens = {
+    ...readNamedTokens(await read("special_tokens_map.json", INVALID)),
+    ...readNamedTokens(config),
+  };
+  let addedTokens: AddedToken[];
+  try {
+    addedTokens = readAddedTokens(config, await read("added_tokens.json", INVALID), Object.values(specialTokens));
+  } catch (cause) {
+    if (cause instanceof LayerstreamError) throw cause;
+    const file = join(directory, "tokenizer_config.json");
+    throw new LayerstreamError(INVALID, `${file} or added_tokens.json: ${(cause as Error).message}.`, {
+      file,
+      remedy: "Download the files again.",
+      cause,
+    });
+  }
+  const chatTemplate = await readChatTemplate(directory, config, specialTokens);
+  const originalFormat = chatTemplate === undefined ? findOriginalFormat(identity) : undefined;
   return {
-    file,
-    tokenizer,
+    identity,
     config,
     specialTokens,
-    chatTemplate: await readChatTemplate(directory, config, specialTokens),
+    addedTokens,
+    chatTemplate,
+    originalFormat,
     eosTokenIds: await readEosTokenIds(directory),
   };
 }
 
-async function missing(directory: string): Promise<LayerstreamError> {
-  const file = join(directory, TOKENIZER_FILE);
-  const pieces = (await findFile(directory, "tokenizer.model")) !== undefined;
-  return new LayerstreamError(
-    "TOKENIZER_MISSING",
-    pieces ? `${directory} has tokenizer.model but no ${TOKENIZER_FILE}.` : `${directory} has no ${TOKENIZER_FILE}.`,
-    {
-      file,
-      remedy: pieces
-        ? "Save it with transformers' AutoTokenizer.save_pretrained, which writes tokenizer.json; or give token ids."
-        : "Give token ids instead of text, or copy the model's tokenizer files there.",
-    },
-  );
-}
-
-/**
- * The library indexes an array by token ids, takes unknown types for an old one of its own, and encodes byte-fallback
- * Unigram wrongly without a word.
- */
-function checkTokenizer(tokenizer: Record<string, unknown>, file: string): void {
-  const { model, added_tokens: addedTokens } = tokenizer;
-  const invalid = (what: string, remedy: string): LayerstreamError =>
-    new LayerstreamError("TOKENIZER_INVALID", `${file}: ${what}.`, { file, remedy });
-  if (!isRecord(model)) throw invalid("model is not an object", "Download the file again.");
-  if (model.type !== undefined && !MODEL_TYPES.includes(model.type)) {
-    const supported = `Supported: ${MODEL_TYPES.join(", ")}. Give token ids instead of text.`;
-    throw invalid(`model.type is ${JSON.stringify(model.type)?.slice(0, 60)}, which is not supported`, supported);
-  }
-  if (model.type === "Unigram" && model.byte_fallback === true) {
-    throw invalid("a Unigram model with byte_fallback is not supported", "Give token ids instead of text.");
-  }
-  const ids = [
-    ...(isRecord(model.vocab) ? Object.values(model.vocab) : []),
-    ...(Array.isArray(addedTokens) ? addedTokens.map((token: unknown) => isRecord(token) && token.id) : []),
-  ];
-  if (!ids.every((id) => Number.isInteger(id) && Number(id) >= 0 && Number(id) < MAX_TOKEN_ID)) {
-    throw invalid(
-      `it has a token whose id is not a whole number from 0 to ${MAX_TOKEN_ID - 1}`,
-      "Download the file again.",
-    );
-  }
-}
-
-/** `bos_token` and its like, each a string or an object with the string as `content`. */
-function readSpecialTokens(config: Record<string, unknown>): Record<string, string> {
-  const tokens: Record<string, string> = {};
-  for (const [name, value] of Object.entries(config)) {
-    const content = isRecord(value) ? value.content : value;
-    if (NAMED_TOKEN.test(name) && typeof content === "string") tokens[name] = content;
-  }
-  return tokens;
+/** The checkpoint's own template, or that of its family. */
+export function chatTemplateOf(settings: TokenizerSettings, directory: string): ChatTemplate | undefined {
+  const { chatTemplate, originalFormat, specialTokens, identity } = settings;
+  if (chatTemplate !== undefined || originalFormat === undefined) return chatTemplate;
+  const tokens = { bos_token: "<s>", eos_token: "</s>", ...specialTokens };
+  const file = `${directory} (the original format of ${identity.modelType})`;
+  return new ChatTemplate(new Map([["default", originalFormat.template]]), tokens, file);
 }

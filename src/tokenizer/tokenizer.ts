@@ -1,47 +1,41 @@
-import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import type { ChatTemplate, RenderOptions } from "../chat/template.js";
 import { LayerstreamError } from "../errors.js";
+import { createCodec } from "./create-codec.js";
 import { IncrementalDecoder } from "./incremental-decoder.js";
-import { readTokenizerFiles, type TokenizerFiles } from "./tokenizer-files.js";
-
-/** What is used of the library. Its own declarations do not resolve under NodeNext: they import without extensions. */
-interface LibraryTokenizer {
-  encode(text: string, options: { add_special_tokens: boolean }): { ids: (number | undefined)[] };
-  decode(ids: number[], options: { clean_up_tokenization_spaces: boolean }): string;
-  token_to_id(token: string): number | undefined;
-  id_to_token(id: number): string | undefined;
-  get_added_tokens_decoder(): Map<number, { id: number; special: boolean }>;
-}
+import { cleanUpSpaces, SpaceCleaner } from "./space-cleaner.js";
+import type { TextCodec } from "./text-codec.js";
+import { chatTemplateOf, readTokenizerSettings, readVocabularies } from "./tokenizer-files.js";
 
 export interface DecodeOptions {
   /** Leave out tokens such as the end of sequence. Default false. */
   skipSpecialTokens?: boolean;
 }
 
+/** What a `Tokenizer` is made of. */
+export interface TokenizerParts {
+  codec: TextCodec;
+  /** Path of the vocabulary, for errors. */
+  file: string;
+  chatTemplate: ChatTemplate | undefined;
+  eosTokenIds: readonly number[];
+}
+
 /** Text to token ids and back. */
 export class Tokenizer {
-  /** Tokens that end a generation, by generation_config.json (or config.json) and by tokenizer_config.json. */
+  /**
+   * Tokens that end a generation, by generation_config.json (or config.json), by tokenizer_config.json, and by the
+   * original prompt format where that is in use.
+   */
   readonly eosTokenIds: readonly number[];
-  private readonly library: LibraryTokenizer;
-  private readonly specialIds: ReadonlySet<number>;
+  private readonly codec: TextCodec;
   private readonly chatTemplate: ChatTemplate | undefined;
   private readonly file: string;
 
-  /** @throws TOKENIZER_INVALID if the library cannot build a tokenizer from the files. */
-  constructor(files: TokenizerFiles) {
-    this.file = files.file;
-    this.chatTemplate = files.chatTemplate;
-    try {
-      this.library = new HuggingFaceTokenizer(files.tokenizer, files.config);
-    } catch (cause) {
-      throw this.invalid("cannot be used", cause);
-    }
-    const named = Object.values(files.specialTokens).map((token) => this.library.token_to_id(token));
-    const added = [...this.library.get_added_tokens_decoder().values()].filter((token) => token.special);
-    this.specialIds = new Set([...named, ...added.map((token) => token.id)].filter((id) => id !== undefined));
-    const { eos_token: eosToken } = files.specialTokens;
-    const eos = eosToken === undefined ? undefined : this.library.token_to_id(eosToken);
-    this.eosTokenIds = [...new Set(eos === undefined ? files.eosTokenIds : [...files.eosTokenIds, eos])];
+  constructor(parts: TokenizerParts) {
+    this.codec = parts.codec;
+    this.file = parts.file;
+    this.chatTemplate = parts.chatTemplate;
+    this.eosTokenIds = parts.eosTokenIds;
   }
 
   get hasChatTemplate(): boolean {
@@ -56,27 +50,32 @@ export class Tokenizer {
     if (typeof text !== "string") {
       throw new LayerstreamError("INVALID_ARGUMENT", `The text to encode is ${typeof text}, not a string.`);
     }
-    if (text === "" && options.addSpecialTokens === false) return [];
     try {
-      const { ids } = this.library.encode(text, { add_special_tokens: options.addSpecialTokens ?? true });
-      // Characters that neither the vocabulary nor an unknown token covers have no id.
-      return ids.filter((id) => id !== undefined);
+      return this.codec.encode(text, options.addSpecialTokens ?? true);
     } catch (cause) {
-      throw this.invalid("failed to encode a text", cause);
+      throw unusable(this.file, "failed to encode a text", cause);
     }
   }
 
   /** Ids that are not in the vocabulary (models may have more rows than tokens) decode to nothing. */
   decode(ids: readonly number[], options: DecodeOptions = {}): string {
-    return this.decodeKnown(ids.filter((id) => this.hasText(id, options)));
+    const text = this.codec.decode(ids.filter((id) => this.hasText(id, options)));
+    return this.codec.cleansUpSpaces ? cleanUpSpaces(text) : text;
   }
 
   /** Incremental decoding: never half a character, and the pieces and `flush` concatenate to `decode` of all ids. */
   createDecoder(options: DecodeOptions = {}): { push(id: number): string; flush(): string } {
-    const decoder = new IncrementalDecoder((ids) => this.decodeKnown(ids));
+    const decoder = new IncrementalDecoder((ids) => this.codec.decode(ids));
+    const cleaner = this.codec.cleansUpSpaces ? new SpaceCleaner() : undefined;
     return {
-      push: (id) => (this.hasText(id, options) ? decoder.push(id) : ""),
-      flush: () => decoder.flush(),
+      push: (id) => {
+        const piece = this.hasText(id, options) ? decoder.push(id) : "";
+        return cleaner?.push(piece) ?? piece;
+      },
+      flush: () => {
+        const rest = decoder.flush();
+        return cleaner === undefined ? rest : cleaner.push(rest) + cleaner.flush();
+      },
     };
   }
 
@@ -95,31 +94,47 @@ export class Tokenizer {
   }
 
   private hasText(id: number, options: DecodeOptions): boolean {
-    return this.library.id_to_token(id) !== undefined && !(options.skipSpecialTokens && this.specialIds.has(id));
+    return this.codec.tokenOf(id) !== undefined && !(options.skipSpecialTokens && this.codec.specialIds.has(id));
   }
+}
 
-  /** The library refuses an empty list, and by default removes spaces before punctuation. */
-  private decodeKnown(ids: readonly number[]): string {
-    return ids.length === 0 ? "" : this.library.decode([...ids], { clean_up_tokenization_spaces: false });
-  }
-
-  private invalid(what: string, cause: unknown): LayerstreamError {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    return new LayerstreamError("TOKENIZER_INVALID", `The tokenizer of ${this.file} ${what}: ${reason}.`, {
-      file: this.file,
-      remedy: "Download the file again; token ids work without a tokenizer.",
-      cause,
-    });
-  }
+function unusable(file: string, what: string, cause: unknown): LayerstreamError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new LayerstreamError("TOKENIZER_INVALID", `The tokenizer of ${file} ${what}: ${reason}.`, {
+    file,
+    remedy: "Download the file again; token ids work without a tokenizer.",
+    cause,
+  });
 }
 
 export const AutoTokenizer = {
   /**
-   * The tokenizer in the directory of a checkpoint or layer store.
-   * @throws TOKENIZER_MISSING without tokenizer.json; TOKENIZER_INVALID if it is damaged or of a kind that is not
+   * The tokenizer in the directory of a checkpoint or layer store: tokenizer.json, or where that is missing or cannot
+   * be used tokenizer.model (SentencePiece), or qwen.tiktoken.
+   * @throws TOKENIZER_MISSING if there is none; TOKENIZER_INVALID if it is damaged or of a kind that is not
    * supported; CONFIG_INVALID, CHAT_TEMPLATE_INVALID for the files beside it; UNSAFE_PATH, IO_ERROR
    */
   async fromPretrained(directory: string): Promise<Tokenizer> {
-    return new Tokenizer(await readTokenizerFiles(directory));
+    const settings = await readTokenizerSettings(directory);
+    let failure: LayerstreamError | undefined;
+    for await (const vocabulary of readVocabularies(directory)) {
+      let codec: TextCodec;
+      try {
+        codec = createCodec(vocabulary, settings);
+      } catch (cause) {
+        failure ??= unusable(vocabulary.file, "cannot be used", cause);
+        continue;
+      }
+      const ends = [settings.specialTokens.eos_token, ...(settings.originalFormat?.turnEnds ?? [])];
+      const endIds = ends.map((token) => (token === undefined ? undefined : codec.idOf(token)));
+      const eosTokenIds = [...new Set([...settings.eosTokenIds, ...endIds.filter((id) => id !== undefined)])];
+      return new Tokenizer({
+        codec,
+        file: vocabulary.file,
+        chatTemplate: chatTemplateOf(settings, directory),
+        eosTokenIds,
+      });
+    }
+    throw failure;
   },
 };

@@ -177,8 +177,9 @@ describe("bad tokenizer files", () => {
     const none = await failure(variant({ "tokenizer.json": undefined }));
     expect(none).toMatchObject({ code: "TOKENIZER_MISSING" });
     expect(none.message).toContain("token ids");
+    expect(none.message).toContain("tokenizer.model");
     const pieces = await failure(variant({ "tokenizer.json": undefined, "tokenizer.model": "x" }));
-    expect(pieces).toMatchObject({ code: "TOKENIZER_MISSING" });
+    expect(pieces).toMatchObject({ code: "TOKENIZER_INVALID" });
     expect(pieces.message).toContain("tokenizer.model");
     expect(await failure(path.join(root, "nowhere"))).toMatchObject({ code: "TOKENIZER_MISSING" });
   });
@@ -202,7 +203,7 @@ describe("bad tokenizer files", () => {
     ],
     ["a negative id", { ...tokenizerJson(), model: { type: "BPE", vocab: { a: -1 }, merges: [] } }, "token whose id"],
     ["a token that is null", { ...tokenizerJson(), added_tokens: [null] }, "token whose id"],
-    ["Unigram with byte fallback", { ...tokenizerJson(), model: { type: "Unigram", byte_fallback: true } }, "Unigram"],
+    ["Unigram without scores", { ...tokenizerJson(), model: { type: "Unigram", vocab: ["a"], unk_id: 0 } }, "score"],
   ])("%s", async (_, value, words) => {
     const error = await failure(variant({ "tokenizer.json": value }));
     expect(error).toMatchObject({ code: "TOKENIZER_INVALID" });

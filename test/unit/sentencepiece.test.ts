@@ -1,0 +1,76 @@
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterAll, describe, expect, it } from "vitest";
+import { IncrementalDecoder } from "../../dist/tokenizer/incremental-decoder.js";
+import { SentencePieceCodec } from "../../dist/tokenizer/sentencepiece/codec.js";
+import { parseModelProto, type SentencePieceModel } from "../../dist/tokenizer/sentencepiece/model-proto.js";
+import { writeModelProto } from "../../dist/tokenizer/sentencepiece/model-writer.js";
+import { AutoTokenizer } from "../../dist/tokenizer/tokenizer.js";
+
+const folder = path.resolve(import.meta.dirname, "../fixtures/sentencepiece");
+const tokenizers = path.resolve(import.meta.dirname, "../fixtures/tokenizers");
+const names = readdirSync(folder).flatMap((name) => (name.endsWith(".model") ? [name.slice(0, -".model".length)] : []));
+const root = mkdtempSync(path.join(tmpdir(), "sentencepiece-"));
+afterAll(() => rmSync(root, { recursive: true, force: true }));
+
+interface Expected {
+  encoded: [text: string, ids: number[], decoded: string][];
+  decoded: [ids: number[], text: string][];
+}
+
+function codecOf(model: SentencePieceModel): SentencePieceCodec {
+  const none = { addedTokens: [], prefix: [], suffix: [], prefixesEveryText: true, cleansUpSpaces: false };
+  return new SentencePieceCodec(model, none);
+}
+
+describe.each(names)("%s", (name) => {
+  const bytes = readFileSync(path.join(folder, `${name}.model`));
+  const expected = JSON.parse(readFileSync(path.join(folder, `${name}.json`), "utf8")) as Expected;
+
+  it("encodes and decodes as sentencepiece", () => {
+    const codec = codecOf(parseModelProto(bytes));
+    expect(expected.encoded.length).toBeGreaterThan(40);
+    for (const [text, ids, decoded] of expected.encoded) {
+      expect(codec.encode(text, false), text).toEqual(ids);
+      expect(codec.decode(ids), text).toBe(decoded);
+    }
+    for (const [ids, text] of expected.decoded) expect(codec.decode(ids), ids.join()).toBe(text);
+  });
+
+  it("decodes token by token to the same text", () => {
+    const codec = codecOf(parseModelProto(bytes));
+    for (const ids of [...expected.encoded.map(([, ids]) => ids), ...expected.decoded.map(([ids]) => ids)]) {
+      const decoder = new IncrementalDecoder((window) => codec.decode(window));
+      expect(ids.map((id) => decoder.push(id)).join("") + decoder.flush()).toBe(codec.decode(ids));
+    }
+  });
+
+  it("is the same after it is written again", () => {
+    const model = parseModelProto(bytes);
+    const again = parseModelProto(writeModelProto(model));
+    expect({ ...again, normalizer: { ...again.normalizer, charsMap: [...again.normalizer.charsMap] } }).toEqual({
+      ...model,
+      normalizer: { ...model.normalizer, charsMap: [...model.normalizer.charsMap] },
+    });
+  });
+});
+
+describe.each(["spm_llama", "spm_gemma"])("tokenizer.model of %s without tokenizer.json", (name) => {
+  it("gives what tokenizer.json gives, special tokens included", async () => {
+    const directory = path.join(root, name);
+    cpSync(path.join(tokenizers, name), directory, { recursive: true });
+    rmSync(path.join(directory, "tokenizer.json"));
+    const tokenizer = await AutoTokenizer.fromPretrained(directory);
+    const { cases } = JSON.parse(readFileSync(path.join(directory, "expected.json"), "utf8")) as {
+      cases: { text: string; ids: number[]; ids_no_special: number[]; decoded: string; decoded_skip_special: string }[];
+    };
+    for (const row of cases) {
+      expect(tokenizer.encode(row.text), row.text).toEqual(row.ids);
+      expect(tokenizer.encode(row.text, { addSpecialTokens: false }), row.text).toEqual(row.ids_no_special);
+      expect(tokenizer.decode(row.ids), row.text).toBe(row.decoded);
+      expect(tokenizer.decode(row.ids, { skipSpecialTokens: true }), row.text).toBe(row.decoded_skip_special);
+    }
+    expect(tokenizer.eosTokenIds.length).toBe(1);
+  });
+});
