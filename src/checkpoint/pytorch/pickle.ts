@@ -10,7 +10,7 @@ import { callGlobal, isAllowedGlobal, loadStorage, ValueError } from "./torch-gl
 
 const MAX_OPERATIONS = 16_000_000;
 /** Containers, strings and other values that take memory. */
-const MAX_VALUES = 2_000_000;
+const MAX_VALUES = 1_000_000;
 const MAX_STACK = 1_000_000;
 const MAX_DEPTH = 64;
 const MAX_PROTOCOL = 5;
