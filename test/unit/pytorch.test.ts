@@ -1,4 +1,4 @@
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
 import { readPyTorchFile, readPyTorchIndex } from "../../dist/checkpoint/pytorch/pytorch-file.js";
@@ -181,6 +181,26 @@ describe("files of torch.save", () => {
     const view = tuple(op.unicode("view"), op.int(2), op.int(4));
     const pickle = stateDict({ w: tensor({ view, shape: [2, 2], strides: [2, 1] }) });
     expect(await valuesOf(legacyFile(pickle, [["0", 6, DATA]]), "w")).toEqual([3, 4, 5, 6]);
+  });
+
+  it.each(["zip", "zip-protocol-4", "legacy"])("what PyTorch 2.13 wrote: %s", async (name) => {
+    const file = path.join(import.meta.dirname, "../fixtures/pytorch", `${name}.bin`);
+    const { tensors } = await readPyTorchFile(file);
+    const bytes = readFileSync(file);
+    expect([...tensors.values()].map(({ name, dtype, shape, strides }) => [name, dtype, shape, strides])).toEqual([
+      ["a", "BF16", [3, 4], undefined],
+      ["b", "BF16", [2, 4], undefined],
+      ["c", "BF16", [4, 3], [1, 4]],
+      ["d", "F16", [2], undefined],
+      ["e", "F8_E4M3", [2], undefined],
+    ]);
+    const at = (name: string) => tensors.get(name)?.offset ?? 0;
+    const bfloat16 = Array.from({ length: 12 }, (_, i) => bytes.readUInt16LE(at("a") + 2 * i));
+    expect(bfloat16.map((bits) => new DataView(Uint32Array.of(bits << 16).buffer).getFloat32(0, true))).toEqual([
+      ...Array(12).keys(),
+    ]);
+    expect([at("b"), at("c")]).toEqual([at("a") + 8, at("a")]);
+    expect(bytes.readUInt32LE(at("d"))).toBe(0x3c003c00);
   });
 
   it("legacy pickles that are longer than what is read at first", async () => {
