@@ -1,7 +1,6 @@
 import { createHash } from "node:crypto";
-import type { FileHandle } from "node:fs/promises";
 import { LayerstreamError } from "../../errors.js";
-import { readFully } from "../file-io.js";
+import type { ByteSource } from "../byte-source.js";
 
 const WINDOW_BYTES = 1 << 20;
 
@@ -28,11 +27,17 @@ export class ByteCursor {
 
   /** @param limit bytes that may be read in all. */
   constructor(
-    private readonly handle: FileHandle,
-    readonly file: string,
-    readonly size: number,
+    private readonly source: ByteSource,
     private readonly limit: number,
   ) {}
+
+  get file(): string {
+    return this.source.file;
+  }
+
+  get size(): number {
+    return this.source.size;
+  }
 
   /** Of the next byte, from the start of the file. */
   get offset(): number {
@@ -71,13 +76,8 @@ export class ByteCursor {
     }
     this.#hash.update(this.#window.subarray(0, this.#position));
     const kept = this.#window.subarray(this.#position);
-    const window = Buffer.allocUnsafe(Math.min(Math.max(length, WINDOW_BYTES), this.remaining));
-    kept.copy(window);
-    const read = await readFully(this.handle, window.subarray(kept.length), offset + kept.length);
-    if (read < window.length - kept.length) {
-      throw ggufInvalid(this.file, "became shorter while it was read", { offset: offset + kept.length + read });
-    }
-    this.#window = window;
+    const wanted = Math.min(Math.max(length, WINDOW_BYTES), this.remaining) - kept.length;
+    this.#window = Buffer.concat([kept, await this.source.read(offset + kept.length, wanted)]);
     this.#windowStart = offset;
     this.#position = 0;
   }

@@ -1,8 +1,9 @@
 /** A GGUF file, or a set of them, as a checkpoint: Hugging Face names, a config, a tokenizer. */
-import { open, readdir, stat } from "node:fs/promises";
+import { readdir, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { LayerstreamError } from "../../errors.js";
-import { errnoOf, ioError, readFully } from "../file-io.js";
+import { withFile } from "../byte-source.js";
+import { errnoOf, ioError } from "../file-io.js";
 import { findFile, type SafeFile } from "../safe-path.js";
 import { ggufInvalid } from "./byte-cursor.js";
 import { ggufModel } from "./config.js";
@@ -13,6 +14,8 @@ import { type GgufVocabulary, readVocabulary } from "./vocabulary.js";
 const EXTENSION = ".gguf";
 /** Of a file of a set; numbers count from 1. */
 const SPLIT_NAME = /^(.*)-(\d{5})-of-(\d{5})\.gguf$/;
+/** A directory with these is a Hugging Face checkpoint, even if it holds a conversion too. */
+const OTHER_WEIGHTS = /\.(safetensors|bin)$|^layerstream\.json$/;
 const MAX_SPLITS = 1000;
 const MAX_ROPE_FACTORS = 8192;
 
@@ -34,15 +37,15 @@ export interface GgufCheckpoint {
 }
 
 /**
- * Path of the GGUF file that `path` is, or of the (first) one in the directory that it is, where nothing else says what
- * the model is; undefined if there is none.
+ * Path of the GGUF file that `path` is, or of the (first) one in the directory that it is, unless that has weights in
+ * another format too; undefined if there is none.
  * @throws CHECKPOINT_NOT_FOUND if a directory holds several models
  */
 export async function findGguf(path: string): Promise<string | undefined> {
   try {
     if ((await stat(path)).isFile()) return path.toLowerCase().endsWith(EXTENSION) ? resolve(path) : undefined;
     const names = await readdir(path);
-    if (names.includes("config.json")) return undefined;
+    if (names.some((name) => OTHER_WEIGHTS.test(name))) return undefined;
     const files = names.filter((name) => name.endsWith(EXTENSION) && !(Number(SPLIT_NAME.exec(name)?.[2] ?? 1) > 1));
     if (files.length <= 1) return files[0] === undefined ? undefined : join(resolve(path), files[0]);
     throw new LayerstreamError("CHECKPOINT_NOT_FOUND", `${path} holds ${files.length} GGUF models.`, {
@@ -149,17 +152,8 @@ async function readFloats(
   if (type.name !== "F32" || dimensions.length !== 1 || byteLength > MAX_ROPE_FACTORS * 4) {
     throw invalid(`is ${type.name} [${dimensions.join(", ")}]; it must be a short list of F32`);
   }
-  const values = new Float32Array(byteLength / 4);
-  const handle = await open(file, "r").catch((error) => {
-    throw ioError(error, "read", file);
-  });
-  try {
-    if ((await readFully(handle, new Uint8Array(values.buffer), offset)) < byteLength) throw invalid("is truncated");
-  } catch (error) {
-    throw ioError(error, "read", file, offset);
-  } finally {
-    await handle.close();
-  }
+  const bytes = await withFile(file, ({ read }) => read(offset, byteLength));
+  const values = Float32Array.from({ length: byteLength / 4 }, (_, index) => bytes.readFloatLE(index * 4));
   if (!values.every((value) => Number.isFinite(value) && value > 0)) throw invalid("has a value that is not above 0");
   return values;
 }

@@ -2,9 +2,8 @@
  * The GGUF format, versions 2 and 3 in little-endian order (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md):
  * strict reading of headers. No tensor data is read, and nothing is allocated that the file's size does not justify.
  */
-import { type FileHandle, open } from "node:fs/promises";
 import { LayerstreamError } from "../../errors.js";
-import { ioError } from "../file-io.js";
+import { type ByteSource, withFile } from "../byte-source.js";
 import { ByteCursor, ggufInvalid } from "./byte-cursor.js";
 import { type GgmlType, ggmlTypeOf, otherGgmlTypeName, SUPPORTED_GGML_TYPES } from "./ggml-types.js";
 import { GgufMetadata, readMetadata, readString } from "./metadata.js";
@@ -48,26 +47,14 @@ export interface GgufHeader {
  * @throws GGUF_INVALID naming file, tensor and offset for anything that the format does not allow; UNSUPPORTED_MODEL for
  * a tensor type that layerstream lacks; IO_ERROR
  */
-export async function readGgufHeader(file: string): Promise<GgufHeader> {
-  let handle: FileHandle;
-  try {
-    handle = await open(file, "r");
-  } catch (error) {
-    throw ioError(error, "read", file);
-  }
-  try {
-    const { size } = await handle.stat();
-    return await parseGgufHeader(handle, file, size);
-  } catch (error) {
-    throw ioError(error, "read", file);
-  } finally {
-    await handle.close();
-  }
+export function readGgufHeader(file: string): Promise<GgufHeader> {
+  return withFile(file, readGgufFrom);
 }
 
-/** As `readGgufHeader`, of an open file of `size` bytes. */
-export async function parseGgufHeader(handle: FileHandle, file: string, size: number): Promise<GgufHeader> {
-  const cursor = new ByteCursor(handle, file, size, MAX_HEADER_BYTES);
+/** As `readGgufHeader`, of bytes from anywhere. */
+export async function readGgufFrom(source: ByteSource): Promise<GgufHeader> {
+  const { file, size } = source;
+  const cursor = new ByteCursor(source, MAX_HEADER_BYTES);
   await cursor.fill(24, "the header");
   const version = checkVersion(cursor);
   const tensorCount = cursor.take(8).readBigUInt64LE();

@@ -18,7 +18,7 @@ export function addDecomposeCommand(program: Command, interrupts: Interrupts): v
   const command = program
     .command("decompose")
     .description("write the layer store of a checkpoint; run again after an interruption, it resumes")
-    .argument("<checkpoint>", "directory with config.json and safetensors")
+    .argument("<checkpoint>", "directory with config.json and weights, or a GGUF file")
     .option("-o, --output <directory>", "the layer store (default: one in the cache, named after the checkpoint)");
   addCompressionOptions(command, ' (default: "none")')
     .option("--delete-original", "delete the checkpoint's weights once the store is verified")
