@@ -4,34 +4,140 @@
  * (what to execute). Plain data: no functions, no device.
  */
 
-/** Float32 working memory, one row a token. `hidden` lives through a pass; the others only within one stage. */
-export type Register = "hidden" | "normed" | "query" | "key" | "value" | "gate" | "up" | "logits";
+/**
+ * Float32 working memory, one row a token. `hidden` lives through a pass and `normed` until the next norm overwrites it;
+ * the others live within one stage. Experts read `expertInput` and write `expertOutput`: rows of the tokens that chose them.
+ */
+export type Register =
+  | "hidden"
+  | "normed"
+  | "query"
+  | "key"
+  | "value"
+  | "latent"
+  | "queryNope"
+  | "attended"
+  | "gate"
+  | "up"
+  | "router"
+  | "expertInput"
+  | "expertOutput"
+  | "logits";
+
+export type ActivationName = "silu" | "gelu" | "geluTanh" | "clampedSwiglu";
+
+/** How a router turns logits into a choice of experts and their weights. */
+export interface Routing {
+  experts: number;
+  perToken: number;
+  /** Of the logits, over all experts. */
+  scoring: "softmax" | "sigmoid";
+  /** Experts are in `groupCount` equal groups, of which only the `groupsKept` best are eligible. 1: no groups. */
+  groupCount: number;
+  groupsKept: number;
+  /** A group's score: its best expert's, or the sum of its two best. */
+  groupScore: "max" | "topTwoSum";
+  /** Weights of the chosen experts are divided by their sum. */
+  normalize: boolean;
+  /** Multiplies weights at last. */
+  scale: number;
+}
 
 /**
- * One operation of a plan. `weight` and `bias` index `StageKind.tensors`. Shapes: T tokens a pass.
- * `width` of a register is its floats a token, from `Architecture.registers`.
+ * One operation of a plan. `weight`, `bias` and the like index `StageKind.tensors`. Shapes: T tokens a pass. A register's
+ * row has `Architecture.registers[name]` floats; offsets and strides count floats within it.
  */
 export type PlanOp =
-  /** output = input / sqrt(mean(input^2) + epsilon) * weight, over groups of `width` floats. */
-  | { op: "rmsNorm"; input: Register; output: Register; weight: number; width: number; epsilon: number }
-  /** output[T, rows] = input[T, columns] x weight[rows, columns]^T (+ bias); `accumulate` adds to what output holds. */
-  | { op: "matmul"; input: Register; output: Register; weight: number; bias?: number; accumulate?: boolean }
-  /** Rotary position embedding in place, half-split pairs (i, i + rotaryDim / 2), with rope table `table`. */
-  | { op: "rope"; target: Register; heads: number; headDim: number; rotaryDim: number; table: number }
-  /** Appends key and value to the layer's KV cache, then causal grouped-query attention; the result replaces `query`. */
+  /**
+   * output = (input - mean) / sqrt(variance + epsilon) * weight + bias over each of `groups` groups of `width` floats;
+   * not `centered` (RMS norm): without the mean. `accumulate` adds the result to what output holds.
+   */
+  | {
+      op: "norm";
+      input: Register;
+      output: Register;
+      weight: number;
+      bias?: number;
+      groups: number;
+      width: number;
+      epsilon: number;
+      centered: boolean;
+      accumulate?: boolean;
+    }
+  /**
+   * output[T, rows] = (input[T, columns] x weight[rows, columns]^T * rowScale + bias) * scale; `accumulate` adds to what
+   * output holds. With `groups`, row r of group g = floor(r / rows) reads from inputOffset + g * inputStride and
+   * writes to outputOffset + g * outputStride + r % rows.
+   */
+  | {
+      op: "matmul";
+      input: Register;
+      output: Register;
+      weight: number;
+      bias?: number;
+      rowScale?: number;
+      accumulate?: boolean;
+      scale?: number;
+      inputOffset?: number;
+      outputOffset?: number;
+      groups?: { rows: number; inputStride: number; outputStride: number };
+    }
+  /**
+   * Rotary position embedding in place with rope table `table`, on `rotaryDim` floats from `offset` of each head: pairs
+   * (i, i + rotaryDim / 2), or neighbours (2i, 2i + 1) if `interleaved`.
+   */
+  | {
+      op: "rope";
+      target: Register;
+      heads: number;
+      headDim: number;
+      rotaryDim: number;
+      offset: number;
+      interleaved: boolean;
+      table: number;
+    }
+  /**
+   * Appends key and value to the layer's KV cache, then causal grouped-query attention. Without `value`, values are the
+   * first `valueDim` floats of the cached keys. Scores: scale * q.k, then `softCap` * tanh(score / softCap), then
+   * slope * (key position - query position); `sinks` holds one more logit a head that takes weight but has no value.
+   * Queries at position p >= lognLength are multiplied by log(p + 1) / log(lognLength).
+   */
   | {
       op: "attention";
       query: Register;
       key: Register;
-      value: Register;
+      value?: Register;
+      output: Register;
       heads: number;
       kvHeads: number;
       headDim: number;
+      valueDim: number;
       scale: number;
       window?: number;
+      softCap?: number;
+      sinks?: number;
+      alibiSlopes?: readonly number[];
+      lognLength?: number;
     }
-  /** gate = activation(gate) * up. */
-  | { op: "gatedActivation"; gate: Register; up: Register; activation: "silu" };
+  /** gate = activation(gate) [* up]; clampedSwiglu: g = min(gate, limit), (clamp(up, +-limit) + 1) * g * sigmoid(alpha * g). */
+  | {
+      op: "activation";
+      gate: Register;
+      up?: Register;
+      width: number;
+      activation: ActivationName;
+      alpha?: number;
+      limit?: number;
+    }
+  /** target *= sigmoid(factor[0]), token by token. */
+  | { op: "scaleTokens"; target: Register; factor: Register; width: number }
+  /** target = cap * tanh(target / cap). */
+  | { op: "softCap"; target: Register; width: number; cap: number }
+  /**
+   * Chooses experts for every token; when the stage ends, each chosen expert's stage runs on its tokens' rows of `input`
+   * and its weighted result is added to `output`. `correction` is added to scores for the choice only.
+   */
+  | ({ op: "route"; logits: Register; input: Register; output: Register; correction?: number } & Routing);
 
 /**
  * Where a tensor lies in a checkpoint that names or packs it otherwise. `{layer}` and `{expert}` stand for numbers.
@@ -76,10 +182,12 @@ export interface TensorSpec {
   derive?: "inverseRowNorm";
 }
 
+export type StageName = "embed" | "attention" | "mlp" | "moe" | "expert" | "head";
+
 /** What one kind of stage holds and executes. Layers with the same kind share the plan; only the bytes differ. */
 export interface StageKind {
-  name: "embed" | "attention" | "mlp" | "head";
-  /** In execution order, which is the order on disk. */
+  name: StageName;
+  /** Matrices in execution order, which is the order on disk. */
   tensors: readonly TensorSpec[];
   /** Empty for `embed`, whose rows are gathered. */
   plan: readonly PlanOp[];
@@ -124,6 +232,19 @@ export interface RopeSpec {
         originalMaxPositionEmbeddings: number;
         attentionFactor: number;
         truncate: boolean;
+      }
+    | {
+        /** LongRoPE (Ding et al., 2024): one divisor a pair, for sequences up to the trained length or beyond it. */
+        type: "longrope";
+        shortFactor: readonly number[];
+        longFactor: readonly number[];
+        originalMaxPositionEmbeddings: number;
+        attentionFactor: number;
+      }
+    | {
+        /** NTK-aware scaling as QWen v1 has it: the base grows in steps, whenever the length doubles. */
+        type: "qwenDynamic";
+        trainedLength: number;
       };
 }
 
@@ -133,10 +254,17 @@ export interface Architecture {
   hiddenSize: number;
   layerCount: number;
   vocabSize: number;
+  /** Query heads and their width; under latent attention, of the expanded queries. */
   heads: number;
   kvHeads: number;
   headDim: number;
+  attention: "grouped" | "latent";
+  /** What the cache holds of one token in one layer. `valueDim` 0: values are the first part of the keys. */
+  kvCache: { heads: number; keyDim: number; valueDim: number };
+  /** Of dense MLPs; of an expert where all layers have experts. */
   intermediateSize: number;
+  /** Absent: no experts. */
+  experts?: { count: number; perToken: number; intermediateSize: number; sharedIntermediateSize: number };
   maxPositionEmbeddings: number;
   /** The head multiplies by the embedding: one tensor, stored once, as the head. */
   tied: boolean;
@@ -148,7 +276,9 @@ export interface Architecture {
   ropes: readonly RopeSpec[];
   /** Name of the tensor whose rows are gathered for token ids (the head's matrix when tied). */
   embeddingTensor: string;
-  /** Multiplies gathered embedding rows. 1 for the families so far. */
+  /** Name of the head's matrix in checkpoints; a tied checkpoint may carry it instead of the embedding. */
+  headTensor: string;
+  /** Multiplies gathered embedding rows. */
   embeddingScale: number;
   /** Tensors that checkpoints of this family may carry and that are recomputed or unused, as exact names or patterns. */
   ignoredTensors: readonly RegExp[];

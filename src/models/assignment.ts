@@ -6,8 +6,6 @@ import type { WeightFormat } from "../native/types.js";
 import { type Architecture, type Layer, type StageKind, type TensorSpec, tensorName } from "./architecture.js";
 import { resolveSource } from "./source-resolution.js";
 
-const HEAD_TENSOR = "lm_head.weight";
-
 export interface AssignedTensor {
   /** In the store. */
   name: string;
@@ -53,9 +51,10 @@ export function assignTensors(checkpoint: Checkpoint, architecture: Architecture
   const tied: Record<string, string> = {};
   const layers = architecture.layers.map((layer) => assignLayer(checkpoint, architecture, layer, used));
   const dropped = [...checkpoint.tensors.keys()].filter((name) => !used.has(name)).sort();
-  if (architecture.tied && checkpoint.tensors.has(HEAD_TENSOR)) {
-    tied[HEAD_TENSOR] = architecture.embeddingTensor;
-    return { layers, tied, dropped: dropped.filter((name) => name !== HEAD_TENSOR) };
+  const { headTensor } = architecture;
+  if (architecture.tied && checkpoint.tensors.has(headTensor)) {
+    tied[headTensor] = architecture.embeddingTensor;
+    return { layers, tied, dropped: dropped.filter((name) => name !== headTensor) };
   }
   return { layers, tied, dropped };
 }
@@ -81,8 +80,8 @@ function assignLayer(
 }
 
 /** Tied checkpoints usually carry the embedding, some the head instead. */
-function withTiedName(spec: TensorSpec, { tied, embeddingTensor }: Architecture): TensorSpec {
+function withTiedName(spec: TensorSpec, { tied, embeddingTensor, headTensor }: Architecture): TensorSpec {
   if (!tied || spec.name !== embeddingTensor) return spec;
   const { name, shape, sources = [{ name, shape }] } = spec;
-  return { ...spec, sources: [...sources, { name: HEAD_TENSOR, shape }] };
+  return { ...spec, sources: [...sources, { name: headTensor, shape }] };
 }

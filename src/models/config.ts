@@ -87,6 +87,16 @@ export class ConfigReader {
     return valid ? value : this.refuse(key, "a list of strings");
   }
 
+  /** A list of `count` finite numbers above zero. */
+  positives(key: string, count: number): readonly number[] {
+    const value = this.raw(key);
+    const valid =
+      Array.isArray(value) &&
+      value.length === count &&
+      value.every((entry): entry is number => typeof entry === "number" && Number.isFinite(entry) && entry > 0);
+    return valid ? value : this.refuse(key, `a list of ${count} finite numbers above zero`);
+  }
+
   /** A reader of the object under `key`; undefined when the key is absent or null. */
   object(key: string): ConfigReader | undefined {
     if (this.isNull(key)) return undefined;

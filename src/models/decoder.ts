@@ -1,69 +1,76 @@
-import type { Architecture, Layer, PlanOp, Register, RopeSpec, StageKind, TensorSpec } from "./architecture.js";
-import type { DecoderSpec, LayerSpec } from "./family.js";
-
-const EMBEDDING = "model.embed_tokens.weight";
+import type {
+  Architecture,
+  Layer,
+  PlanOp,
+  Register,
+  RopeSpec,
+  Stage,
+  StageKind,
+  StageName,
+  TensorSpec,
+} from "./architecture.js";
+import { attentionStage } from "./attention-stage.js";
+import type { DecoderSpec, MlpSpec, MoeSpec } from "./family.js";
+import { expertStage, mlpStage, moeStage } from "./feed-forward-stage.js";
+import { type ModuleNames, moduleNames } from "./module-names.js";
+import { StageBuilder } from "./stage-builder.js";
 
 /** Compiles a family's spec into tensors, stages and one plan a kind of stage. Pure. */
 export function compileDecoder(family: string, modelType: string, spec: DecoderSpec): Architecture {
+  const names = moduleNames(spec.names ?? {}, spec.placement);
   const kinds: StageKind[] = [];
   const ropes: RopeSpec[] = [];
+  const interned = new Map<string, number>();
+  /** Index of the kind that `make` builds; equal keys share one. */
+  const kindOf = (name: StageName, key: unknown, make: () => StageBuilder): number => {
+    const id = JSON.stringify([name, key]);
+    const found = interned.get(id);
+    if (found !== undefined) return found;
+    const { tensors, plan } = make();
+    interned.set(id, kinds.push({ name, tensors, plan }) - 1);
+    return kinds.length - 1;
+  };
+
   const layers: Layer[] = [];
   if (!spec.tied) {
-    kinds.push(embedKind(spec));
-    layers.push({ file: "embed.safetensors", stages: [{ kind: 0, layer: -1 }] });
+    const kind = kindOf("embed", 0, () => embedStage(spec, names));
+    layers.push({ file: "embed.safetensors", stages: [{ kind, layer: -1 }] });
   }
-
-  const attentionKinds = new Map<string, number>();
-  let mlp = -1;
   const digits = Math.max(3, String(spec.layers.length - 1).length);
   spec.layers.forEach((layer, index) => {
-    const key = JSON.stringify([layer.window, layer.rope]);
-    let attention = attentionKinds.get(key);
-    if (attention === undefined) {
-      attention = kinds.push(attentionKind(spec, layer, internRope(ropes, layer.rope))) - 1;
-      attentionKinds.set(key, attention);
+    const { rope, window, feedForward } = layer;
+    const table = rope && internRope(ropes, rope);
+    const attention = kindOf("attention", [window, table], () => attentionStage(spec, names, layer, table));
+    const stages: Stage[] = [{ kind: attention, layer: index }];
+    if (feedForward.kind === "mlp") {
+      stages.push({ kind: kindOf("mlp", feedForward, () => mlpStage(spec, names, feedForward)), layer: index });
+    } else {
+      stages.push({ kind: kindOf("moe", feedForward, () => moeStage(spec, names, feedForward)), layer: index });
+      const kind = kindOf("expert", feedForward, () => expertStage(spec, names, feedForward));
+      for (let expert = 0; expert < feedForward.routing.experts; expert++) stages.push({ kind, layer: index, expert });
     }
-    if (mlp < 0) mlp = kinds.push(mlpKind(spec)) - 1;
-    layers.push({
-      file: `layer-${String(index).padStart(digits, "0")}.safetensors`,
-      stages: [
-        { kind: attention, layer: index },
-        { kind: mlp, layer: index },
-      ],
-    });
+    layers.push({ file: `layer-${String(index).padStart(digits, "0")}.safetensors`, stages });
   });
-
-  const head = kinds.push(headKind(spec)) - 1;
+  const head = kindOf("head", 0, () => headStage(spec, names));
   layers.push({ file: "head.safetensors", stages: [{ kind: head, layer: -1 }] });
 
-  const { heads, kvHeads, headDim } = spec.attention;
   return {
     family,
     modelType,
     hiddenSize: spec.hiddenSize,
     layerCount: spec.layers.length,
     vocabSize: spec.vocabSize,
-    heads,
-    kvHeads,
-    headDim,
-    intermediateSize: spec.mlp.intermediateSize,
+    ...attentionShape(spec),
+    ...feedForwardShape(spec),
     maxPositionEmbeddings: spec.maxPositionEmbeddings,
     tied: spec.tied,
-    registers: {
-      hidden: spec.hiddenSize,
-      normed: spec.hiddenSize,
-      query: heads * headDim,
-      key: kvHeads * headDim,
-      value: kvHeads * headDim,
-      gate: spec.mlp.intermediateSize,
-      up: spec.mlp.intermediateSize,
-      logits: spec.vocabSize,
-    },
+    registers: registerWidths(spec, kinds),
     kinds,
     layers,
     ropes,
-    embeddingTensor: EMBEDDING,
-    embeddingScale: 1,
+    embeddingTensor: `${names.embedding}.weight`,
+    headTensor: `${names.head}.weight`,
+    embeddingScale: spec.embeddingScale ?? 1,
     ignoredTensors: spec.ignoredTensors,
   };
 }
@@ -75,91 +82,103 @@ function internRope(ropes: RopeSpec[], rope: RopeSpec): number {
   return found >= 0 ? found : ropes.push(rope) - 1;
 }
 
-/** Collects a stage's tensors and ops side by side, so that tensor indices and execution order agree. */
-class StageBuilder {
-  readonly tensors: TensorSpec[] = [];
-  readonly plan: PlanOp[] = [];
-
-  constructor(private readonly prefix: string) {}
-
-  tensor(name: string, shape: readonly number[], role: TensorSpec["role"]): number {
-    return this.tensors.push({ name: this.prefix + name, shape, role }) - 1;
-  }
-
-  rmsNorm(name: string, input: Register, output: Register, width: number, epsilon: number): void {
-    const weight = this.tensor(`${name}.weight`, [width], "vector");
-    this.plan.push({ op: "rmsNorm", input, output, weight, width, epsilon });
-  }
-
-  /** `shape` is [rows, columns]. */
-  linear(
-    name: string,
-    shape: readonly [number, number],
-    bias: boolean,
-    io: { input: Register; output: Register },
-  ): void {
-    const op: PlanOp = { op: "matmul", ...io, weight: this.tensor(`${name}.weight`, shape, "matrix") };
-    if (bias) op.bias = this.tensor(`${name}.bias`, [shape[0]], "vector");
-    if (io.output === "hidden") op.accumulate = true;
-    this.plan.push(op);
-  }
+function embedStage(spec: DecoderSpec, names: ModuleNames): StageBuilder {
+  const stage = new StageBuilder();
+  stage.tensor({ name: `${names.embedding}.weight`, shape: [spec.vocabSize, spec.hiddenSize], role: "embedding" });
+  return stage;
 }
 
-function embedKind(spec: DecoderSpec): StageKind {
-  const stage = new StageBuilder("");
-  stage.tensor(EMBEDDING, [spec.vocabSize, spec.hiddenSize], "embedding");
-  return { name: "embed", tensors: stage.tensors, plan: stage.plan };
-}
-
-function attentionKind(spec: DecoderSpec, layer: LayerSpec, table: number): StageKind {
-  const { hiddenSize, normEpsilon: epsilon } = spec;
-  const { heads, kvHeads, headDim, inputBias, outputBias, headNorm } = spec.attention;
-  const rotaryDim = layer.rope.rotaryDim;
-  const stage = new StageBuilder("model.layers.{layer}.");
-
-  stage.rmsNorm("input_layernorm", "hidden", "normed", hiddenSize, epsilon);
-  stage.linear("self_attn.q_proj", [heads * headDim, hiddenSize], inputBias, { input: "normed", output: "query" });
-  stage.linear("self_attn.k_proj", [kvHeads * headDim, hiddenSize], inputBias, { input: "normed", output: "key" });
-  stage.linear("self_attn.v_proj", [kvHeads * headDim, hiddenSize], inputBias, { input: "normed", output: "value" });
-  if (headNorm) {
-    stage.rmsNorm("self_attn.q_norm", "query", "query", headDim, epsilon);
-    stage.rmsNorm("self_attn.k_norm", "key", "key", headDim, epsilon);
-  }
-  stage.plan.push({ op: "rope", target: "query", heads, headDim, rotaryDim, table });
-  stage.plan.push({ op: "rope", target: "key", heads: kvHeads, headDim, rotaryDim, table });
-  const attention: PlanOp = {
-    op: "attention",
-    query: "query",
-    key: "key",
-    value: "value",
-    heads,
-    kvHeads,
-    headDim,
-    scale: headDim ** -0.5,
+function headStage(spec: DecoderSpec, names: ModuleNames): StageBuilder {
+  const stage = new StageBuilder();
+  const { hiddenSize: width, vocabSize, tied, head = {} } = spec;
+  stage.norm(names.finalNorm, spec.norm, { input: "hidden", output: "normed", width });
+  const name = `${tied ? names.embedding : names.head}.weight`;
+  const matrix: TensorSpec = { name, shape: [vocabSize, width], role: "head" };
+  const op: Extract<PlanOp, { op: "matmul" }> = {
+    op: "matmul",
+    input: "normed",
+    output: "logits",
+    weight: stage.tensor(matrix),
   };
-  if (layer.window !== undefined) attention.window = layer.window;
-  stage.plan.push(attention);
-  stage.linear("self_attn.o_proj", [hiddenSize, heads * headDim], outputBias, { input: "query", output: "hidden" });
-  return { name: "attention", tensors: stage.tensors, plan: stage.plan };
+  if (head.bias) op.bias = stage.vector(`${names.head}.bias`, vocabSize);
+  if (head.normalized) {
+    op.rowScale = stage.tensor({
+      name: `${names.head}.inverse_row_norm`,
+      shape: [vocabSize],
+      role: "vector",
+      sources: [{ name, shape: matrix.shape }],
+      derive: "inverseRowNorm",
+    });
+  }
+  if (head.scale !== undefined && head.scale !== 1) op.scale = head.scale;
+  stage.plan.push(op);
+  if (head.softCap !== undefined) {
+    stage.plan.push({ op: "softCap", target: "logits", width: vocabSize, cap: head.softCap });
+  }
+  return stage;
 }
 
-function mlpKind(spec: DecoderSpec): StageKind {
-  const { hiddenSize } = spec;
-  const { intermediateSize, activation, bias } = spec.mlp;
-  const stage = new StageBuilder("model.layers.{layer}.");
-  stage.rmsNorm("post_attention_layernorm", "hidden", "normed", hiddenSize, spec.normEpsilon);
-  stage.linear("mlp.gate_proj", [intermediateSize, hiddenSize], bias, { input: "normed", output: "gate" });
-  stage.linear("mlp.up_proj", [intermediateSize, hiddenSize], bias, { input: "normed", output: "up" });
-  stage.plan.push({ op: "gatedActivation", gate: "gate", up: "up", activation });
-  stage.linear("mlp.down_proj", [hiddenSize, intermediateSize], bias, { input: "gate", output: "hidden" });
-  return { name: "mlp", tensors: stage.tensors, plan: stage.plan };
+function attentionShape({ attention }: DecoderSpec) {
+  if (attention.kind === "grouped") {
+    const { kind, heads, kvHeads, headDim } = attention;
+    return { attention: kind, heads, kvHeads, headDim, kvCache: { heads: kvHeads, keyDim: headDim, valueDim: headDim } };
+  }
+  const { kind, heads, nopeDim, ropeDim, latentRank } = attention;
+  return {
+    attention: kind,
+    heads,
+    kvHeads: heads,
+    headDim: nopeDim + ropeDim,
+    kvCache: { heads: 1, keyDim: latentRank + ropeDim, valueDim: 0 },
+  };
 }
 
-function headKind(spec: DecoderSpec): StageKind {
-  const stage = new StageBuilder("");
-  stage.rmsNorm("model.norm", "hidden", "normed", spec.hiddenSize, spec.normEpsilon);
-  const name = spec.tied ? EMBEDDING : "lm_head.weight";
-  const weight = stage.tensor(name, [spec.vocabSize, spec.hiddenSize], "head");
-  stage.plan.push({ op: "matmul", input: "normed", output: "logits", weight });
-  return { name: "head", tensors: stage.tensors, plan: stage.plan };
+function feedForwardShape({ layers }: DecoderSpec): Pick<Architecture, "intermediateSize" | "experts"> {
+  const parts = layers.map((layer) => layer.feedForward);
+  const mlp = parts.find((part): part is MlpSpec => part.kind === "mlp");
+  const moe = parts.find((part): part is MoeSpec => part.kind === "moe");
+  const intermediateSize = (mlp ?? moe)?.intermediateSize ?? 0;
+  if (!moe) return { intermediateSize };
+  const { routing, shared } = moe;
+  const experts = {
+    count: routing.experts,
+    perToken: routing.perToken,
+    intermediateSize: moe.intermediateSize,
+    sharedIntermediateSize: shared?.intermediateSize ?? 0,
+  };
+  return { intermediateSize, experts };
+}
+
+/** Each register is as wide as the widest thing that some op reads or writes in it. */
+function registerWidths(spec: DecoderSpec, kinds: readonly StageKind[]): Partial<Record<Register, number>> {
+  const widths: Partial<Record<Register, number>> = { hidden: spec.hiddenSize };
+  const need = (register: Register | undefined, width: number) => {
+    if (register !== undefined) widths[register] = Math.max(widths[register] ?? 0, width);
+  };
+  for (const { plan, tensors } of kinds) {
+    for (const op of plan) {
+      switch (op.op) {
+        case "norm":
+          need(op.input, op.groups * op.width);
+          need(op.output, op.groups * op.width);
+          break;
+        case "matmul": {
+          const [rows = 0, columns = 0] = tensors[op.weight]?.shape ?? [];
+          const groups = op.groups ?? { rows, inputStride: 0, outputStride: 0 };
+          const last = rows / groups.rows - 1;
+          need(op.input, (op.inputOffset ?? 0) + last * groups.inputStride + columns);
+          need(op.output, (op.outputOffset ?? 0) + last * groups.outputStride + groups.rows);
+          break;
+        }
+        case "attention":
+          need(op.output, op.heads * op.valueDim);
+          break;
+        case "route":
+          need("expertInput", spec.hiddenSize);
+          break;
+        default:
+      }
+    }
+  }
+  return widths;
 }

@@ -1,62 +1,91 @@
 import type { RopeSpec } from "./architecture.js";
 import { type ConfigReader, LIMITS } from "./config.js";
-import type { DecoderSpec } from "./family.js";
+import type { Activation, DecoderSpec, GroupedAttention, LayerSpec, MlpSpec, NormSpec } from "./family.js";
 import { readRope } from "./rope-config.js";
 
-/** Where dense Llama-like families differ. Defaults are those of the family's config class in transformers. */
+/** Where Llama-like families differ. Defaults are those of the family's config class in transformers. */
 export interface DenseDecoderTraits {
   /** When `max_position_embeddings` is absent. */
   maxPositionEmbeddings: number;
-  /** When `num_key_value_heads` is absent: a number, or as many as query heads. */
-  kvHeads: number | "heads";
-  /** When `head_dim` is absent: a number, or hidden_size / num_attention_heads (also for null). */
-  headDim: number | "hidden / heads";
+  /** When `num_key_value_heads` is absent: a number, or as many as query heads. Default "heads". */
+  kvHeads?: number | "heads";
+  /** When `head_dim` is absent: a number, or hidden_size / num_attention_heads (also for null, the default). */
+  headDim?: number | "hidden / heads";
+  /** `tie_word_embeddings` when absent. Default false. */
+  tied?: boolean;
   inputBias: boolean;
   outputBias: boolean;
   mlpBias: boolean;
-  headNorm: boolean;
-  /** Window of each layer, undefined for none. */
-  window: (layer: number, layerCount: number) => number | undefined;
+  headNorm?: GroupedAttention["headNorm"];
+  /** Default: RMS norms with `rms_norm_eps`. */
+  norm?: NormSpec;
+  /** Default: `hidden_act`, silu when absent. */
+  activation?: Activation;
+  /** Default true. */
+  gated?: boolean;
+  /** The part of each head that rotates when `partial_rotary_factor` is absent. Undefined: heads rotate whole. */
+  partialRotaryFactor?: number;
+  /** Window of each layer, undefined for none. Default: none. */
+  window?: (layer: number, layerCount: number) => number | undefined;
 }
 
-/** Reads the keys that all dense Llama-like families share. */
+/** Reads the keys that all Llama-like families share. */
 export function readDenseDecoder(config: ConfigReader, traits: DenseDecoderTraits): DecoderSpec {
   const layerCount = readLayerCount(config);
   const hiddenSize = config.integer("hidden_size", 1, LIMITS.hidden);
-  const heads = config.integer("num_attention_heads", 1, LIMITS.heads);
-  const kvHeads = readKvHeads(config, heads, traits.kvHeads);
-  const headDim = readHeadDim(config, hiddenSize, heads, traits.headDim);
+  const { heads, kvHeads, headDim } = readHeads(config, hiddenSize, traits);
   const maxPositionEmbeddings = config.integer(
     "max_position_embeddings",
     1,
     LIMITS.positions,
     traits.maxPositionEmbeddings,
   );
-  const rope: RopeSpec = readRope(config, headDim, maxPositionEmbeddings);
+  const { partialRotaryFactor } = traits;
+  const rope: RopeSpec = readRope(config, { headDim, maxPositionEmbeddings, partialRotaryFactor });
+  const feedForward: MlpSpec = {
+    kind: "mlp",
+    intermediateSize: config.integer("intermediate_size", 1, LIMITS.intermediate),
+    activation: traits.activation ?? readActivation(config, "hidden_act"),
+    gated: traits.gated ?? true,
+    bias: traits.mlpBias,
+  };
+  const attention: GroupedAttention = {
+    kind: "grouped",
+    heads,
+    kvHeads,
+    headDim,
+    scale: headDim ** -0.5,
+    inputBias: traits.inputBias,
+    outputBias: traits.outputBias,
+  };
+  if (traits.headNorm) attention.headNorm = traits.headNorm;
   return {
     hiddenSize,
     vocabSize: config.integer("vocab_size", 1, LIMITS.vocab),
     maxPositionEmbeddings,
-    normEpsilon: config.positive("rms_norm_eps", 1e-6),
-    tied: config.boolean("tie_word_embeddings", false),
-    attention: {
-      heads,
-      kvHeads,
-      headDim,
-      inputBias: traits.inputBias,
-      outputBias: traits.outputBias,
-      headNorm: traits.headNorm,
-    },
-    mlp: {
-      intermediateSize: config.integer("intermediate_size", 1, LIMITS.intermediate),
-      activation: readActivation(config),
-      bias: traits.mlpBias,
-    },
-    layers: Array.from({ length: layerCount }, (_, layer) => {
-      const window = traits.window(layer, layerCount);
-      return window === undefined ? { rope } : { rope, window };
+    norm: traits.norm ?? { kind: "rms", epsilon: config.positive("rms_norm_eps", 1e-6) },
+    placement: "pre",
+    tied: config.boolean("tie_word_embeddings", traits.tied ?? false),
+    attention,
+    layers: Array.from({ length: layerCount }, (_, layer): LayerSpec => {
+      const window = traits.window?.(layer, layerCount);
+      return window === undefined ? { rope, feedForward } : { rope, feedForward, window };
     }),
     ignoredTensors: [/(^|\.)rotary_emb\.inv_freq$/],
+  };
+}
+
+/** Counts and width of heads. @throws CONFIG_INVALID for counts that do not divide, odd widths, and absurd products */
+export function readHeads(
+  config: ConfigReader,
+  hiddenSize: number,
+  { kvHeads = "heads", headDim = "hidden / heads" }: Pick<DenseDecoderTraits, "kvHeads" | "headDim">,
+): { heads: number; kvHeads: number; headDim: number } {
+  const heads = config.integer("num_attention_heads", 1, LIMITS.heads);
+  return {
+    heads,
+    kvHeads: readKvHeads(config, heads, kvHeads),
+    headDim: readHeadDim(config, hiddenSize, heads, headDim),
   };
 }
 
@@ -85,7 +114,7 @@ function readHeadDim(
   config: ConfigReader,
   hiddenSize: number,
   heads: number,
-  fallback: DenseDecoderTraits["headDim"],
+  fallback: number | "hidden / heads",
 ): number {
   const derived = fallback === "hidden / heads" && config.isNull("head_dim");
   if (derived && hiddenSize % heads !== 0) {
@@ -106,8 +135,19 @@ function readHeadDim(
   return headDim;
 }
 
-function readActivation(config: ConfigReader): "silu" {
-  const name = config.string("hidden_act", "silu");
-  if (name !== "silu" && name !== "swish") config.unsupported("hidden_act", "Supported activations: silu, swish.");
-  return "silu";
+const ACTIVATIONS: Readonly<Record<string, Activation["name"]>> = {
+  silu: "silu",
+  swish: "silu",
+  gelu: "gelu",
+  gelu_new: "geluTanh",
+  gelu_pytorch_tanh: "geluTanh",
+};
+
+/** The activation that `key` names. */
+export function readActivation(config: ConfigReader, key: string, fallback = "silu"): Activation {
+  const name = config.string(key, fallback);
+  const activation = Object.hasOwn(ACTIVATIONS, name) ? ACTIVATIONS[name] : undefined;
+  return activation === undefined
+    ? config.unsupported(key, `Supported activations: ${Object.keys(ACTIVATIONS).join(", ")}.`)
+    : { name: activation };
 }

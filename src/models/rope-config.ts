@@ -2,32 +2,56 @@ import type { RopeSpec } from "./architecture.js";
 import { type ConfigReader, LIMITS } from "./config.js";
 
 const DEFAULT_THETA = 10_000;
-const SUPPORTED_TYPES = "Supported rope types: default, linear, dynamic, llama3, yarn.";
+const SUPPORTED_TYPES = "Supported rope types: default, linear, dynamic, llama3, yarn, longrope.";
+
+interface RotatedHeads {
+  headDim: number;
+  maxPositionEmbeddings: number;
+  /** The part of each head that rotates when the config does not say; undefined: heads rotate whole. */
+  partialRotaryFactor?: number | undefined;
+}
 
 /**
  * The rotary embedding that a config asks for, in either spelling: `rope_theta` beside `rope_scaling` (its kind under
  * `rope_type` or `type`), or both inside `rope_parameters`. As in transformers, a non-empty `rope_scaling` wins.
  */
-export function readRope(config: ConfigReader, headDim: number, maxPositionEmbeddings: number): RopeSpec {
+export function readRope(config: ConfigReader, heads: RotatedHeads): RopeSpec {
   const scaling = config.object("rope_scaling");
   const parameters = scaling && !scaling.isEmpty ? scaling : config.object("rope_parameters");
-  refusePartialRotation(config);
   const theta = parameters?.has("rope_theta")
     ? parameters.positive("rope_theta")
     : config.positive("rope_theta", DEFAULT_THETA);
-  if (parameters === undefined) return { rotaryDim: headDim, theta, scaling: { type: "default" } };
-  refusePartialRotation(parameters);
-  return {
-    rotaryDim: headDim,
-    theta,
-    scaling: readScaling(config, parameters, { headDim, theta, maxPositionEmbeddings }),
-  };
+  const rotaryDim = readRotaryDim(config, parameters, heads);
+  if (parameters === undefined) return { rotaryDim, theta, scaling: { type: "default" } };
+  const { maxPositionEmbeddings } = heads;
+  return { rotaryDim, theta, scaling: readScaling(config, parameters, { rotaryDim, theta, maxPositionEmbeddings }) };
+}
+
+function readRotaryDim(
+  config: ConfigReader,
+  parameters: ConfigReader | undefined,
+  { headDim, partialRotaryFactor }: RotatedHeads,
+): number {
+  const key = "partial_rotary_factor";
+  const owner = [parameters, config].find((candidate) => candidate !== undefined && !candidate.isNull(key));
+  if (partialRotaryFactor === undefined) {
+    if (owner !== undefined && owner.positive(key) !== 1) {
+      owner.unsupported(key, "This family rotates whole heads: only 1 is supported.");
+    }
+    return headDim;
+  }
+  const factor = owner?.positive(key) ?? partialRotaryFactor;
+  const rotaryDim = Math.trunc(headDim * factor);
+  if (factor > 1 || rotaryDim < 2 || rotaryDim % 2 !== 0) {
+    (owner ?? config).refuse(key, `such that an even part of each head of ${headDim} rotates; ${factor} makes it ${rotaryDim}`);
+  }
+  return rotaryDim;
 }
 
 function readScaling(
   config: ConfigReader,
   parameters: ConfigReader,
-  model: { headDim: number; theta: number; maxPositionEmbeddings: number },
+  model: { rotaryDim: number; theta: number; maxPositionEmbeddings: number },
 ): RopeSpec["scaling"] {
   const key = parameters.has("rope_type") ? "rope_type" : "type";
   switch (parameters.string(key, "default")) {
@@ -43,7 +67,7 @@ function readScaling(
       return { type: "linear", factor: parameters.positive("factor") };
     case "dynamic":
       // The new base is theta * growth^(dim / (dim - 2)).
-      if (model.headDim <= 2) config.refuse("head_dim", "above 2 with dynamic rotary scaling");
+      if (model.rotaryDim <= 2) config.refuse("head_dim", "such that more than 2 elements rotate with dynamic scaling");
       return {
         type: "dynamic",
         factor: parameters.positive("factor"),
@@ -66,6 +90,10 @@ function readScaling(
     case "yarn":
       if (model.theta <= 1) config.refuse("rope_theta", "above 1 with yarn scaling");
       return readYarn(config, parameters, model.maxPositionEmbeddings);
+    case "longrope":
+    // Phi-3's first configs have the older name.
+    case "su":
+      return readLongRope(config, parameters, model);
     default:
       return parameters.unsupported(key, SUPPORTED_TYPES);
   }
@@ -98,6 +126,24 @@ function yarnAttentionFactor(parameters: ConfigReader, factor: number): number {
   return magnitude(mscale) / magnitude(mscaleAllDim);
 }
 
+/** LongRoPE (Ding et al., 2024), with the defaults of transformers. */
+function readLongRope(
+  config: ConfigReader,
+  parameters: ConfigReader,
+  { rotaryDim, maxPositionEmbeddings }: { rotaryDim: number; maxPositionEmbeddings: number },
+): RopeSpec["scaling"] {
+  const trained = readOriginalLength(config, parameters, maxPositionEmbeddings);
+  const factor = optionalPositive(parameters, "factor") ?? maxPositionEmbeddings / trained;
+  const derived = factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(trained));
+  return {
+    type: "longrope",
+    shortFactor: parameters.positives("short_factor", rotaryDim / 2),
+    longFactor: parameters.positives("long_factor", rotaryDim / 2),
+    originalMaxPositionEmbeddings: trained,
+    attentionFactor: optionalPositive(parameters, "attention_factor") ?? derived,
+  };
+}
+
 /** transformers reads null and 0 here as "use the default". */
 function optionalPositive(parameters: ConfigReader, key: string): number | undefined {
   return parameters.isNull(key) || parameters.raw(key) === 0 ? undefined : parameters.positive(key);
@@ -107,10 +153,4 @@ function optionalPositive(parameters: ConfigReader, key: string): number | undef
 function readOriginalLength(config: ConfigReader, parameters: ConfigReader, fallback: number): number {
   const owner = config.has("original_max_position_embeddings") ? config : parameters;
   return owner.integer("original_max_position_embeddings", 1, LIMITS.positions, fallback);
-}
-
-function refusePartialRotation(config: ConfigReader): void {
-  if (!config.isNull("partial_rotary_factor") && config.positive("partial_rotary_factor") !== 1) {
-    config.unsupported("partial_rotary_factor", "These families rotate whole heads: only 1 is supported.");
-  }
 }

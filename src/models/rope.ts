@@ -12,8 +12,8 @@ type Scaling<T extends RopeSpec["scaling"]["type"]> = Extract<RopeSpec["scaling"
 const f32 = Math.fround;
 
 /**
- * Frequencies of the rotary embedding for a pass whose last position is `sequenceLength - 1`; only the dynamic kind
- * depends on it. Formulas and the points where values round to float32 are those of transformers'
+ * Frequencies of the rotary embedding for a pass whose last position is `sequenceLength - 1`; the kinds of
+ * `dependsOnLength` depend on it. Formulas and the points where values round to float32 are those of transformers'
  * `modeling_rope_utils`, so that tables agree to the last bit or two.
  */
 export function ropeFrequencies(spec: RopeSpec, sequenceLength: number): RopeFrequencies {
@@ -34,7 +34,22 @@ export function ropeFrequencies(spec: RopeSpec, sequenceLength: number): RopeFre
       return { inverseFrequencies: llama3(inverse(powers(theta, rotaryDim)), scaling), attentionFactor: 1 };
     case "yarn":
       return { inverseFrequencies: yarn(spec, scaling), attentionFactor: scaling.attentionFactor };
+    case "longrope":
+      return {
+        inverseFrequencies: longRope(spec, scaling, sequenceLength),
+        attentionFactor: scaling.attentionFactor,
+      };
+    case "qwenDynamic":
+      return {
+        inverseFrequencies: inverse(powers(qwenTheta(spec, scaling, sequenceLength), rotaryDim)),
+        attentionFactor: 1,
+      };
   }
+}
+
+/** Whether the frequencies change with the length of the sequence. */
+export function dependsOnLength({ scaling }: RopeSpec): boolean {
+  return scaling.type === "dynamic" || scaling.type === "longrope" || scaling.type === "qwenDynamic";
 }
 
 /** theta^(2i / dim), rounded to float32. */
@@ -87,4 +102,18 @@ function yarn(spec: RopeSpec, scaling: Scaling<"yarn">): Float32Array {
     const scaled = f32(1 / f32(f32(scaling.factor) * power));
     return f32(scaled * f32(1 - kept)) + f32(f32(1 / power) * kept);
   });
+}
+
+/** LongRoPE: a divisor of its own for each pair; beyond the trained length, the long ones. */
+function longRope(spec: RopeSpec, scaling: Scaling<"longrope">, sequenceLength: number): Float32Array {
+  const long = sequenceLength > scaling.originalMaxPositionEmbeddings;
+  const factors = long ? scaling.longFactor : scaling.shortFactor;
+  return powers(spec.theta, spec.rotaryDim).map((power, i) => 1 / f32(f32(factors[i] as number) * power));
+}
+
+/** get_ntk_alpha and rotary_emb_base of QWen v1's modeling_qwen.py: the base grows whenever the length doubles. */
+function qwenTheta(spec: RopeSpec, scaling: Scaling<"qwenDynamic">, sequenceLength: number): number {
+  const doublings = Math.log2(sequenceLength / scaling.trainedLength) + 1;
+  const alpha = Math.max(2 ** Math.ceil(doublings) - 1, 1);
+  return spec.theta * alpha ** (spec.rotaryDim / (spec.rotaryDim - 2));
 }

@@ -8,13 +8,9 @@ export const llama: ModelFamily = {
     const attentionBias = config.boolean("attention_bias", false);
     return readDenseDecoder(config, {
       maxPositionEmbeddings: 2048,
-      kvHeads: "heads",
-      headDim: "hidden / heads",
       inputBias: attentionBias,
       outputBias: attentionBias,
       mlpBias: config.boolean("mlp_bias", false),
-      headNorm: false,
-      window: () => undefined,
     });
   },
   example: {

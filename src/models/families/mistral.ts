@@ -11,11 +11,9 @@ export const mistral: ModelFamily = {
     return readDenseDecoder(config, {
       maxPositionEmbeddings: 131_072,
       kvHeads: 8,
-      headDim: "hidden / heads",
       inputBias: false,
       outputBias: false,
       mlpBias: false,
-      headNorm: false,
       window: () => window,
     });
   },

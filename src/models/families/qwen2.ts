@@ -9,11 +9,9 @@ export const qwen2: ModelFamily = {
     return readDenseDecoder(config, {
       maxPositionEmbeddings: 32_768,
       kvHeads: 32,
-      headDim: "hidden / heads",
       inputBias: true,
       outputBias: false,
       mlpBias: false,
-      headNorm: false,
       window: readQwenWindows(config),
     });
   },

@@ -14,7 +14,7 @@ export const qwen3: ModelFamily = {
       inputBias: attentionBias,
       outputBias: attentionBias,
       mlpBias: false,
-      headNorm: true,
+      headNorm: "head",
       window: readQwenWindows(config),
     });
   },
