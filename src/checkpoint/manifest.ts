@@ -79,3 +79,8 @@ export interface Manifest {
   /** CRC-32C of the manifest's JSON text with this field set to the empty string. */
   checksum: string;
 }
+
+/** The tensor that says which input column each stored column of matrix `name` multiplies. */
+export function columnOrderName(name: string): string {
+  return `${name}.column_order`;
+}

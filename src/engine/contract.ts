@@ -58,7 +58,7 @@ export interface Stats {
   /** Since load: bytes read into the staging ring, and the seconds that reading them took (overlapped reads count once). */
   bytesStreamed: number;
   readSeconds: number;
-  /** Bytes that one pass streams: everything on the tape. */
+  /** Bytes that a pass of one token streams: everything on the tape, and the experts that its routers choose. */
   bytesPerPass: number;
   heldBytes: number;
   /** Bytes that pass through the compute in one pass, held or streamed. */
@@ -85,7 +85,8 @@ export interface Stats {
 export interface ResidencyEntry {
   /** For example "layers.3.mlp" or "head". */
   stage: string;
-  tier: "held" | "streamed" | "gathered";
+  /** Routed: an expert that is read when the router chooses it. */
+  tier: "held" | "streamed" | "gathered" | "routed";
   bytes: number;
 }
 

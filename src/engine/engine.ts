@@ -3,7 +3,7 @@ import { resolve } from "node:path";
 import type { LayerStore } from "../checkpoint/layer-store.js";
 import { LayerstreamError } from "../errors.js";
 import type { Architecture } from "../models/architecture.js";
-import { type RopeFrequencies, ropeFrequencies } from "../models/rope.js";
+import { dependsOnLength, type RopeFrequencies, ropeFrequencies } from "../models/rope.js";
 import { native } from "../native/binding.js";
 import type { NativePassResult } from "../native/types.js";
 import { formatBytes } from "../units.js";
@@ -54,9 +54,7 @@ export class Engine {
     private readonly runtimeBytes: number,
     private readonly prefetcher: Prefetcher,
   ) {
-    this.ropes = architecture.ropes.map((rope) =>
-      rope.scaling.type === "dynamic" ? undefined : ropeFrequencies(rope, 1),
-    );
+    this.ropes = architecture.ropes.map((rope) => (dependsOnLength(rope) ? undefined : ropeFrequencies(rope, 1)));
     this.kvCache = new KvCache(plan.pageCount, PAGE_POSITIONS, !this.ropes.includes(undefined));
     const stages = description.stages.map(({ native: stage }, index) => ({
       ...stage,
@@ -73,13 +71,13 @@ export class Engine {
       ropeDims: architecture.ropes.map((rope) => rope.rotaryDim),
       chunkBytes: plan.chunkBytes,
       ringBytes: plan.ringBytes,
-      expertRingBytes: 0,
+      expertRingBytes: plan.expertRingBytes,
       maxTokens: plan.maxTokens,
       vocabSize: architecture.vocabSize,
       kvLayers: architecture.layerCount,
-      kvHeads: architecture.kvHeads,
-      keyDim: architecture.headDim,
-      valueDim: architecture.headDim,
+      kvHeads: architecture.kvCache.heads,
+      keyDim: architecture.kvCache.keyDim,
+      valueDim: architecture.kvCache.valueDim,
       pageCount: plan.pageCount,
       pagePositions: PAGE_POSITIONS,
     });
@@ -99,11 +97,13 @@ export class Engine {
         stages: description.stages.map((stage, index) => ({
           bytes: stage.extentBytes,
           gathered: isGathered(architecture, description, index),
+          routed: stage.native.routed !== undefined,
+          share: stage.share,
         })),
         vectorBytes: description.vectorBytes,
         largestRowBytes: description.largestRowBytes,
-        kvBytesPerPosition: architecture.layerCount * 2 * architecture.kvHeads * architecture.headDim * 4,
-        activationBytesPerToken: activationBytesPerToken(architecture),
+        kvBytesPerPosition: kvBytesPerPosition(architecture),
+        activationBytesPerToken: activationBytesPerToken(architecture) + 4 * description.permutedColumns,
         logitsBytesPerToken: architecture.vocabSize * 4,
         contextLimit: contextLimit(architecture),
         maxSeqLen: options.maxSeqLen,
@@ -212,7 +212,9 @@ export class Engine {
           ? "held"
           : isGathered(this.architecture, this.description, index)
             ? "gathered"
-            : "streamed",
+            : stage.native.routed
+              ? "routed"
+              : "streamed",
         bytes: stage.extentBytes,
       })),
     };
@@ -325,9 +327,10 @@ export class Engine {
   private rewind(): void {
     const addon = native();
     const indices = [...this.description.stages.keys()];
+    const onTape = (index: number) => this.description.stages[index]?.native.routed === undefined;
     const streamed = (index: number) =>
-      !this.plan.held[index] && !isGathered(this.architecture, this.description, index);
-    const unloaded = (index: number) => this.plan.held[index] && !addon.stageLoaded(this.model, index);
+      onTape(index) && !this.plan.held[index] && !isGathered(this.architecture, this.description, index);
+    const unloaded = (index: number) => onTape(index) && this.plan.held[index] && !addon.stageLoaded(this.model, index);
     this.prefetcher.rewind(
       indices.filter((index) => streamed(index) || unloaded(index)),
       indices.filter(streamed),
@@ -340,17 +343,29 @@ function isGathered(architecture: Architecture, description: ModelDescription, s
   return stage === description.embedding.stage && !architecture.tied;
 }
 
-/** Registers and rope tables that one token of a pass needs, bytes; the native side lays them out the same way. */
-function activationBytesPerToken({ registers, ropes }: Architecture): number {
-  const width = (name: keyof typeof registers) => registers[name] ?? 0;
-  const scratch = Math.max(width("query") + width("key") + width("value"), width("gate") + width("up"));
+/** Keys and values of one token in all layers, bytes. */
+export function kvBytesPerPosition({ layerCount, kvCache }: Architecture): number {
+  return layerCount * kvCache.heads * (kvCache.keyDim + kvCache.valueDim) * 4;
+}
+
+const ATTENTION_REGISTERS = ["query", "key", "value", "latent", "queryNope", "attended"] as const;
+const MLP_REGISTERS = ["gate", "up", "router", "expertInput", "expertOutput"] as const;
+
+/** Registers and tables that one token of a pass needs, bytes; the native side lays them out the same way. */
+function activationBytesPerToken({ registers, ropes, experts }: Architecture): number {
+  const total = (names: readonly (keyof typeof registers)[]) =>
+    names.reduce((floats, name) => floats + (registers[name] ?? 0), 0);
+  const scratch = Math.max(total(ATTENTION_REGISTERS), total(MLP_REGISTERS));
   const tables = ropes.reduce((floats, rope) => floats + 2 * rope.rotaryDim, 0);
-  return 4 * (width("hidden") + width("normed") + scratch + tables);
+  const routing = experts ? 2 * experts.perToken + (registers.router ?? 0) : 0;
+  return 4 * (total(["hidden", "normed"]) + scratch + tables + routing);
 }
 
 /** Dynamic NTK scaling stretches to any length; the other kinds end where the model was made to end. */
 function contextLimit(architecture: Architecture): number {
-  const stretches = architecture.ropes.some((rope) => rope.scaling.type === "dynamic");
+  const stretches = architecture.ropes.some(
+    ({ scaling }) => scaling.type === "dynamic" || scaling.type === "qwenDynamic",
+  );
   return stretches ? Number.POSITIVE_INFINITY : architecture.maxPositionEmbeddings;
 }
 

@@ -1,13 +1,13 @@
 /** From an architecture and a layer store to what native code executes. Checks that the two agree. */
 import type { LayerStore, TensorLocation } from "../checkpoint/layer-store.js";
-import { PAGE_BYTES, type StoredTensor } from "../checkpoint/manifest.js";
+import { columnOrderName, PAGE_BYTES, type StoredTensor } from "../checkpoint/manifest.js";
 import { LayerstreamError } from "../errors.js";
 import {
   type Architecture,
   type PlanOp,
-  type Register,
   type Stage,
   type StageKind,
+  type TensorSpec,
   tensorName,
 } from "../models/architecture.js";
 import type { NativeMatrix, NativeStage, NativeStep, NativeVector } from "../native/types.js";
@@ -15,10 +15,12 @@ import { isElementFormat } from "../quant/registry.js";
 
 /** A stage with its place on disk, before anything is decided about where it lives. */
 export interface StageDescription {
-  /** For example "layers.3.mlp" or "head". */
+  /** For example "layers.3.mlp", "layers.3.experts.17" or "head". */
   name: string;
   /** Page-aligned bytes that hold the stage's matrices: what is streamed or held. */
   extentBytes: number;
+  /** The part of a token's passes that reads it: 1, and of a routed expert what the router chooses on average. */
+  share: number;
   native: NativeStage;
 }
 
@@ -27,9 +29,11 @@ export interface ModelDescription {
   plans: NativeStep[][];
   stages: StageDescription[];
   embedding: { stage: number; matrix: number; scale: number };
-  /** Norms and biases, as float32. */
+  /** Norms, biases and column orders: always in memory, 4 bytes an element. */
   vectorBytes: number;
   largestRowBytes: number;
+  /** Columns of the widest matrix whose input is permuted; 0 without any. */
+  permutedColumns: number;
 }
 
 export function describeModel(architecture: Architecture, store: LayerStore): ModelDescription {
@@ -41,13 +45,26 @@ export function describeModel(architecture: Architecture, store: LayerStore): Mo
     const file = files.push({ path: store.filePath(layer.file), size: stored.size }) - 1;
     for (const stage of layer.stages) stages.push(describeStage(architecture, store, stage, layer.file, file));
   }
+  let vectorBytes = 0;
+  let largestRowBytes = 0;
+  let permutedColumns = 0;
+  for (const { native } of stages) {
+    for (const vector of native.vectors) vectorBytes += vector.length * 4;
+    for (const { rowBytes, columns, columnOrder } of native.matrices) {
+      largestRowBytes = Math.max(largestRowBytes, rowBytes);
+      if (columnOrder === undefined) continue;
+      vectorBytes += columns * 4;
+      permutedColumns = Math.max(permutedColumns, columns);
+    }
+  }
   return {
     files,
-    plans: architecture.kinds.map((kind) => nativePlan(architecture, kind)),
+    plans: architecture.kinds.map(nativePlan),
     stages,
     embedding: findEmbedding(architecture, stages),
-    vectorBytes: sum(stages.flatMap(({ native }) => native.vectors.map((vector) => vector.length * 4))),
-    largestRowBytes: Math.max(...stages.flatMap(({ native }) => native.matrices.map((matrix) => matrix.rowBytes))),
+    vectorBytes,
+    largestRowBytes,
+    permutedColumns,
   };
 }
 
@@ -62,14 +79,14 @@ function describeStage(
   const matrices: NativeMatrix[] = [];
   const vectors: NativeVector[] = [];
   for (const spec of kind.tensors) {
-    const name = tensorName(spec, stage.layer);
+    const name = tensorName(spec, stage.layer, stage.expert);
     const location = store.tensors.get(name);
     if (!location || location.file.name !== fileName) throw mismatch(store, `${name} is not in ${fileName}`);
     const { tensor } = location;
     if (tensor.shape.length !== spec.shape.length || tensor.shape.some((size, axis) => size !== spec.shape[axis])) {
       throw mismatch(store, `${name} has shape [${tensor.shape}] and config.json implies [${spec.shape}]`);
     }
-    if (spec.role === "vector") vectors.push(describeVector(store, tensor));
+    if (spec.role === "vector") vectors.push(describeVector(store, tensor, spec));
     else matrices.push(describeMatrix(store, location));
   }
   const first = matrices[0] as NativeMatrix;
@@ -81,16 +98,27 @@ function describeStage(
   const begin = Math.floor(first.offset / PAGE_BYTES) * PAGE_BYTES;
   const native: NativeStage = { kind: stage.kind, file, held: false, matrices, vectors };
   if (stage.layer >= 0) native.layer = stage.layer;
+  if (stage.expert !== undefined) native.routed = { expert: stage.expert };
+  const { experts } = architecture;
   return {
-    name: stage.layer >= 0 ? `layers.${stage.layer}.${kind.name}` : kind.name,
+    name: stageName(kind.name, stage),
     extentBytes: Math.ceil(end / PAGE_BYTES) * PAGE_BYTES - begin,
+    share: stage.expert === undefined || !experts ? 1 : experts.perToken / experts.count,
     native,
   };
 }
 
-function describeVector(store: LayerStore, tensor: StoredTensor): NativeVector {
-  if (!isElementFormat(tensor.format)) throw mismatch(store, `${tensor.name} is quantized`);
-  return { format: tensor.format, length: tensor.shape[0] as number, offset: tensor.offset };
+function stageName(kind: StageKind["name"], { layer, expert }: Stage): string {
+  if (layer < 0) return kind;
+  return expert === undefined ? `layers.${layer}.${kind}` : `layers.${layer}.experts.${expert}`;
+}
+
+function describeVector(store: LayerStore, tensor: StoredTensor, { add }: TensorSpec): NativeVector {
+  const { format, shape, offset } = tensor;
+  if (!isElementFormat(format)) throw mismatch(store, `${tensor.name} is quantized`);
+  const vector: NativeVector = { format, length: shape[0] as number, offset };
+  if (add !== undefined) vector.add = add;
+  return vector;
 }
 
 function describeMatrix(store: LayerStore, { file, tensor }: TensorLocation): NativeMatrix {
@@ -99,50 +127,49 @@ function describeMatrix(store: LayerStore, { file, tensor }: TensorLocation): Na
   if (Math.ceil((tensor.offset + rows * tensor.rowBytes) / PAGE_BYTES) * PAGE_BYTES > file.size) {
     throw mismatch(store, `${tensor.name} lies outside ${file.name}`);
   }
-  return {
-    format: tensor.format,
-    block: tensor.block ?? 0,
-    rows,
-    columns,
-    rowBytes: tensor.rowBytes,
-    offset: tensor.offset,
-  };
+  const { format, rowBytes, offset } = tensor;
+  const matrix: NativeMatrix = { format, block: tensor.block ?? 0, rows, columns, rowBytes, offset };
+  const order = store.tensors.get(columnOrderName(tensor.name));
+  if (order === undefined) return matrix;
+  if (order.file !== file || order.tensor.shape[0] !== columns) {
+    throw mismatch(store, `${order.tensor.name} does not belong to ${tensor.name}`);
+  }
+  return { ...matrix, columnOrder: order.tensor.offset };
 }
 
 /** Tensor indices of a plan count all tensors of the stage; native steps count matrices and vectors apart. */
-function nativePlan({ registers }: Architecture, kind: StageKind): NativeStep[] {
+function nativePlan(kind: StageKind): NativeStep[] {
   const ordinal = (index: number, vector: boolean) =>
     kind.tensors.slice(0, index).filter((tensor) => (tensor.role === "vector") === vector).length;
-  return kind.plan.map((op) => nativeStep(op, ordinal, (register) => registers[register] ?? 0));
+  return kind.plan.map((op) => nativeStep(op, ordinal));
 }
 
-function nativeStep(
-  op: PlanOp,
-  ordinal: (index: number, vector: boolean) => number,
-  width: (register: Register) => number,
-): NativeStep {
+function nativeStep(op: PlanOp, ordinal: (index: number, vector: boolean) => number): NativeStep {
+  const vector = (index: number | undefined) => (index === undefined ? undefined : ordinal(index, true));
   switch (op.op) {
-    case "rmsNorm": {
-      const { op: _, weight, ...rest } = op;
-      const groups = width(op.input) / op.width;
-      const flags = { centered: false, groupWeights: false, accumulate: false };
-      return { op: "norm", ...rest, weightVector: ordinal(weight, true), groups, ...flags };
+    case "norm": {
+      const { weight, bias, accumulate = false, ...rest } = op;
+      return { ...rest, weightVector: vector(weight), biasVector: vector(bias), groupWeights: false, accumulate };
     }
     case "matmul": {
-      const { weight, bias, accumulate = false, ...registers } = op;
-      const matrix = ordinal(weight, false);
-      const step: NativeStep = { ...registers, matrix, accumulate, scale: 1, inputOffset: 0, outputOffset: 0 };
-      if (bias !== undefined) step.biasVector = ordinal(bias, true);
-      return step;
+      const { weight, bias, rowScale, accumulate = false, scale = 1, inputOffset = 0, outputOffset = 0, ...rest } = op;
+      const vectors = { biasVector: vector(bias), rowScaleVector: vector(rowScale) };
+      return { ...rest, ...vectors, matrix: ordinal(weight, false), accumulate, scale, inputOffset, outputOffset };
     }
-    case "attention":
-      return { ...op, output: op.query, valueDim: op.headDim, window: op.window ?? 0, softCap: 0, lognLength: 0 };
-    case "gatedActivation": {
-      const { gate, up, activation } = op;
-      return { op: "activation", gate, up, width: width(gate), activation, alpha: 0, limit: 0 };
+    case "attention": {
+      const { sinks, window = 0, softCap = 0, lognLength = 0, ...rest } = op;
+      return { ...rest, sinksVector: vector(sinks), window, softCap, lognLength };
+    }
+    case "activation":
+      return { ...op, alpha: op.alpha ?? 0, limit: op.limit ?? 0 };
+    case "route": {
+      const { correction, ...rest } = op;
+      return { ...rest, correctionVector: vector(correction) };
     }
     case "rope":
-      return { ...op, offset: 0, interleaved: false };
+    case "scaleTokens":
+    case "softCap":
+      return op;
   }
 }
 
@@ -170,8 +197,4 @@ function mismatch(store: LayerStore, what: string): LayerstreamError {
     file: store.path,
     remedy: "Decompose the checkpoint again.",
   });
-}
-
-function sum(values: readonly number[]): number {
-  return values.reduce((total, value) => total + value, 0);
 }

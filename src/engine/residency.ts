@@ -10,6 +10,8 @@ const PAGE_BYTES = 4096;
 /** Reads in flight plus one chunk being multiplied: with fewer, disk and compute take turns. */
 const RING_CHUNKS_MIN = 3;
 const RING_BYTES_MAX = 64 * MIB;
+/** Experts are read one after the other: reads in flight plus the chunk being multiplied. */
+const EXPERT_RING_CHUNKS = 4;
 /** Positions in a page of the KV cache. */
 export const PAGE_POSITIONS = 64;
 /** Without maxSeqLen, the cache has room for at most this many tokens. */
@@ -21,12 +23,22 @@ const LEAST_TOKENS = 16;
 /** Tokens whose logits `forward` may always return. */
 const LOGITS_TOKENS = 32;
 
+export interface ResidencyStage {
+  bytes: number;
+  /** An embedding, of which a pass reads rows. */
+  gathered: boolean;
+  /** An expert: read when a router chooses it, never on the tape. */
+  routed: boolean;
+  /** The part of the passes of one token that reads it. */
+  share: number;
+}
+
 export interface ResidencyInput {
   budgetBytes: number;
   /** Node, the addon, workers, and room for the JavaScript heap to breathe. */
   runtimeBytes: number;
-  /** In execution order. The head and decoder stages cost `bytes` a pass if streamed; an embedding costs rows. */
-  stages: readonly { bytes: number; gathered: boolean }[];
+  /** In execution order. */
+  stages: readonly ResidencyStage[];
   vectorBytes: number;
   largestRowBytes: number;
   /** Of all layers, keys and values. */
@@ -53,6 +65,8 @@ export interface ResidencyPlan {
   chunkBytes: number;
   /** 0 when nothing is streamed. */
   ringBytes: number;
+  /** Where experts are read to; 0 when there are none or all are held. */
+  expertRingBytes: number;
   maxSeqLen: number;
   pageCount: number;
   kvBytes: number;
@@ -77,9 +91,11 @@ export function planResidency(input: ResidencyInput): ResidencyPlan {
   const largestRead = chunkBytes + 2 * PAGE_BYTES;
   const gatherBytes = 64 * (Math.ceil(input.largestRowBytes / PAGE_BYTES) + 1) * PAGE_BYTES;
   const constantBytes = input.runtimeBytes + input.vectorBytes + gatherBytes;
-  const streamable = total(input.stages.filter((stage) => !stage.gathered).map((stage) => stage.bytes));
+  const tapeBytes = total(input.stages.filter(isOnTape).map((stage) => stage.bytes));
+  const expertBytes = total(input.stages.filter(isExpert).map((stage) => stage.bytes));
+  const expertRing = expertBytes > 0 ? EXPERT_RING_CHUNKS * largestRead : 0;
 
-  const least = leastFootprint(input, constantBytes, largestRead, streamable);
+  const least = leastFootprint(input, constantBytes + expertRing, largestRead, tapeBytes);
   if (input.budgetBytes < least) {
     throw new LayerstreamError(
       "MEMORY_BUDGET_TOO_SMALL",
@@ -99,13 +115,16 @@ export function planResidency(input: ResidencyInput): ResidencyPlan {
   const ringNeeded =
     input.prefetching === false ? RING_CHUNKS_MIN * largestRead : chooseRing(input.budgetBytes, largestRead, rest);
   const stagedBytes = input.alwaysStaged ? ringNeeded : 0;
-  // Nothing is streamed, and no ring needed, when all stages fit beside passes of a reasonable length.
   const hold = input.hold ?? true;
-  const residentTokens = passLengths(maxSeqLen).find(
-    (tokens) => hold && streamable + stagedBytes + passBytes(input, tokens) <= rest,
-  );
+  /** The longest pass for which so many bytes of weights fit beside it. */
+  const tokensBeside = (bytes: number) =>
+    hold ? passLengths(maxSeqLen).find((tokens) => bytes + passBytes(input, tokens) <= rest) : undefined;
+  // No ring is needed when what it would carry fits beside passes of a reasonable length.
+  const allTokens = tokensBeside(tapeBytes + expertBytes + stagedBytes);
+  const expertRingBytes = allTokens !== undefined && !input.alwaysStaged ? 0 : expertRing;
+  const residentTokens = allTokens ?? tokensBeside(tapeBytes + expertRing + stagedBytes);
   const ringBytes = residentTokens === undefined ? ringNeeded : stagedBytes;
-  rest -= ringBytes;
+  rest -= ringBytes + expertRingBytes;
   const maxTokens = residentTokens ?? chooseTokens(input, maxSeqLen, rest);
   const activationBytes = maxTokens * input.activationBytesPerToken;
   const logitsBytes = logitsRoom(input, maxTokens);
@@ -116,25 +135,28 @@ export function planResidency(input: ResidencyInput): ResidencyPlan {
   return {
     held,
     heldBytes,
-    streamedBytes: total(input.stages.filter((stage, index) => !held[index] && !stage.gathered).map((s) => s.bytes)),
+    streamedBytes: Math.round(
+      total(input.stages.map(({ bytes, gathered, share }, index) => (held[index] || gathered ? 0 : bytes * share))),
+    ),
     chunkBytes,
     ringBytes,
+    expertRingBytes,
     maxSeqLen,
     pageCount,
     kvBytes,
     maxTokens,
     activationBytes,
     logitsBytes,
-    fixedBytes: constantBytes + kvBytes + ringBytes + activationBytes + logitsBytes,
+    fixedBytes: constantBytes + kvBytes + ringBytes + expertRingBytes + activationBytes + logitsBytes,
     minimumBytes: least,
   };
 }
 
 /** With one small ring, the shortest context and passes of few tokens. Rounded up, so that the figure works when used. */
-function leastFootprint(input: ResidencyInput, constant: number, largestRead: number, streamable: number): number {
+function leastFootprint(input: ResidencyInput, constant: number, largestRead: number, tapeBytes: number): number {
   const sequence = leastSequence(input);
   const kv = Math.ceil(sequence / PAGE_POSITIONS) * PAGE_POSITIONS * input.kvBytesPerPosition;
-  const ring = Math.min(RING_CHUNKS_MIN * largestRead, streamable);
+  const ring = Math.min(RING_CHUNKS_MIN * largestRead, tapeBytes);
   const bytes = constant + kv + ring + passBytes(input, Math.min(sequence, LEAST_TOKENS));
   return Math.ceil((bytes + 8 * MIB) / (16 * MIB)) * 16 * MIB;
 }
@@ -186,19 +208,37 @@ function chooseTokens(input: ResidencyInput, maxSeqLen: number, rest: number): n
   return Math.max(1, Math.min(maxSeqLen, Math.max(tokens, LEAST_TOKENS)));
 }
 
+function isExpert({ routed }: ResidencyStage): boolean {
+  return routed;
+}
+
+function isOnTape(stage: ResidencyStage): boolean {
+  return !stage.gathered && !isExpert(stage);
+}
+
 /**
- * Error diffusion along the tape: a stage is held when the held bytes so far fall behind the share that the budget
- * allows. Then what still fits fills the rest. Embeddings are held last: gathering a row costs next to nothing.
+ * What every pass reads is held first, then experts. Embeddings are held last: gathering a row costs next to nothing.
  */
-function chooseHeld(
-  stages: readonly { bytes: number; gathered: boolean }[],
-  room: number,
-  everything: number,
-): boolean[] {
+function chooseHeld(stages: readonly ResidencyStage[], room: number, everything: number): boolean[] {
   const held = stages.map(() => false);
   if (everything <= room) return held.fill(true);
-  const streamable = total(stages.filter((stage) => !stage.gathered).map((stage) => stage.bytes));
-  const share = Math.min(1, Math.max(0, room / streamable));
+  const left = spread(stages, isOnTape, room, held);
+  spread(stages, isExpert, left, held);
+  return held;
+}
+
+/**
+ * Error diffusion along the tape: a stage is held when the held bytes so far fall behind the share that the room
+ * allows. Then what still fits fills the rest. Returns the room that is left.
+ */
+function spread(
+  stages: readonly ResidencyStage[],
+  eligible: (stage: ResidencyStage) => boolean,
+  room: number,
+  held: boolean[],
+): number {
+  const wanted = total(stages.filter(eligible).map((stage) => stage.bytes));
+  const share = Math.min(1, Math.max(0, room / wanted));
   let passed = 0;
   let taken = 0;
   const take = (index: number, bytes: number) => {
@@ -206,14 +246,14 @@ function chooseHeld(
     held[index] = true;
     taken += bytes;
   };
-  stages.forEach(({ bytes, gathered }, index) => {
-    if (gathered) return;
-    passed += bytes;
-    if (passed * share - taken >= bytes / 2) take(index, bytes);
+  stages.forEach((stage, index) => {
+    if (!eligible(stage)) return;
+    passed += stage.bytes;
+    if (passed * share - taken >= stage.bytes / 2) take(index, stage.bytes);
   });
-  const bySize = stages.map((stage, index) => ({ ...stage, index })).sort((a, b) => b.bytes - a.bytes);
-  for (const { bytes, gathered, index } of bySize) if (!gathered && !held[index]) take(index, bytes);
-  return held;
+  const bySize = stages.map((stage, index) => ({ stage, index })).sort((a, b) => b.stage.bytes - a.stage.bytes);
+  for (const { stage, index } of bySize) if (eligible(stage) && !held[index]) take(index, stage.bytes);
+  return room - taken;
 }
 
 function total(values: readonly number[]): number {

@@ -121,7 +121,13 @@ function headStage(spec: DecoderSpec, names: ModuleNames): StageBuilder {
 function attentionShape({ attention }: DecoderSpec) {
   if (attention.kind === "grouped") {
     const { kind, heads, kvHeads, headDim } = attention;
-    return { attention: kind, heads, kvHeads, headDim, kvCache: { heads: kvHeads, keyDim: headDim, valueDim: headDim } };
+    return {
+      attention: kind,
+      heads,
+      kvHeads,
+      headDim,
+      kvCache: { heads: kvHeads, keyDim: headDim, valueDim: headDim },
+    };
   }
   const { kind, heads, nopeDim, ropeDim, latentRank } = attention;
   return {

@@ -43,7 +43,10 @@ function readRotaryDim(
   const factor = owner?.positive(key) ?? partialRotaryFactor;
   const rotaryDim = Math.trunc(headDim * factor);
   if (factor > 1 || rotaryDim < 2 || rotaryDim % 2 !== 0) {
-    (owner ?? config).refuse(key, `such that an even part of each head of ${headDim} rotates; ${factor} makes it ${rotaryDim}`);
+    (owner ?? config).refuse(
+      key,
+      `such that an even part of each head of ${headDim} rotates; ${factor} makes it ${rotaryDim}`,
+    );
   }
   return rotaryDim;
 }
