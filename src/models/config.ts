@@ -9,6 +9,7 @@ export const LIMITS = {
   intermediate: 2 ** 22,
   heads: 2 ** 14,
   headDim: 2 ** 14,
+  experts: 2 ** 14,
   vocab: 2 ** 24,
   positions: 2 ** 31 - 1,
 } as const;
@@ -85,6 +86,15 @@ export class ConfigReader {
     const value = this.values[key];
     const valid = Array.isArray(value) && value.every((entry): entry is string => typeof entry === "string");
     return valid ? value : this.refuse(key, "a list of strings");
+  }
+
+  /** Whole numbers from 0 on; empty when the key is absent or null. */
+  integers(key: string): readonly number[] {
+    if (this.isNull(key)) return [];
+    const value = this.values[key];
+    const valid =
+      Array.isArray(value) && value.every((entry): entry is number => Number.isInteger(entry) && entry >= 0);
+    return valid ? value : this.refuse(key, "a list of whole numbers");
   }
 
   /** A list of `count` finite numbers above zero. */

@@ -19,12 +19,16 @@ export interface DenseDecoderTraits {
   headNorm?: GroupedAttention["headNorm"];
   /** Default: RMS norms with `rms_norm_eps`. */
   norm?: NormSpec;
+  /** `rms_norm_eps` when absent. Default 1e-6. */
+  rmsNormEpsilon?: number;
   /** Default: `hidden_act`, silu when absent. */
   activation?: Activation;
   /** Default true. */
   gated?: boolean;
   /** The part of each head that rotates when `partial_rotary_factor` is absent. Undefined: heads rotate whole. */
   partialRotaryFactor?: number;
+  /** `rope_theta` when absent. Default 10,000. */
+  theta?: number;
   /** Window of each layer, undefined for none. Default: none. */
   window?: (layer: number, layerCount: number) => number | undefined;
 }
@@ -40,8 +44,8 @@ export function readDenseDecoder(config: ConfigReader, traits: DenseDecoderTrait
     LIMITS.positions,
     traits.maxPositionEmbeddings,
   );
-  const { partialRotaryFactor } = traits;
-  const rope: RopeSpec = readRope(config, { headDim, maxPositionEmbeddings, partialRotaryFactor });
+  const { partialRotaryFactor, theta } = traits;
+  const rope: RopeSpec = readRope(config, { headDim, maxPositionEmbeddings, partialRotaryFactor, theta });
   const feedForward: MlpSpec = {
     kind: "mlp",
     intermediateSize: config.integer("intermediate_size", 1, LIMITS.intermediate),
@@ -63,7 +67,7 @@ export function readDenseDecoder(config: ConfigReader, traits: DenseDecoderTrait
     hiddenSize,
     vocabSize: config.integer("vocab_size", 1, LIMITS.vocab),
     maxPositionEmbeddings,
-    norm: traits.norm ?? { kind: "rms", epsilon: config.positive("rms_norm_eps", 1e-6) },
+    norm: traits.norm ?? { kind: "rms", epsilon: config.positive("rms_norm_eps", traits.rmsNormEpsilon ?? 1e-6) },
     placement: "pre",
     tied: config.boolean("tie_word_embeddings", traits.tied ?? false),
     attention,

@@ -2,13 +2,30 @@ import { LayerstreamError } from "../errors.js";
 import type { Architecture } from "./architecture.js";
 import { ConfigReader } from "./config.js";
 import { compileDecoder } from "./decoder.js";
+import { deepseekV2 } from "./families/deepseek-v2.js";
+import { deepseekV3 } from "./families/deepseek-v3.js";
+import { gptOss } from "./families/gpt-oss.js";
 import { llama } from "./families/llama.js";
 import { mistral } from "./families/mistral.js";
+import { mixtral } from "./families/mixtral.js";
 import { qwen2 } from "./families/qwen2.js";
+import { qwen2Moe } from "./families/qwen2-moe.js";
 import { qwen3 } from "./families/qwen3.js";
+import { qwen3Moe } from "./families/qwen3-moe.js";
 import type { ModelFamily } from "./family.js";
 
-export const families: readonly ModelFamily[] = [llama, mistral, qwen2, qwen3];
+export const families: readonly ModelFamily[] = [
+  deepseekV2,
+  deepseekV3,
+  gptOss,
+  llama,
+  mistral,
+  mixtral,
+  qwen2,
+  qwen2Moe,
+  qwen3,
+  qwen3Moe,
+];
 
 /** Values of `model_type` that load. */
 export const supportedModelTypes: readonly string[] = families.flatMap((family) => family.modelTypes);

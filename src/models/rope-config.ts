@@ -9,6 +9,8 @@ interface RotatedHeads {
   maxPositionEmbeddings: number;
   /** The part of each head that rotates when the config does not say; undefined: heads rotate whole. */
   partialRotaryFactor?: number | undefined;
+  /** `rope_theta` when the config does not say. Default 10,000. */
+  theta?: number | undefined;
 }
 
 /**
@@ -20,7 +22,7 @@ export function readRope(config: ConfigReader, heads: RotatedHeads): RopeSpec {
   const parameters = scaling && !scaling.isEmpty ? scaling : config.object("rope_parameters");
   const theta = parameters?.has("rope_theta")
     ? parameters.positive("rope_theta")
-    : config.positive("rope_theta", DEFAULT_THETA);
+    : config.positive("rope_theta", heads.theta ?? DEFAULT_THETA);
   const rotaryDim = readRotaryDim(config, parameters, heads);
   if (parameters === undefined) return { rotaryDim, theta, scaling: { type: "default" } };
   const { maxPositionEmbeddings } = heads;
@@ -122,11 +124,15 @@ function readYarn(config: ConfigReader, parameters: ConfigReader, maxPositionEmb
 
 function yarnAttentionFactor(parameters: ConfigReader, factor: number): number {
   if (!parameters.isNull("attention_factor")) return parameters.positive("attention_factor");
-  const magnitude = (scale: number): number => (factor <= 1 ? 1 : 0.1 * scale * Math.log(factor) + 1);
   const mscale = optionalPositive(parameters, "mscale");
   const mscaleAllDim = optionalPositive(parameters, "mscale_all_dim");
-  if (mscale === undefined || mscaleAllDim === undefined) return magnitude(1);
-  return magnitude(mscale) / magnitude(mscaleAllDim);
+  if (mscale === undefined || mscaleAllDim === undefined) return yarnMagnitude(factor, 1);
+  return yarnMagnitude(factor, mscale) / yarnMagnitude(factor, mscaleAllDim);
+}
+
+/** YaRN's correction of magnitudes for a context stretched by `factor`. */
+export function yarnMagnitude(factor: number, mscale: number): number {
+  return factor <= 1 ? 1 : 0.1 * mscale * Math.log(factor) + 1;
 }
 
 /** LongRoPE (Ding et al., 2024), with the defaults of transformers. */
