@@ -8,7 +8,9 @@ export interface GoldenCase {
   name: string;
   directory: string;
   inputIds: number[];
-  /** What a key/value cache gives, which for dynamic rotary scaling is not what full recomputation gives. */
+  /** What full recomputation at every step gives. */
+  greedyRecomputed: number[];
+  /** What a key/value cache gives, which for dynamic rotary scaling is not the same. */
   greedy: number[];
   /** [inputIds.length, vocab] */
   logits: Float32Array;
@@ -30,7 +32,7 @@ export function goldenCases(directory: string): GoldenCase[] {
 
 function isSupported(directory: string): boolean {
   if (!existsSync(path.join(directory, "expected.json"))) return false;
-  const config = readJson(path.join(directory, "config.json"));
+  const config = readConfig(directory);
   const weights = readdirSync(directory).some((name) => /^(model.*\.safetensors|pytorch_model.*\.bin)$/.test(name));
   const quantized = "quantization_config" in config || existsSync(path.join(directory, "quantize_config.json"));
   return weights && !quantized && supportedModelTypes.includes(config.model_type as string);
@@ -46,9 +48,14 @@ function readCase(directory: string): GoldenCase {
     name: path.basename(directory),
     directory,
     inputIds: expected.input_ids,
+    greedyRecomputed: expected.greedy,
     greedy: expected.greedy_cached ?? expected.greedy,
     logits: readLogits(path.join(directory, "expected.safetensors")),
   };
+}
+
+export function readConfig(directory: string): Record<string, unknown> {
+  return readJson(path.join(directory, "config.json"));
 }
 
 function readJson(file: string): Record<string, unknown> {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import type { Architecture, PlanOp, StageKind } from "../../dist/models/architecture.js";
+import type { Architecture, PlanOp, Register, StageKind } from "../../dist/models/architecture.js";
 import { architectureOf, families } from "../../dist/models/registry.js";
 
 function kindOf(architecture: Architecture, name: StageKind["name"]): StageKind {
@@ -20,6 +20,9 @@ const llama = {
 
 describe("the plan of a plain llama", () => {
   const architecture = architectureOf(llama, "config.json");
+  const sizes = { groups: 1, width: 32, epsilon: 1e-6, centered: false };
+  const norm = { op: "norm", input: "hidden", output: "normed", weight: 0, ...sizes };
+  const rope = { headDim: 8, rotaryDim: 8, offset: 0, interleaved: false, table: 0 };
 
   it("has an attention stage whose ops use its tensors in the order of the file", () => {
     const attention = kindOf(architecture, "attention");
@@ -31,20 +34,22 @@ describe("the plan of a plain llama", () => {
       { name: "model.layers.{layer}.self_attn.o_proj.weight", shape: [32, 32], role: "matrix" },
     ]);
     expect(attention.plan).toEqual([
-      { op: "rmsNorm", input: "hidden", output: "normed", weight: 0, width: 32, epsilon: 1e-6 },
+      norm,
       { op: "matmul", input: "normed", output: "query", weight: 1 },
       { op: "matmul", input: "normed", output: "key", weight: 2 },
       { op: "matmul", input: "normed", output: "value", weight: 3 },
-      { op: "rope", target: "query", heads: 4, headDim: 8, rotaryDim: 8, table: 0 },
-      { op: "rope", target: "key", heads: 2, headDim: 8, rotaryDim: 8, table: 0 },
+      { op: "rope", target: "query", heads: 4, ...rope },
+      { op: "rope", target: "key", heads: 2, ...rope },
       {
         op: "attention",
         query: "query",
         key: "key",
         value: "value",
+        output: "query",
         heads: 4,
         kvHeads: 2,
         headDim: 8,
+        valueDim: 8,
         scale: 8 ** -0.5,
       },
       { op: "matmul", input: "query", output: "hidden", weight: 4, accumulate: true },
@@ -53,10 +58,10 @@ describe("the plan of a plain llama", () => {
 
   it("has an MLP and a head stage", () => {
     expect(kindOf(architecture, "mlp").plan).toEqual([
-      { op: "rmsNorm", input: "hidden", output: "normed", weight: 0, width: 32, epsilon: 1e-6 },
+      norm,
       { op: "matmul", input: "normed", output: "gate", weight: 1 },
       { op: "matmul", input: "normed", output: "up", weight: 2 },
-      { op: "gatedActivation", gate: "gate", up: "up", activation: "silu" },
+      { op: "activation", gate: "gate", up: "up", width: 48, activation: "silu" },
       { op: "matmul", input: "gate", output: "hidden", weight: 3, accumulate: true },
     ]);
     expect(kindOf(architecture, "head")).toEqual({
@@ -65,10 +70,7 @@ describe("the plan of a plain llama", () => {
         { name: "model.norm.weight", shape: [32], role: "vector" },
         { name: "lm_head.weight", shape: [100, 32], role: "head" },
       ],
-      plan: [
-        { op: "rmsNorm", input: "hidden", output: "normed", weight: 0, width: 32, epsilon: 1e-6 },
-        { op: "matmul", input: "normed", output: "logits", weight: 1 },
-      ],
+      plan: [norm, { op: "matmul", input: "normed", output: "logits", weight: 1 }],
     });
   });
 
@@ -152,20 +154,34 @@ describe.each(families.map((family) => ({ name: family.name, example: family.exa
     it("uses every tensor of a stage once, in order, with registers that have a width", () => {
       for (const kind of architecture.kinds) {
         const used = kind.plan.flatMap(tensorsOf);
-        if (kind.name !== "embed") expect(used).toEqual(kind.tensors.map((_, index) => index));
+        if (kind.name !== "embed") expect(used.sort((a, b) => a - b)).toEqual(kind.tensors.map((_, index) => index));
         for (const register of kind.plan.flatMap(registersOf))
           expect(architecture.registers[register]).toBeGreaterThan(0);
       }
     });
 
-    it("has shapes that fit the registers that they connect", () => {
+    it("reads and writes within registers, and gives every bias as many elements as its matrix has rows", () => {
+      const { registers } = architecture;
       for (const kind of architecture.kinds) {
         for (const op of kind.plan) {
           if (op.op !== "matmul") continue;
-          const [rows, columns] = kind.tensors[op.weight]?.shape ?? [];
-          expect([rows, columns]).toEqual([architecture.registers[op.output], architecture.registers[op.input]]);
+          const [rows = 0, columns = 0] = kind.tensors[op.weight]?.shape ?? [];
+          const { inputOffset = 0, outputOffset = 0, groups = { rows, inputStride: 0, outputStride: 0 } } = op;
+          const last = rows / groups.rows - 1;
+          expect(Number.isInteger(last)).toBe(true);
+          expect(registers[op.input]).toBeGreaterThanOrEqual(inputOffset + last * groups.inputStride + columns);
+          const end = outputOffset + last * groups.outputStride + groups.rows;
+          expect(registers[op.output]).toBeGreaterThanOrEqual(end);
           if (op.bias !== undefined) expect(kind.tensors[op.bias]?.shape).toEqual([rows]);
         }
+      }
+    });
+
+    it("ignores no tensor that it executes", () => {
+      const specs = architecture.kinds.flatMap((kind) => kind.tensors);
+      const names = specs.flatMap((spec) => [spec, ...(spec.sources ?? [])]).map(({ name }) => name);
+      for (const pattern of architecture.ignoredTensors) {
+        expect(names.filter((name) => pattern.test(name))).toEqual([]);
       }
     });
 
@@ -177,15 +193,40 @@ describe.each(families.map((family) => ({ name: family.name, example: family.exa
   },
 );
 
+/** In execution order, which is that on disk. */
 function tensorsOf(op: PlanOp): number[] {
-  if (op.op === "rmsNorm") return [op.weight];
-  if (op.op === "matmul") return op.bias === undefined ? [op.weight] : [op.weight, op.bias];
-  return [];
+  switch (op.op) {
+    case "norm":
+      return given(op.weight, op.bias);
+    case "matmul":
+      return given(op.weight, op.bias, op.rowScale);
+    case "attention":
+      return given(op.sinks);
+    case "route":
+      return given(op.correction);
+    default:
+      return [];
+  }
 }
 
-function registersOf(op: PlanOp) {
-  if (op.op === "rope") return [op.target];
-  if (op.op === "attention") return [op.query, op.key, op.value];
-  if (op.op === "gatedActivation") return [op.gate, op.up];
-  return [op.input, op.output];
+function registersOf(op: PlanOp): Register[] {
+  switch (op.op) {
+    case "rope":
+    case "softCap":
+      return [op.target];
+    case "attention":
+      return given(op.query, op.key, op.value, op.output);
+    case "activation":
+      return given(op.gate, op.up);
+    case "scaleTokens":
+      return [op.target, op.factor];
+    case "route":
+      return [op.logits, op.input, op.output, "expertInput", "expertOutput"];
+    default:
+      return [op.input, op.output];
+  }
+}
+
+function given<Value>(...values: (Value | undefined)[]): Value[] {
+  return values.filter((value) => value !== undefined);
 }
