@@ -5,12 +5,24 @@ import { planResidency, type ResidencyInput } from "../../dist/engine/residency.
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;
 
+const onTape = (bytes: number) => ({ bytes, gathered: false, routed: false, share: 1 });
+
+/** Mixtral-8x7B in 4 bits: 32 layers with 8 experts of 94 MB, of which a token reads 2. */
+function mixtral(change: Partial<ResidencyInput> = {}): ResidencyInput {
+  const stages = [{ ...onTape(139_264_000), gathered: true }];
+  for (let layer = 0; layer < 32; layer++) {
+    stages.push(onTape(22_282_240), onTape(65_536));
+    for (let expert = 0; expert < 8; expert++) stages.push({ ...onTape(93_585_408), routed: true, share: 0.25 });
+  }
+  stages.push(onTape(139_264_000));
+  return { ...llama8b(), stages, logitsBytesPerToken: 4 * 32_000, ...change };
+}
+
 /** Llama-3-8B in bf16: 32 layers of 84 and 352 MB, 1 GB of embedding and head each. */
 function llama8b(change: Partial<ResidencyInput> = {}): ResidencyInput {
-  const stages = [{ bytes: 1_050_673_152, gathered: true }];
-  for (let layer = 0; layer < 32; layer++)
-    stages.push({ bytes: 83_886_080, gathered: false }, { bytes: 352_321_536, gathered: false });
-  stages.push({ bytes: 1_050_673_152, gathered: false });
+  const stages = [{ ...onTape(1_050_673_152), gathered: true }];
+  for (let layer = 0; layer < 32; layer++) stages.push(onTape(83_886_080), onTape(352_321_536));
+  stages.push(onTape(1_050_673_152));
   return {
     budgetBytes: 4 * GIB,
     runtimeBytes: 150 * MIB,
@@ -93,6 +105,42 @@ describe("planResidency", () => {
     const plan = planResidency(llama8b({ budgetBytes: 40 * GIB, alwaysStaged: true }));
     expect(plan.streamedBytes).toBe(0);
     expect(plan.ringBytes).toBeGreaterThan(0);
+  });
+});
+
+describe("experts", () => {
+  const sum = (input: ResidencyInput, held: boolean[], routed: boolean) =>
+    input.stages.reduce((bytes, stage, i) => bytes + (held[i] && stage.routed === routed ? stage.bytes : 0), 0);
+
+  it("are held after everything that each pass reads, and stay inside the budget", () => {
+    for (const budgetBytes of [0.7 * GIB, 1 * GIB, 3 * GIB, 12 * GIB, 40 * GIB]) {
+      const input = mixtral({ budgetBytes });
+      const plan = planResidency(input);
+      expect(plan.fixedBytes + plan.heldBytes).toBeLessThanOrEqual(budgetBytes);
+      const tape = input.stages.filter((stage) => !stage.routed && !stage.gathered);
+      const tapeBytes = tape.reduce((bytes, stage) => bytes + stage.bytes, 0);
+      const experts = sum(input, plan.held, true);
+      if (experts > 0) expect(sum(input, plan.held, false)).toBeGreaterThanOrEqual(tapeBytes);
+      // Where all of the tape is held there is no ring for it; experts have theirs until they are all held.
+      expect(plan.ringBytes > 0).toBe(sum(input, plan.held, false) < tapeBytes);
+      expect(plan.expertRingBytes > 0).toBe(experts < 256 * 93_585_408);
+    }
+  });
+
+  it("count as what a token reads of them", () => {
+    const plan = planResidency(mixtral({ budgetBytes: 4 * GIB, hold: false }));
+    expect(plan.heldBytes).toBe(0);
+    expect(plan.streamedBytes).toBe(32 * (22_282_240 + 65_536 + 2 * 93_585_408) + 139_264_000);
+  });
+
+  it("spread over the layers", () => {
+    const input = mixtral({ budgetBytes: 12 * GIB });
+    const { held } = planResidency(input);
+    const layers = Array.from({ length: 32 }, (_, layer) =>
+      held.slice(3 + 10 * layer, 11 + 10 * layer).filter(Boolean),
+    );
+    const counts = layers.map((experts) => experts.length);
+    expect(Math.max(...counts) - Math.min(...counts)).toBeLessThanOrEqual(2);
   });
 });
 
