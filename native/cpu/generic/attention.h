@@ -148,8 +148,8 @@ inline Floats keep_range(Floats value, uint32_t first, Range range, Floats outsi
   return select_less(index, broadcast(static_cast<float>(range.begin)), outside, before_end);
 }
 
-// What the options do to the scores of a row for the block at `position`.
-inline void adjust_scores(const AttentionArgs& args, const Row& row, uint32_t position, float* scores) {
+// What the options do to the scores of a row for the block at `position`. Inlined, it would slow the tile without options.
+[[gnu::noinline]] void adjust_scores(const AttentionArgs& args, const Row& row, uint32_t position, float* scores) {
   const Floats cap = broadcast(args.soft_cap);
   const Floats slope = broadcast(row.slope);
   const float distance = static_cast<float>(int64_t{position} - (int64_t{row.end_key} - 1));
