@@ -8,7 +8,7 @@
  * Without options: every test/native/*_test.cc, under the address and undefined-behaviour sanitizers.
  * --bench   the *_bench.cc instead, as optimized as the addon
  * --plain   tests without sanitizers, as optimized as the addon
- * --thread  tests under the thread sanitizer: for those with threads (tape, reader, device, thread_pool, runtime)
+ * --thread  tests under the thread sanitizer: for those with threads (tape, reader, device, ops, thread_pool, runtime)
  * --arm64   with aarch64-linux-gnu-g++, run by qemu-aarch64 (Debian: g++-aarch64-linux-gnu, qemu-user)
  * name      only programs whose names start so
  *

@@ -139,7 +139,8 @@ void Executor::run(const AttentionOp& op) {
   const uint32_t token_parts = (op.tokens + kTokensPerPart - 1) / kTokensPerPart;
   // Query heads of one KV head are divided only where threads would else have nothing to do: each part reads its keys.
   const uint32_t group = op.heads / op.kv_heads;
-  const uint32_t least_parts = (pool_.threads() + token_parts * op.kv_heads - 1) / (token_parts * op.kv_heads);
+  const uint32_t undivided = std::max(token_parts * op.kv_heads, 1u);
+  const uint32_t least_parts = (pool_.threads() + undivided - 1) / undivided;
   const uint32_t part_heads = (group + least_parts - 1) / least_parts;
   const uint32_t head_parts = (group + part_heads - 1) / part_heads;
   const size_t scratch_floats = attention_scratch_floats(op.head_dim, op.value_dim);
