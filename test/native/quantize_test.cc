@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "../../native/platform/half.h"
@@ -135,8 +136,9 @@ void test_rows(const std::vector<const KernelTable*>& tables) {
       const uint32_t rows = 5;
       const Source source = make_source(source_format, make_weights(size_t{rows} * columns, random));
       double searched = 0, plain = 0;
-      for (uint32_t block : {0u, 32u, 64u, 128u, 1024u}) {
-        const Format format = block == 0 ? Format::kQ4 : Format::kQ8;
+      const std::pair<Format, uint32_t> shapes[] = {
+          {Format::kQ4, kQ4Block}, {Format::kQ8, 32}, {Format::kQ8, 64}, {Format::kQ8, 128}, {Format::kQ8, 1024}};
+      for (const auto& [format, block] : shapes) {
         const size_t stride = row_bytes(format, columns, block);
         std::vector<uint8_t> first;
         for (const KernelTable* kernels : tables) {
