@@ -50,6 +50,10 @@ const LAYER_MODULES: ReadonlyMap<string, string> = new Map(
     ffn_gate: "mlp.gate_proj",
     ffn_up: "mlp.up_proj",
     ffn_down: "mlp.down_proj",
+    ffn_gate_shexp: "mlp.shared_expert.gate_proj",
+    ffn_up_shexp: "mlp.shared_expert.up_proj",
+    ffn_down_shexp: "mlp.shared_expert.down_proj",
+    ffn_gate_inp_shexp: "mlp.shared_expert_gate",
   }),
 );
 
@@ -94,6 +98,8 @@ function mapTensor(header: GgufHeader, tensor: GgufTensor, traits: NameTraits): 
   const known = (traits.sandwichNorms ? SANDWICH_MODULES : LAYER_MODULES).get(module);
   if (layer === undefined || known === undefined || expert !== undefined) throw unknownTensor(header, tensor);
   const mapped = plainTensor(header, tensor, `${prefix}.${known}.${suffix}`);
+  // A matrix of one row, which the converter squeezes.
+  if (module === "ffn_gate_inp_shexp" && mapped.shape.length === 1) mapped.shape.unshift(1);
   const { rotatedNeighbours } = traits;
   if (rotatedNeighbours === undefined) return [mapped];
   if (module === "attn_q") return [withHalves(header, mapped, rotatedNeighbours.queryHeads)];
