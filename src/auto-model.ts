@@ -3,6 +3,7 @@ import { availableParallelism } from "node:os";
 import { openCheckpoint, readCheckpointConfig } from "./checkpoint/checkpoint.js";
 import { readEosTokenIds } from "./checkpoint/generation-config.js";
 import { isLayerStore, type LayerStore, openLayerStore, storePathFor } from "./checkpoint/layer-store.js";
+import { type LoraAdapter, readLoraAdapter } from "./checkpoint/lora-adapter.js";
 import { decompose } from "./decompose/decompose.js";
 import type { GenerateOptions, Generation, LoadOptions, Model, Prompt, TokenizerLike } from "./engine/contract.js";
 import { Engine } from "./engine/engine.js";
@@ -23,12 +24,15 @@ export const AutoModel = {
   async fromPretrained(path: string, options: LoadOptions = {}): Promise<Model> {
     const settings = checkOptions(options);
     native();
+    // Before a long decompose: a wrong path is known at once.
+    const adapters: LoraAdapter[] = [];
+    for (const directory of [options.lora ?? []].flat()) adapters.push(await readLoraAdapter(directory));
     const store = await openStore(path, options);
     options.signal?.throwIfAborted();
     const architecture = architectureOf(store.manifest.config, store.filePath("config.json"));
     const tokenizer = await AutoTokenizer.fromPretrained(store.path).catch(withoutTokenizer);
     const eosTokenIds = tokenizer?.eosTokenIds ?? (await readEosTokenIds(store.path));
-    const engine = await Engine.open(store, architecture, settings);
+    const engine = await Engine.open(store, architecture, { ...settings, adapters });
     return new LoadedModel(engine, tokenizer, eosTokenIds);
   },
 };
@@ -150,6 +154,7 @@ const optionNames = {
   hold: true,
   layerShardsSavingPath: true,
   localFilesOnly: true,
+  lora: true,
   maxSeqLen: true,
   memory: true,
   onProgress: true,

@@ -15,6 +15,7 @@ export type ErrorCode =
   | "TENSOR_MISMATCH"
   | "UNSAFE_PATH"
   | "QUANTIZATION_FAILED"
+  | "LORA_INVALID"
   | "STORE_INVALID"
   | "STORE_LOCKED"
   | "STORE_CORRUPT"

@@ -11,7 +11,12 @@ export interface ModelOptions extends CompressionOptions {
   device?: string;
   threads?: number;
   cacheDir?: string;
+  lora?: string[];
   hold: boolean;
+}
+
+function collect(value: string, earlier: string[] = []): string[] {
+  return [...earlier, value];
 }
 
 /** The options that decide how a model is loaded, the same for every command that runs one. */
@@ -22,6 +27,7 @@ export function addModelOptions(command: Command): Command {
     .option("--device <device>", '"auto" or "cpu"')
     .option("--threads <count>", "CPU threads that compute", integer(1, 1024))
     .option("--no-hold", "stream every layer in every pass, even what memory could hold")
+    .option("--lora <directory>", "LoRA adapter (PEFT) to apply beside the weights; may be given again", collect)
     .option("--cache-dir <directory>", "where layer stores of checkpoints go");
   return addCompressionOptions(command, " when a checkpoint is decomposed on first use");
 }
@@ -40,6 +46,7 @@ export async function loadModel(model: string, options: ModelOptions, interrupts
     threads: options.threads,
     cacheDir: options.cacheDir,
     hold: options.hold,
+    lora: options.lora,
     signal: interrupts.signal,
     onProgress: ({ phase, bytesDone, bytesTotal }) => {
       if (phase === "load") bars.decompose.stop();

@@ -150,6 +150,8 @@ export interface LoadOptions {
   memory?: string | number;
   /** False streams every stage in every pass, even what the budget could hold: to measure the disk. Default true. */
   hold?: boolean;
+  /** Directories of LoRA adapters (PEFT), applied in this order beside the store's weights, which stay as they are. */
+  lora?: string | readonly string[];
   /** "auto" or "cpu" in this version. */
   device?: string;
   /** Where layer stores of checkpoints go. Default: cacheDir, else ~/.cache/layerstream. */

@@ -1,6 +1,7 @@
 /** One loaded model: its memory, its tape, and passes, one at a time. */
 import { resolve } from "node:path";
 import type { LayerStore } from "../checkpoint/layer-store.js";
+import type { LoraAdapter } from "../checkpoint/lora-adapter.js";
 import { LayerstreamError } from "../errors.js";
 import type { Architecture } from "../models/architecture.js";
 import { dependsOnLength, type RopeFrequencies, ropeFrequencies } from "../models/rope.js";
@@ -24,6 +25,7 @@ export interface EngineOptions {
   maxSeqLen?: number;
   hold?: boolean;
   prefetching?: boolean;
+  adapters?: readonly LoraAdapter[];
 }
 
 export class Engine {
@@ -86,7 +88,7 @@ export class Engine {
 
   /** @throws MEMORY_BUDGET_TOO_SMALL, STORE_INVALID, DEVICE_UNAVAILABLE, IO_ERROR */
   static async open(store: LayerStore, architecture: Architecture, options: EngineOptions): Promise<Engine> {
-    const description = describeModel(architecture, store);
+    const description = describeModel(architecture, store, options.adapters);
     const prefetcher = new Prefetcher();
     try {
       await prefetcher.warmUp();
@@ -103,7 +105,7 @@ export class Engine {
         vectorBytes: description.vectorBytes,
         largestRowBytes: description.largestRowBytes,
         kvBytesPerPosition: kvBytesPerPosition(architecture),
-        activationBytesPerToken: activationBytesPerToken(architecture) + 4 * description.permutedColumns,
+        activationBytesPerToken: activationBytesPerToken(architecture, description),
         logitsBytesPerToken: architecture.vocabSize * 4,
         contextLimit: contextLimit(architecture),
         maxSeqLen: options.maxSeqLen,
@@ -352,13 +354,16 @@ const ATTENTION_REGISTERS = ["query", "key", "value", "latent", "queryNope", "at
 const MLP_REGISTERS = ["gate", "up", "router", "expertInput", "expertOutput"] as const;
 
 /** Registers and tables that one token of a pass needs, bytes; the native side lays them out the same way. */
-function activationBytesPerToken({ registers, ropes, experts }: Architecture): number {
+function activationBytesPerToken(
+  { registers, ropes, experts }: Architecture,
+  { permutedColumns, adapterRank }: ModelDescription,
+): number {
   const total = (names: readonly (keyof typeof registers)[]) =>
     names.reduce((floats, name) => floats + (registers[name] ?? 0), 0);
   const scratch = Math.max(total(ATTENTION_REGISTERS), total(MLP_REGISTERS));
   const tables = ropes.reduce((floats, rope) => floats + 2 * rope.rotaryDim, 0);
   const routing = experts ? 2 * experts.perToken + (registers.router ?? 0) : 0;
-  return 4 * (total(["hidden", "normed"]) + scratch + tables + routing);
+  return 4 * (total(["hidden", "normed"]) + scratch + tables + routing + permutedColumns + adapterRank);
 }
 
 /** Dynamic NTK scaling stretches to any length; the other kinds end where the model was made to end. */

@@ -1,5 +1,6 @@
 /** From an architecture and a layer store to what native code executes. Checks that the two agree. */
 import type { LayerStore, TensorLocation } from "../checkpoint/layer-store.js";
+import type { LoraAdapter } from "../checkpoint/lora-adapter.js";
 import { columnOrderName, PAGE_BYTES, type StoredTensor } from "../checkpoint/manifest.js";
 import { LayerstreamError } from "../errors.js";
 import {
@@ -12,6 +13,7 @@ import {
 } from "../models/architecture.js";
 import type { NativeMatrix, NativeStage, NativeStep, NativeVector } from "../native/types.js";
 import { isElementFormat } from "../quant/registry.js";
+import { AdapterMatcher } from "./adapters.js";
 
 /** A stage with its place on disk, before anything is decided about where it lives. */
 export interface StageDescription {
@@ -29,29 +31,43 @@ export interface ModelDescription {
   plans: NativeStep[][];
   stages: StageDescription[];
   embedding: { stage: number; matrix: number; scale: number };
-  /** Norms, biases and column orders: always in memory, 4 bytes an element. */
+  /** Norms, biases, column orders and adapters: always in memory, 4 bytes an element. */
   vectorBytes: number;
   largestRowBytes: number;
   /** Columns of the widest matrix whose input is permuted; 0 without any. */
   permutedColumns: number;
+  /** The largest rank of an adapter; 0 without any. */
+  adapterRank: number;
 }
 
-export function describeModel(architecture: Architecture, store: LayerStore): ModelDescription {
+/** @throws STORE_INVALID; LORA_INVALID for adapters that do not fit the model */
+export function describeModel(
+  architecture: Architecture,
+  store: LayerStore,
+  adapters: readonly LoraAdapter[] = [],
+): ModelDescription {
+  const matcher = new AdapterMatcher(adapters);
   const files: { path: string; size: number }[] = [];
   const stages: StageDescription[] = [];
   for (const layer of architecture.layers) {
     const stored = store.manifest.files.find((file) => file.name === layer.file);
     if (!stored) throw mismatch(store, `it has no ${layer.file}`);
     const file = files.push({ path: store.filePath(layer.file), size: stored.size }) - 1;
-    for (const stage of layer.stages) stages.push(describeStage(architecture, store, stage, layer.file, file));
+    for (const stage of layer.stages) stages.push(describeStage(architecture, store, stage, layer.file, file, matcher));
   }
+  matcher.checkAllUsed(architecture);
   let vectorBytes = 0;
   let largestRowBytes = 0;
   let permutedColumns = 0;
+  let adapterRank = 0;
   for (const { native } of stages) {
     for (const vector of native.vectors) vectorBytes += vector.length * 4;
-    for (const { rowBytes, columns, columnOrder } of native.matrices) {
+    for (const { rowBytes, columns, columnOrder, adapters = [] } of native.matrices) {
       largestRowBytes = Math.max(largestRowBytes, rowBytes);
+      for (const { rank, a, b } of adapters) {
+        vectorBytes += a.byteLength + b.byteLength;
+        adapterRank = Math.max(adapterRank, rank);
+      }
       if (columnOrder === undefined) continue;
       vectorBytes += columns * 4;
       permutedColumns = Math.max(permutedColumns, columns);
@@ -65,6 +81,7 @@ export function describeModel(architecture: Architecture, store: LayerStore): Mo
     vectorBytes,
     largestRowBytes,
     permutedColumns,
+    adapterRank,
   };
 }
 
@@ -74,6 +91,7 @@ function describeStage(
   stage: Stage,
   fileName: string,
   file: number,
+  adapters: AdapterMatcher,
 ): StageDescription {
   const kind = architecture.kinds[stage.kind] as StageKind;
   const matrices: NativeMatrix[] = [];
@@ -87,7 +105,7 @@ function describeStage(
       throw mismatch(store, `${name} has shape [${tensor.shape}] and config.json implies [${spec.shape}]`);
     }
     if (spec.role === "vector") vectors.push(describeVector(store, tensor, spec));
-    else matrices.push(describeMatrix(store, location));
+    else matrices.push(describeMatrix(store, location, adapters.updatesOf(spec, stage)));
   }
   const first = matrices[0] as NativeMatrix;
   let end = first.offset;
@@ -121,7 +139,11 @@ function describeVector(store: LayerStore, tensor: StoredTensor, { add }: Tensor
   return vector;
 }
 
-function describeMatrix(store: LayerStore, { file, tensor }: TensorLocation): NativeMatrix {
+function describeMatrix(
+  store: LayerStore,
+  { file, tensor }: TensorLocation,
+  adapters: NonNullable<NativeMatrix["adapters"]>,
+): NativeMatrix {
   const [rows, columns] = tensor.shape as [number, number];
   // Reads are whole pages; the store pads files so that the last one exists.
   if (Math.ceil((tensor.offset + rows * tensor.rowBytes) / PAGE_BYTES) * PAGE_BYTES > file.size) {
@@ -129,6 +151,7 @@ function describeMatrix(store: LayerStore, { file, tensor }: TensorLocation): Na
   }
   const { format, rowBytes, offset } = tensor;
   const matrix: NativeMatrix = { format, block: tensor.block ?? 0, rows, columns, rowBytes, offset };
+  if (adapters.length > 0) matrix.adapters = adapters;
   const order = store.tensors.get(columnOrderName(tensor.name));
   if (order === undefined) return matrix;
   if (order.file !== file || order.tensor.shape[0] !== columns) {

@@ -62,7 +62,7 @@ function readJson(file: string): Record<string, unknown> {
   return JSON.parse(readFileSync(file, "utf8")) as Record<string, unknown>;
 }
 
-function readLogits(file: string): Float32Array {
+export function readLogits(file: string): Float32Array {
   const bytes = readFileSync(file);
   const headerBytes = Number(bytes.readBigUInt64LE(0));
   const header = JSON.parse(bytes.toString("utf8", 8, 8 + headerBytes)) as Record<string, { data_offsets: number[] }>;
