@@ -25,6 +25,7 @@ export class ConfigReader {
     /** Names the file in errors. */
     readonly file: string,
     private readonly prefix: string,
+    private readonly spellings: Readonly<Record<string, string>> = {},
   ) {}
 
   static of(config: unknown, file: string): ConfigReader {
@@ -37,9 +38,14 @@ export class ConfigReader {
     return new ConfigReader(config, file, "");
   }
 
+  /** The same object, where the keys of `spellings` stand under other names, which errors show. */
+  spelled(spellings: Readonly<Record<string, string>>): ConfigReader {
+    return new ConfigReader(this.values, this.file, this.prefix, spellings);
+  }
+
   /** True when the key is present, even as null. */
   has(key: string): boolean {
-    return Object.hasOwn(this.values, key);
+    return Object.hasOwn(this.values, this.spellingOf(key));
   }
 
   /** True when the key is absent or null. */
@@ -49,12 +55,12 @@ export class ConfigReader {
 
   /** The value as parsed, or undefined. Keys that objects inherit are never seen. */
   raw(key: string): unknown {
-    return this.has(key) ? this.values[key] : undefined;
+    return this.has(key) ? this.values[this.spellingOf(key)] : undefined;
   }
 
   /** A whole number from `minimum` to `maximum`; `fallback` when the key is absent, and required without one. */
   integer(key: string, minimum: number, maximum: number, fallback?: number): number {
-    const value = this.has(key) ? this.values[key] : fallback;
+    const value = this.has(key) ? this.raw(key) : fallback;
     if (typeof value !== "number" || !Number.isInteger(value) || value < minimum || value > maximum) {
       return this.refuse(key, `a whole number from ${minimum} to ${maximum}`);
     }
@@ -63,7 +69,7 @@ export class ConfigReader {
 
   /** A finite number above zero; `fallback` when the key is absent, and required without one. */
   positive(key: string, fallback?: number): number {
-    const value = this.has(key) ? this.values[key] : fallback;
+    const value = this.has(key) ? this.raw(key) : fallback;
     if (typeof value !== "number" || !Number.isFinite(value) || value <= 0) {
       return this.refuse(key, "a finite number above zero");
     }
@@ -71,19 +77,19 @@ export class ConfigReader {
   }
 
   boolean(key: string, fallback: boolean): boolean {
-    const value = this.has(key) ? this.values[key] : fallback;
+    const value = this.has(key) ? this.raw(key) : fallback;
     return typeof value === "boolean" ? value : this.refuse(key, "true or false");
   }
 
   string(key: string, fallback?: string): string {
-    const value = this.has(key) ? this.values[key] : fallback;
+    const value = this.has(key) ? this.raw(key) : fallback;
     return typeof value === "string" ? value : this.refuse(key, "a string");
   }
 
   /** Undefined when the key is absent or null. */
   strings(key: string): readonly string[] | undefined {
     if (this.isNull(key)) return undefined;
-    const value = this.values[key];
+    const value = this.raw(key);
     const valid = Array.isArray(value) && value.every((entry): entry is string => typeof entry === "string");
     return valid ? value : this.refuse(key, "a list of strings");
   }
@@ -91,7 +97,7 @@ export class ConfigReader {
   /** Whole numbers from 0 on; empty when the key is absent or null. */
   integers(key: string): readonly number[] {
     if (this.isNull(key)) return [];
-    const value = this.values[key];
+    const value = this.raw(key);
     const valid =
       Array.isArray(value) && value.every((entry): entry is number => Number.isInteger(entry) && entry >= 0);
     return valid ? value : this.refuse(key, "a list of whole numbers");
@@ -110,7 +116,7 @@ export class ConfigReader {
   /** A reader of the object under `key`; undefined when the key is absent or null. */
   object(key: string): ConfigReader | undefined {
     if (this.isNull(key)) return undefined;
-    const value = this.values[key];
+    const value = this.raw(key);
     if (!isObject(value)) return this.refuse(key, "an object");
     return new ConfigReader(value, this.file, `${this.prefix}${key}.`);
   }
@@ -121,8 +127,8 @@ export class ConfigReader {
 
   /** Raises CONFIG_INVALID: the key's value is not `expected`. */
   refuse(key: string, expected: string): never {
-    const name = this.prefix + key;
-    const what = this.has(key) ? `${name} is ${describe(this.values[key])}` : `${name} is missing`;
+    const name = this.prefix + this.spellingOf(key);
+    const what = this.has(key) ? `${name} is ${describe(this.raw(key))}` : `${name} is missing`;
     throw new LayerstreamError("CONFIG_INVALID", `${this.file}: ${what}; it must be ${expected}.`, {
       file: this.file,
       remedy: REMEDY,
@@ -133,9 +139,13 @@ export class ConfigReader {
   unsupported(key: string, supported: string): never {
     throw new LayerstreamError(
       "UNSUPPORTED_MODEL",
-      `${this.file}: ${this.prefix}${key} is ${describe(this.raw(key))}, which layerstream does not support.`,
+      `${this.file}: ${this.prefix}${this.spellingOf(key)} is ${describe(this.raw(key))}, which layerstream does not support.`,
       { file: this.file, remedy: supported },
     );
+  }
+
+  private spellingOf(key: string): string {
+    return Object.hasOwn(this.spellings, key) ? (this.spellings[key] as string) : key;
   }
 }
 

@@ -91,12 +91,13 @@ function embedStage(spec: DecoderSpec, names: ModuleNames): StageBuilder {
 function headStage(spec: DecoderSpec, names: ModuleNames): StageBuilder {
   const stage = new StageBuilder();
   const { hiddenSize: width, vocabSize, tied, head = {} } = spec;
-  stage.norm(names.finalNorm, spec.norm, { input: "hidden", output: "normed", width });
+  const { norm = true } = head;
+  if (norm) stage.norm(names.finalNorm, spec.norm, { input: "hidden", output: "normed", width });
   const name = `${tied ? names.embedding : names.head}.weight`;
   const matrix: TensorSpec = { name, shape: [vocabSize, width], role: "head" };
   const op: Extract<PlanOp, { op: "matmul" }> = {
     op: "matmul",
-    input: "normed",
+    input: norm ? "normed" : "hidden",
     output: "logits",
     weight: stage.tensor(matrix),
   };

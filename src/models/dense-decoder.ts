@@ -1,7 +1,7 @@
 import type { RopeSpec } from "./architecture.js";
 import { type ConfigReader, LIMITS } from "./config.js";
 import type { Activation, DecoderSpec, GroupedAttention, LayerSpec, MlpSpec, NormSpec } from "./family.js";
-import { readRope } from "./rope-config.js";
+import { type RotatedHeads, readRope } from "./rope-config.js";
 
 /** Where Llama-like families differ. Defaults are those of the family's config class in transformers. */
 export interface DenseDecoderTraits {
@@ -17,10 +17,16 @@ export interface DenseDecoderTraits {
   outputBias: boolean;
   mlpBias: boolean;
   headNorm?: GroupedAttention["headNorm"];
+  /** What else is particular about attention. */
+  attention?: Partial<
+    Pick<GroupedAttention, "scale" | "softCap" | "sinks" | "alibiSlopes" | "lognLength" | "interleaved">
+  >;
   /** Default: RMS norms with `rms_norm_eps`. */
   norm?: NormSpec;
   /** `rms_norm_eps` when absent. Default 1e-6. */
   rmsNormEpsilon?: number;
+  /** Default: `intermediate_size`. */
+  intermediateSize?: number;
   /** Default: `hidden_act`, silu when absent. */
   activation?: Activation;
   /** Default true. */
@@ -29,6 +35,8 @@ export interface DenseDecoderTraits {
   partialRotaryFactor?: number;
   /** `rope_theta` when absent. Default 10,000. */
   theta?: number;
+  /** Rotary embedding of each layer, undefined for none. Default: what `readRope` reads, in all layers. */
+  rope?: (heads: RotatedHeads, layer: number) => RopeSpec | undefined;
   /** Window of each layer, undefined for none. Default: none. */
   window?: (layer: number, layerCount: number) => number | undefined;
 }
@@ -45,10 +53,11 @@ export function readDenseDecoder(config: ConfigReader, traits: DenseDecoderTrait
     traits.maxPositionEmbeddings,
   );
   const { partialRotaryFactor, theta } = traits;
-  const rope: RopeSpec = readRope(config, { headDim, maxPositionEmbeddings, partialRotaryFactor, theta });
+  const rotated = { headDim, maxPositionEmbeddings, partialRotaryFactor, theta };
+  const rope = traits.rope ? undefined : readRope(config, rotated);
   const feedForward: MlpSpec = {
     kind: "mlp",
-    intermediateSize: config.integer("intermediate_size", 1, LIMITS.intermediate),
+    intermediateSize: traits.intermediateSize ?? config.integer("intermediate_size", 1, LIMITS.intermediate),
     activation: traits.activation ?? readActivation(config, "hidden_act"),
     gated: traits.gated ?? true,
     bias: traits.mlpBias,
@@ -61,6 +70,7 @@ export function readDenseDecoder(config: ConfigReader, traits: DenseDecoderTrait
     scale: headDim ** -0.5,
     inputBias: traits.inputBias,
     outputBias: traits.outputBias,
+    ...traits.attention,
   };
   if (traits.headNorm) attention.headNorm = traits.headNorm;
   return {
@@ -72,8 +82,12 @@ export function readDenseDecoder(config: ConfigReader, traits: DenseDecoderTrait
     tied: config.boolean("tie_word_embeddings", traits.tied ?? false),
     attention,
     layers: Array.from({ length: layerCount }, (_, layer): LayerSpec => {
+      const spec: LayerSpec = { feedForward };
+      const layerRope = traits.rope ? traits.rope(rotated, layer) : rope;
+      if (layerRope) spec.rope = layerRope;
       const window = traits.window?.(layer, layerCount);
-      return window === undefined ? { rope, feedForward } : { rope, feedForward, window };
+      if (window !== undefined) spec.window = window;
+      return spec;
     }),
     ignoredTensors: [/(^|\.)rotary_emb\.inv_freq$/],
   };
@@ -97,9 +111,9 @@ export function readLayerCount(config: ConfigReader): number {
   return config.integer("num_hidden_layers", 1, LIMITS.layers);
 }
 
-/** A sliding window in tokens; undefined when the key is null. */
-export function readWindow(config: ConfigReader, fallback: number): number | undefined {
-  if (config.has("sliding_window") && config.isNull("sliding_window")) return undefined;
+/** A sliding window in tokens; undefined when the key is null, or absent without a fallback. */
+export function readWindow(config: ConfigReader, fallback?: number): number | undefined {
+  if (config.isNull("sliding_window") && (fallback === undefined || config.has("sliding_window"))) return undefined;
   return config.integer("sliding_window", 1, LIMITS.positions, fallback);
 }
 

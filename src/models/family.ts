@@ -124,6 +124,8 @@ export interface DecoderSpec {
   /** Multiplies what each half adds to hidden. Default 1. */
   residualScale?: number;
   head?: {
+    /** A final norm before the head's matrix. Default true. */
+    norm?: boolean;
     bias?: boolean;
     /** Rows of the head's matrix are divided by their length. */
     normalized?: boolean;
@@ -185,6 +187,8 @@ export interface ModelFamily {
   name: string;
   /** Values of `model_type` that mean this family. */
   modelTypes: readonly string[];
+  /** Names in `architectures` that mean a language model with a head, besides ...ForCausalLM. */
+  architectures?: readonly string[];
   /** Raises CONFIG_INVALID or UNSUPPORTED_MODEL, naming the key. */
   spec(config: ConfigReader): DecoderSpec;
   /** A tiny valid config.json with awkward shapes. */

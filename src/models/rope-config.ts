@@ -4,13 +4,15 @@ import { type ConfigReader, LIMITS } from "./config.js";
 const DEFAULT_THETA = 10_000;
 const SUPPORTED_TYPES = "Supported rope types: default, linear, dynamic, llama3, yarn, longrope.";
 
-interface RotatedHeads {
+export interface RotatedHeads {
   headDim: number;
   maxPositionEmbeddings: number;
   /** The part of each head that rotates when the config does not say; undefined: heads rotate whole. */
   partialRotaryFactor?: number | undefined;
   /** `rope_theta` when the config does not say. Default 10,000. */
   theta?: number | undefined;
+  /** `original_max_position_embeddings` when the config does not say. Default: `maxPositionEmbeddings`. */
+  originalMaxPositionEmbeddings?: number | undefined;
 }
 
 /**
@@ -19,14 +21,21 @@ interface RotatedHeads {
  */
 export function readRope(config: ConfigReader, heads: RotatedHeads): RopeSpec {
   const scaling = config.object("rope_scaling");
-  const parameters = scaling && !scaling.isEmpty ? scaling : config.object("rope_parameters");
+  return readRopeParameters(config, scaling && !scaling.isEmpty ? scaling : config.object("rope_parameters"), heads);
+}
+
+/** The rotary embedding of one set of parameters; `rope_theta` and `partial_rotary_factor` may stand beside it. */
+export function readRopeParameters(
+  config: ConfigReader,
+  parameters: ConfigReader | undefined,
+  heads: RotatedHeads,
+): RopeSpec {
   const theta = parameters?.has("rope_theta")
     ? parameters.positive("rope_theta")
     : config.positive("rope_theta", heads.theta ?? DEFAULT_THETA);
   const rotaryDim = readRotaryDim(config, parameters, heads);
-  if (parameters === undefined) return { rotaryDim, theta, scaling: { type: "default" } };
-  const { maxPositionEmbeddings } = heads;
-  return { rotaryDim, theta, scaling: readScaling(config, parameters, { rotaryDim, theta, maxPositionEmbeddings }) };
+  const scaling = parameters && readScaling(config, parameters, { ...heads, rotaryDim, theta });
+  return { rotaryDim, theta, scaling: scaling ?? { type: "default" } };
 }
 
 function readRotaryDim(
@@ -56,7 +65,7 @@ function readRotaryDim(
 function readScaling(
   config: ConfigReader,
   parameters: ConfigReader,
-  model: { rotaryDim: number; theta: number; maxPositionEmbeddings: number },
+  model: RotatedHeads & { rotaryDim: number; theta: number },
 ): RopeSpec["scaling"] {
   const key = parameters.has("rope_type") ? "rope_type" : "type";
   switch (parameters.string(key, "default")) {
@@ -93,6 +102,8 @@ function readScaling(
       };
     }
     case "yarn":
+      // Early configs of Phi-3 mean LongRoPE, whose factors come in two lists.
+      if (parameters.has("short_factor")) return readLongRope(config, parameters, model);
       if (model.theta <= 1) config.refuse("rope_theta", "above 1 with yarn scaling");
       return readYarn(config, parameters, model.maxPositionEmbeddings);
     case "longrope":
@@ -139,9 +150,14 @@ export function yarnMagnitude(factor: number, mscale: number): number {
 function readLongRope(
   config: ConfigReader,
   parameters: ConfigReader,
-  { rotaryDim, maxPositionEmbeddings }: { rotaryDim: number; maxPositionEmbeddings: number },
+  model: RotatedHeads & { rotaryDim: number },
 ): RopeSpec["scaling"] {
-  const trained = readOriginalLength(config, parameters, maxPositionEmbeddings);
+  const { rotaryDim, maxPositionEmbeddings, originalMaxPositionEmbeddings = maxPositionEmbeddings } = model;
+  for (const key of ["short_mscale", "long_mscale"]) {
+    if (!parameters.isNull(key)) parameters.unsupported(key, "Only attention_factor is supported.");
+  }
+  const trained = readOriginalLength(config, parameters, originalMaxPositionEmbeddings);
+  if (trained === 1) config.refuse("original_max_position_embeddings", "above 1 with longrope scaling");
   const factor = optionalPositive(parameters, "factor") ?? maxPositionEmbeddings / trained;
   const derived = factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(trained));
   return {

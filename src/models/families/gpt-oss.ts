@@ -1,7 +1,7 @@
 import { LIMITS } from "../config.js";
 import { readDenseDecoder, readLayerCount, readWindow } from "../dense-decoder.js";
 import { gatedExperts, readRouting, withExperts } from "../expert-layers.js";
-import type { GroupedAttention, ModelFamily } from "../family.js";
+import type { ModelFamily } from "../family.js";
 import { readSlidingLayers } from "../layer-types.js";
 
 export const gptOss: ModelFamily = {
@@ -20,6 +20,7 @@ export const gptOss: ModelFamily = {
       inputBias: attentionBias,
       outputBias: attentionBias,
       mlpBias: false,
+      attention: { sinks: true },
       window: (layer) => ((sliding?.[layer] ?? layer % 2 === 0) ? window : undefined),
     });
     const routing = readRouting(config, { experts: "num_local_experts", alias: "num_experts", perToken: 4 });
@@ -33,7 +34,6 @@ export const gptOss: ModelFamily = {
     } as const;
     return {
       ...withExperts(spec, experts, () => true),
-      attention: { ...(spec.attention as GroupedAttention), sinks: true },
       names: {
         router: "mlp.router",
         stackedExperts: { gateUp: "mlp.experts.gate_up_proj", down: "mlp.experts.down_proj" },
