@@ -21,7 +21,12 @@ export function readGemmaDecoder(
     inputBias: bias,
     outputBias: bias,
     mlpBias: false,
-    norm: { kind: "rms", epsilon: config.positive("rms_norm_eps", 1e-6), plusOne: true },
+    norm: {
+      kind: "rms",
+      epsilon: config.positive("rms_norm_eps", 1e-6),
+      // Of GGUF files, whose norms hold the sum.
+      plusOne: !config.boolean("norm_weights_include_one", false),
+    },
   });
   return { ...spec, embeddingScale: Math.sqrt(spec.hiddenSize) };
 }

@@ -5,6 +5,7 @@ import { openCheckpoint } from "../../dist/checkpoint/checkpoint.js";
 import type { LayerstreamError } from "../../dist/errors.js";
 import { AutoTokenizer, decompose } from "../../dist/index.js";
 import { inspect } from "../../dist/models/inspect.js";
+import { architectureOf } from "../../dist/models/registry.js";
 import { writeCheckpoint } from "../helpers/checkpoint.js";
 import { hashFiles, temporaryDirectory } from "../helpers/files.js";
 import {
@@ -189,6 +190,19 @@ describe("the config", () => {
     expect((await configOf(listed)).layer_types).toEqual(["full_attention", "sliding_attention"]);
   });
 
+  it("of a Gemma keeps 1 from being added to its norms again", async () => {
+    const config = await configOf({
+      metadata: modelMetadata("gemma"),
+      tensors: llamaTensors().filter(({ name }) => name !== "output.weight"),
+    });
+    const added = (keys: object) =>
+      architectureOf({ ...config, ...keys }, "config.json").kinds.flatMap(({ tensors }) =>
+        tensors.flatMap(({ add }) => (add === undefined ? [] : [add])),
+      );
+    expect(added({})).toEqual([]);
+    expect(added({ norm_weights_include_one: false })).toEqual([1, 1, 1]);
+  });
+
   it.each<[string, [string, Value][], RegExp]>([
     ["another architecture", [["general.architecture", { string: "mamba" }]], /"mamba".*Supported: llama/],
     ["an inherited name", [["general.architecture", { string: "constructor" }]], /"constructor"/],
@@ -300,6 +314,14 @@ describe("tensors", () => {
     const error = await failure(openCheckpoint(write({ ...llama(), tensors })));
     expect(error.code).toBe("UNSUPPORTED_MODEL");
     expect(error.message).toMatch(message);
+  });
+
+  it("of more experts than any model has are refused", async () => {
+    const dimensions = [1, 1, 2 ** 18];
+    const stack = { name: "blk.0.ffn_up_exps.weight", type: F32, dimensions, bytes: Buffer.alloc(2 ** 20) };
+    const error = await failure(openCheckpoint(write(mixtral([...llamaTensors({ layers: 1 }), stack]))));
+    expect(error.code).toBe("GGUF_INVALID");
+    expect(error.message).toMatch(/262156 matrices/);
   });
 
   it("that mean the same are refused", async () => {

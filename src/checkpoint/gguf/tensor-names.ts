@@ -34,6 +34,9 @@ const MODEL_TENSORS: ReadonlyMap<string, string> = new Map(
   }),
 );
 
+/** Six times what the largest published models have. */
+const MAX_TENSORS = 1 << 18;
+
 /** Frequency factors: they are part of the config. */
 export const ROPE_FACTORS = "rope_freqs.weight";
 
@@ -75,6 +78,10 @@ const EXPERT_PARTS: ReadonlyMap<string, "gate" | "down" | "up"> = new Map([
  * @throws UNSUPPORTED_MODEL for a tensor that the architecture does not have, GGUF_INVALID for a shape that cannot be
  */
 export function mapTensors(header: GgufHeader, traits: NameTraits): MappedTensor[] {
+  const count = [...header.tensors.values()].reduce((sum, { dimensions }) => sum + (dimensions[2] ?? 1), 0);
+  if (count > MAX_TENSORS) {
+    throw ggufInvalid(header.file, `has ${count} matrices, counting experts; the limit is ${MAX_TENSORS}`);
+  }
   return [...header.tensors.values()]
     .filter(({ name }) => name !== ROPE_FACTORS)
     .flatMap((tensor) => mapTensor(header, tensor, traits));

@@ -21,7 +21,7 @@ export function addBenchCommand(program: Command, interrupts: Interrupts): void 
   const command = program
     .command("bench")
     .description("measure a model's speed, and the disk's raw rate just before and after; needs no tokenizer")
-    .argument("<model>", "checkpoint or layer store")
+    .argument("<model>", "checkpoint, GGUF file or layer store")
     .option("--prompt-tokens <count>", "random token ids in the prompt", integer(1), 16)
     .option("--new-tokens <count>", "tokens to generate", integer(2), 9)
     .option("--roofline-seconds <seconds>", "length of each raw read", decimal(0.01), 2)

@@ -20,7 +20,7 @@ export function addChatCommand(program: Command, interrupts: Interrupts): void {
   const command = program
     .command("chat")
     .description("talk to a model; from a pipe, each line is a turn")
-    .argument("<model>", "checkpoint or layer store")
+    .argument("<model>", "checkpoint, GGUF file or layer store")
     .option("--system <text>", "the system message");
   addModelOptions(addSamplingOptions(command))
     .option("--json", "print one JSON object a turn: { text, tokens, promptTokens, finishReason }")

@@ -28,7 +28,7 @@ export function addGenerateCommand(program: Command, interrupts: Interrupts): vo
   const command = program
     .command("generate")
     .description("continue a prompt; the text is streamed to stdout")
-    .argument("<model>", "checkpoint or layer store")
+    .argument("<model>", "checkpoint, GGUF file or layer store")
     .option("-p, --prompt <text>", "the prompt, or - to read it from stdin")
     .option("--tokens <ids>", "the prompt as token ids, for example 1,2,3", tokenIds);
   addModelOptions(addSamplingOptions(command))

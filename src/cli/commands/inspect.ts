@@ -5,7 +5,7 @@ export function addInspectCommand(program: Command): void {
   program
     .command("inspect")
     .description("describe a checkpoint or a layer store without reading its weights")
-    .argument("<model>", "checkpoint or layer store")
+    .argument("<model>", "checkpoint, GGUF file or layer store")
     .option("--json", "print one JSON object")
     .action(async (model: string, options: { json?: boolean }) => {
       const { inspect, renderInspection } = await import("../../models/inspect.js");
