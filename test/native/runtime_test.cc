@@ -1,94 +1,15 @@
 // The streaming runtime on a small model: the same bits wherever the weights live, and what happens when a pass is
 // aborted, a file shrinks, or the runtime goes away.
-#include <atomic>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <string>
 
-#include "../../native/platform/error.h"
+#include "loaded_model.h"
 #include "synthetic_model.h"
 
 using namespace synthetic;
 namespace filesystem = std::filesystem;
 
-// The C++ library that counts references to exceptions is not instrumented: the sanitizer cannot see that it is atomic.
-extern "C" const char* __tsan_default_suppressions() { return "race:std::__exception_ptr::exception_ptr::_M_release\n"; }
-
 namespace {
-
-std::atomic<int> checks = 0;
-
-void check(bool condition, const std::string& what) {
-  ++checks;
-  if (condition) return;
-  fprintf(stderr, "runtime_test: %s\n", what.c_str());
-  exit(1);
-}
-
-struct Failure {
-  std::string code, message;
-};
-
-template <typename Function>
-Failure failure_of(Function function) {
-  try {
-    function();
-  } catch (const Error& error) {
-    return {error.code(), error.what()};
-  }
-  return {};
-}
-
-class TemporaryDirectory {
- public:
-  TemporaryDirectory() {
-    std::string name = (filesystem::temp_directory_path() / "layerstream-runtime-XXXXXX").string();
-    check(mkdtemp(name.data()) != nullptr, "no temporary directory");
-    path_ = name;
-  }
-  ~TemporaryDirectory() { filesystem::remove_all(path_); }
-  const filesystem::path& path() const { return path_; }
-
- private:
-  filesystem::path path_;
-};
-
-uint64_t largest_chunk(RuntimeDescription description) {
-  uint64_t largest = 0;
-  for (Stage& stage : description.stages) {
-    cut_into_chunks(stage, description.chunk_bytes);
-    for (const Chunk& chunk : stage.chunks) largest = std::max(largest, chunk.length);
-  }
-  return largest;
-}
-
-uint64_t streamed_bytes(RuntimeDescription description) {
-  uint64_t bytes = 0;
-  for (uint32_t index = 0; index < description.stages.size(); ++index) {
-    Stage& stage = description.stages[index];
-    if (stage.held || (index == description.embedding.stage && index + 1 != description.stages.size())) continue;
-    cut_into_chunks(stage, description.chunk_bytes);
-    for (const Chunk& chunk : stage.chunks) bytes += chunk.length;
-  }
-  return bytes;
-}
-
-struct Loaded {
-  explicit Loaded(const RuntimeDescription& description)
-      : runtime(description), player(runtime, description.stages, description.embedding) {}
-  Runtime runtime;
-  Player player;
-
-  std::vector<float> logits(PassRequest request, bool all, PassResult* result = nullptr) {
-    std::vector<float> output((all ? request.tokens.size() : request.segments.size()) * kVocab, -1.0f);
-    request.all_logits = all;
-    request.logits = output.data();
-    const PassResult taken = player.run(std::move(request));
-    if (result != nullptr) *result = taken;
-    return output;
-  }
-};
 
 const std::vector<uint32_t> kPrompt = {3, 500, 17, 17, 0, 508, 42, 250, 99, 1, 77};
 
@@ -101,10 +22,6 @@ std::vector<float> conversation(Loaded& model) {
     all.insert(all.end(), next.begin(), next.end());
   }
   return all;
-}
-
-bool equal(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
 void hold(RuntimeDescription& description, uint32_t mask) {

@@ -1,17 +1,12 @@
-// A small Llama-like model with random weights of every format, in files of raw tensors, and what plays the part of
-// the engine's prefetcher: two readers that keep the tape of a Runtime moving.
+// A small Llama-like model with random weights, in files of raw tensors.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
-#include <condition_variable>
 #include <filesystem>
 #include <fstream>
-#include <future>
-#include <mutex>
+#include <numeric>
 #include <random>
-#include <set>
-#include <thread>
 #include <vector>
 
 #include "../../native/cpu/kernels.h"
@@ -53,6 +48,17 @@ class FileWriter {
     const Vector vector{.format = format, .length = length, .offset = bytes_.size()};
     elements(format, length);
     return vector;
+  }
+
+  // A random order of columns; returns its offset.
+  uint64_t column_order(uint32_t columns) {
+    std::vector<uint32_t> order(columns);
+    std::iota(order.begin(), order.end(), 0);
+    std::shuffle(order.begin(), order.end(), random_);
+    const uint64_t offset = bytes_.size();
+    const auto* bytes = reinterpret_cast<const uint8_t*>(order.data());
+    bytes_.insert(bytes_.end(), bytes, bytes + columns * sizeof(uint32_t));
+    return offset;
   }
 
   FileDescription write(const std::filesystem::path& path) {
@@ -203,122 +209,5 @@ inline PassRequest make_request(const std::vector<uint32_t>& tokens, uint32_t fi
   request.ropes.push_back(rope);
   return request;
 }
-
-// Two readers that take the tape's positions in order, as the engine's prefetcher makes its workers do.
-class Player {
- public:
-  explicit Player(Runtime& runtime, std::vector<Stage> stages, EmbeddingDescription embedding)
-      : runtime_(runtime), stages_(std::move(stages)), embedding_(embedding) {
-    rewind();
-    for (int reader = 0; reader < 2; ++reader) readers_.emplace_back([this] { read_loop(); });
-  }
-  ~Player() {
-    runtime_.cancel();
-    {
-      std::lock_guard lock(mutex_);
-      stop_ = true;
-    }
-    changed_.notify_all();
-    for (std::thread& reader : readers_) reader.join();
-  }
-
-  // Enqueues the pass. The future gives its result, or its error.
-  std::future<PassResult> start(PassRequest request) {
-    runtime_.set_idle(false);
-    {
-      std::lock_guard lock(mutex_);
-      running_ = true;
-    }
-    changed_.notify_all();
-    auto promise = std::make_shared<std::promise<PassResult>>();
-    runtime_.run_pass(std::move(request), [promise](PassResult result, std::exception_ptr error) {
-      if (error) promise->set_exception(error);
-      else promise->set_value(result);
-    });
-    return promise->get_future();
-  }
-
-  // Waits for a pass that has been started. After an error, the tape is ready for position 0 again.
-  PassResult finish(std::future<PassResult> pass) {
-    try {
-      const PassResult result = pass.get();
-      {
-        std::lock_guard lock(mutex_);
-        running_ = false;
-      }
-      runtime_.set_idle(true);
-      return result;
-    } catch (...) {
-      recover();
-      throw;
-    }
-  }
-
-  PassResult run(PassRequest request) { return finish(start(std::move(request))); }
-
-  void recover() {
-    runtime_.cancel();
-    std::unique_lock lock(mutex_);
-    running_ = false;
-    failed_ = true;
-    changed_.wait(lock, [this] { return inside_ == 0; });
-    runtime_.reset();
-    rewind();
-  }
-
- private:
-  void rewind() {
-    first_.clear();
-    cycle_.clear();
-    for (uint32_t index = 0; index < stages_.size(); ++index) {
-      const bool gathered = index == embedding_.stage && index + 1 != stages_.size();
-      const bool streamed = !stages_[index].held && !gathered;
-      if (streamed) cycle_.push_back(index);
-      if (streamed || (stages_[index].held && !runtime_.loaded(index))) first_.push_back(index);
-    }
-    next_ = 0;
-    paused_.clear();
-    failed_ = false;
-  }
-
-  bool ready() const { return !failed_ && (running_ || (next_ > 0 && paused_.empty())) && (!paused_.empty() || next_ < end()); }
-  uint64_t end() const { return cycle_.empty() ? first_.size() : UINT64_MAX; }
-
-  void read_loop() {
-    std::unique_lock lock(mutex_);
-    for (;;) {
-      changed_.wait(lock, [this] { return stop_ || ready(); });
-      if (stop_) return;
-      const uint64_t position = paused_.empty() ? next_++ : *paused_.begin();
-      paused_.erase(position);
-      const uint32_t stage = position < first_.size() ? first_[position] : cycle_[(position - first_.size()) % cycle_.size()];
-      ++inside_;
-      lock.unlock();
-      Tape::Status status = Tape::Status::kCancelled;
-      try {
-        status = runtime_.read_stage(position, stage);
-      } catch (const std::exception&) {
-        // The pass fails with the same error.
-      }
-      lock.lock();
-      --inside_;
-      if (status == Tape::Status::kPaused) paused_.insert(position);
-      if (status == Tape::Status::kCancelled) failed_ = true;
-      changed_.notify_all();
-    }
-  }
-
-  Runtime& runtime_;
-  std::vector<Stage> stages_;
-  EmbeddingDescription embedding_;
-  std::vector<uint32_t> first_, cycle_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  uint64_t next_ = 0;
-  std::set<uint64_t> paused_;
-  int inside_ = 0;
-  bool running_ = false, failed_ = false, stop_ = false;
-  std::vector<std::thread> readers_;
-};
 
 }  // namespace synthetic

@@ -1,0 +1,229 @@
+// A Runtime in a test, with what plays the part of the engine's prefetcher, and the checks that tests share.
+#pragma once
+
+#include <stdlib.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <future>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "../../native/platform/error.h"
+#include "../../native/stream/runtime.h"
+
+// The C++ library that counts references to exceptions is not instrumented: the sanitizer cannot see that it is atomic.
+extern "C" [[gnu::used]] inline const char* __tsan_default_suppressions() { return "race:std::__exception_ptr::exception_ptr::_M_release\n"; }
+
+namespace synthetic {
+
+using namespace layerstream;
+
+inline std::atomic<int> checks = 0;
+
+inline void check(bool condition, const std::string& what) {
+  ++checks;
+  if (condition) return;
+  fprintf(stderr, "failed: %s\n", what.c_str());
+  exit(1);
+}
+
+struct Failure {
+  std::string code, message;
+};
+
+template <typename Function>
+Failure failure_of(Function function) {
+  try {
+    function();
+  } catch (const Error& error) {
+    return {error.code(), error.what()};
+  }
+  return {};
+}
+
+class TemporaryDirectory {
+ public:
+  TemporaryDirectory() {
+    std::string name = (std::filesystem::temp_directory_path() / "layerstream-runtime-XXXXXX").string();
+    check(mkdtemp(name.data()) != nullptr, "no temporary directory");
+    path_ = name;
+  }
+  ~TemporaryDirectory() { std::filesystem::remove_all(path_); }
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+inline bool equal(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+// The longest chunk of the stages that are routed, or of those that are not.
+inline uint64_t largest_chunk(RuntimeDescription description, bool routed = false) {
+  uint64_t largest = 0;
+  for (Stage& stage : description.stages) {
+    if (stage.routed() != routed) continue;
+    cut_into_chunks(stage, description.chunk_bytes);
+    for (const Chunk& chunk : stage.chunks) largest = std::max(largest, chunk.length);
+  }
+  return largest;
+}
+
+// What one pass takes off the tape.
+inline uint64_t streamed_bytes(RuntimeDescription description) {
+  uint64_t bytes = 0;
+  for (uint32_t index = 0; index < description.stages.size(); ++index) {
+    Stage& stage = description.stages[index];
+    const bool gathered = index == description.embedding.stage && index + 1 != description.stages.size();
+    if (stage.held || stage.routed() || gathered) continue;
+    cut_into_chunks(stage, description.chunk_bytes);
+    for (const Chunk& chunk : stage.chunks) bytes += chunk.length;
+  }
+  return bytes;
+}
+
+// Two readers that take the tape's positions in order, as the engine's prefetcher makes its workers do.
+class Player {
+ public:
+  explicit Player(Runtime& runtime, std::vector<Stage> stages, EmbeddingDescription embedding)
+      : runtime_(runtime), stages_(std::move(stages)), embedding_(embedding) {
+    rewind();
+    for (int reader = 0; reader < 2; ++reader) readers_.emplace_back([this] { read_loop(); });
+  }
+  ~Player() {
+    runtime_.cancel();
+    {
+      std::lock_guard lock(mutex_);
+      stop_ = true;
+    }
+    changed_.notify_all();
+    for (std::thread& reader : readers_) reader.join();
+  }
+
+  // Enqueues the pass. The future gives its result, or its error.
+  std::future<PassResult> start(PassRequest request) {
+    runtime_.set_idle(false);
+    {
+      std::lock_guard lock(mutex_);
+      running_ = true;
+    }
+    changed_.notify_all();
+    auto promise = std::make_shared<std::promise<PassResult>>();
+    runtime_.run_pass(std::move(request), [promise](PassResult result, std::exception_ptr error) {
+      if (error) promise->set_exception(error);
+      else promise->set_value(result);
+    });
+    return promise->get_future();
+  }
+
+  // Waits for a pass that has been started. After an error, the tape is ready for position 0 again.
+  PassResult finish(std::future<PassResult> pass) {
+    try {
+      const PassResult result = pass.get();
+      {
+        std::lock_guard lock(mutex_);
+        running_ = false;
+      }
+      runtime_.set_idle(true);
+      return result;
+    } catch (...) {
+      recover();
+      throw;
+    }
+  }
+
+  PassResult run(PassRequest request) { return finish(start(std::move(request))); }
+
+  void recover() {
+    runtime_.cancel();
+    std::unique_lock lock(mutex_);
+    running_ = false;
+    failed_ = true;
+    changed_.wait(lock, [this] { return inside_ == 0; });
+    runtime_.reset();
+    rewind();
+  }
+
+ private:
+  void rewind() {
+    first_.clear();
+    cycle_.clear();
+    for (uint32_t index = 0; index < stages_.size(); ++index) {
+      const bool gathered = index == embedding_.stage && index + 1 != stages_.size();
+      if (stages_[index].routed()) continue;
+      const bool streamed = !stages_[index].held && !gathered;
+      if (streamed) cycle_.push_back(index);
+      if (streamed || (stages_[index].held && !runtime_.loaded(index))) first_.push_back(index);
+    }
+    next_ = 0;
+    paused_.clear();
+    failed_ = false;
+  }
+
+  bool ready() const { return !failed_ && (running_ || (next_ > 0 && paused_.empty())) && (!paused_.empty() || next_ < end()); }
+  uint64_t end() const { return cycle_.empty() ? first_.size() : UINT64_MAX; }
+
+  void read_loop() {
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      changed_.wait(lock, [this] { return stop_ || ready(); });
+      if (stop_) return;
+      const uint64_t position = paused_.empty() ? next_++ : *paused_.begin();
+      paused_.erase(position);
+      const uint32_t stage = position < first_.size() ? first_[position] : cycle_[(position - first_.size()) % cycle_.size()];
+      ++inside_;
+      lock.unlock();
+      Tape::Status status = Tape::Status::kCancelled;
+      try {
+        status = runtime_.read_stage(position, stage);
+      } catch (const std::exception&) {
+        // The pass fails with the same error.
+      }
+      lock.lock();
+      --inside_;
+      if (status == Tape::Status::kPaused) paused_.insert(position);
+      if (status == Tape::Status::kCancelled) failed_ = true;
+      changed_.notify_all();
+    }
+  }
+
+  Runtime& runtime_;
+  std::vector<Stage> stages_;
+  EmbeddingDescription embedding_;
+  std::vector<uint32_t> first_, cycle_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  uint64_t next_ = 0;
+  std::set<uint64_t> paused_;
+  int inside_ = 0;
+  bool running_ = false, failed_ = false, stop_ = false;
+  std::vector<std::thread> readers_;
+};
+
+struct Loaded {
+  explicit Loaded(const RuntimeDescription& description)
+      : vocab_size(description.vocab_size), runtime(description), player(runtime, description.stages, description.embedding) {}
+  uint32_t vocab_size;
+  Runtime runtime;
+  Player player;
+
+  std::vector<float> logits(PassRequest request, bool all, PassResult* result = nullptr) {
+    std::vector<float> output((all ? request.tokens.size() : request.segments.size()) * vocab_size, -1.0f);
+    request.all_logits = all;
+    request.logits = output.data();
+    const PassResult taken = player.run(std::move(request));
+    if (result != nullptr) *result = taken;
+    return output;
+  }
+};
+
+}  // namespace synthetic
