@@ -39,14 +39,15 @@ void Runtime::allocate() {
     if (stage.held) stage.memory = alloc(stage.extent_bytes).buffer;
   }
   allocate_registers();
-  allocate_tables();
-  gather_reader_ = make_reader(kGatherRows);
-  load_constants(description_, alloc(constant_bytes(description_)), *device_, compute_, *gather_reader_, files_);
+  // Before the page table, which is as long as the cache and touched at once: a cache too large fails here.
   const uint64_t cached_floats = uint64_t{description_.page_count} * description_.page_positions * description_.kv_heads;
   layer_key_bytes_ = cached_floats * description_.key_dim * sizeof(float);
   layer_value_bytes_ = cached_floats * description_.value_dim * sizeof(float);
   keys_ = alloc(layer_key_bytes_ * description_.kv_layers);
   values_ = alloc(layer_value_bytes_ * description_.kv_layers);
+  allocate_tables();
+  gather_reader_ = make_reader(kGatherRows);
+  load_constants(description_, alloc(constant_bytes(description_)), *device_, compute_, *gather_reader_, files_);
   allocate_routing();
 }
 
