@@ -283,6 +283,7 @@ describe("pickles that make no sense", () => {
     ],
     ["a memo of everything", join(op.none, Buffer.alloc(1_000_001, 0x94)), "remembers more than"],
     ["tuples without end", Buffer.alloc(2_100_000, "()))))t"), "more than 1000000 values"],
+    ["operations without end", join(op.emptyList, Buffer.alloc(5_000_000, "(e")), "more than 4000000 operations"],
     ["a string of 4 GB", join("X", word(0xffff_fff0), "abc"), "a string of 4294967280 bytes"],
     ["a short string that is cut", join("U", Buffer.of(200), "abc"), "ends too early"],
     ["a name without end", join("c", "a".repeat(5000)), "a name of more than"],

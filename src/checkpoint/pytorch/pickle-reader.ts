@@ -31,7 +31,10 @@ export class PickleReader {
   }
 
   byte(): number {
-    return this.take(1)[0] as number;
+    const byte = this.bytes[this.at];
+    if (byte === undefined) throw new PickleTooShort();
+    this.at++;
+    return byte;
   }
 
   word(): number {

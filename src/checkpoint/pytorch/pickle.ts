@@ -8,7 +8,8 @@ import { PickleReader } from "./pickle-reader.js";
 import { type Dict, isKind, type PickleValue } from "./pickle-values.js";
 import { callGlobal, isAllowedGlobal, loadStorage, ValueError } from "./torch-globals.js";
 
-const MAX_OPERATIONS = 16_000_000;
+/** A tensor takes about 30. */
+const MAX_OPERATIONS = 4_000_000;
 /** Containers, strings and other values that take memory. */
 const MAX_VALUES = 1_000_000;
 const MAX_STACK = 1_000_000;
