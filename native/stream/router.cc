@@ -85,7 +85,7 @@ void Router::mask_groups(const RoutingRule& rule) {
   const auto kept = std::span(kept_groups_).first(rule.groups_kept);
   largest(std::span(group_scores_).first(rule.group_count), kept);
   for (uint32_t group = 0; group < rule.group_count; ++group) {
-    if (std::find(kept.begin(), kept.end(), group) == kept.end()) std::ranges::fill(group_choices(group), 0.0f);
+    if (std::find(kept.begin(), kept.end(), group) == kept.end()) std::ranges::fill(group_choices(group), -INFINITY);
   }
 }
 

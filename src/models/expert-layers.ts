@@ -24,6 +24,31 @@ export function readRouting(
   };
 }
 
+/**
+ * Groups of experts, of which the best are eligible: `n_group` and `topk_group`.
+ * @throws CONFIG_INVALID for groups of unequal size, of one expert where two are summed, and too few eligible experts
+ */
+export function readGroups(
+  config: ConfigReader,
+  routing: Routing,
+  defaults: { count?: number; kept?: number } = {},
+): Routing {
+  const groupCount = config.integer("n_group", 1, routing.experts, defaults.count);
+  const groupsKept = config.integer("topk_group", 1, groupCount, defaults.kept);
+  const size = routing.experts / groupCount;
+  const least = routing.groupScore === "topTwoSum" && groupCount > 1 ? 2 : 1;
+  if (!Number.isInteger(size) || size < least) {
+    config.refuse(
+      "n_group",
+      `a divisor of the number of experts (${routing.experts}) that leaves ${least} or more in a group`,
+    );
+  }
+  if (routing.perToken > groupsKept * size) {
+    config.refuse("num_experts_per_tok", `at most ${groupsKept * size}, the experts in topk_group groups`);
+  }
+  return { ...routing, groupCount, groupsKept };
+}
+
 /** The decoder with experts in the layers that `sparse` names; the others keep their MLP. */
 export function withExperts(spec: DecoderSpec, moe: MoeSpec, sparse: (layer: number) => boolean): DecoderSpec {
   const layers = spec.layers.map((layer, index) => (sparse(index) ? { ...layer, feedForward: moe } : layer));

@@ -57,7 +57,7 @@ std::map<uint32_t, double> plain_route(const RoutingRule& rule, const float* log
     }
     const std::vector<uint32_t> kept = best_of(groups, rule.groups_kept);
     for (uint32_t expert = 0; expert < rule.experts; ++expert) {
-      if (std::find(kept.begin(), kept.end(), expert / size) == kept.end()) choice[expert] = 0;
+      if (std::find(kept.begin(), kept.end(), expert / size) == kept.end()) choice[expert] = -INFINITY;
     }
   }
   double sum = rule.scoring == Scoring::kSigmoid ? 1e-20 : 0;
@@ -106,7 +106,7 @@ void test_against_plain() {
     std::vector<float> logits(size_t{tokens} * stride);
     for (float& logit : logits) logit = normal(random);
     std::vector<float> correction(random() % 2 == 0 ? rule.experts : 0);
-    for (float& value : correction) value = 0.1f * std::abs(normal(random));
+    for (float& value : correction) value = 0.5f * normal(random);
     std::vector<uint32_t> rows(size_t{tokens} * rule.per_token, UINT32_MAX);
     std::vector<float> weights(rows.size(), -1);
     router.route(rule, logits.data(), stride, tokens, correction, rows.data(), weights.data());
@@ -146,9 +146,9 @@ void test_corners() {
   rule.scoring = Scoring::kSigmoid;
   rule.group_score = GroupScore::kTopTwoSum;
   check(chosen_by_one(rule, {3, -2, 2, 2}, {}) == std::vector<uint32_t>{2}, "groups by their two best");
-  // Experts of other groups have choice 0, which is more than a negative one: as in the reference.
+  // Experts of other groups are out of the choice, even when corrections make all others negative.
   rule.per_token = 2;
-  check(chosen_by_one(rule, {0, 0, 0, 0}, {-1, -1, -2, -2}) == std::vector<uint32_t>({2, 3}), "masked experts count as 0");
+  check(chosen_by_one(rule, {0, 0, 0, 0}, {-1, -1, -2, -2}) == std::vector<uint32_t>({0, 1}), "masked experts are never chosen");
 
   std::vector<float> weights;
   rule = {.experts = 3, .per_token = 2, .scoring = Scoring::kSigmoid, .normalize = true};

@@ -1,6 +1,6 @@
 import type { Routing } from "../architecture.js";
 import { type ConfigReader, LIMITS } from "../config.js";
-import { gatedExperts, readRouting, withExperts } from "../expert-layers.js";
+import { gatedExperts, readGroups, readRouting, withExperts } from "../expert-layers.js";
 import type { ModelFamily } from "../family.js";
 import { readLatentDecoder } from "../latent-decoder.js";
 
@@ -57,9 +57,5 @@ function readGroupedRouting(config: ConfigReader): Routing {
   if (method !== "group_limited_greedy") {
     return config.unsupported("topk_method", "Supported: greedy, group_limited_greedy.");
   }
-  const groupCount = config.integer("n_group", 1, routing.experts);
-  const groupsKept = config.integer("topk_group", 1, groupCount);
-  if (routing.experts % groupCount !== 0)
-    config.refuse("n_group", `a divisor of n_routed_experts (${routing.experts})`);
-  return { ...routing, groupCount, groupsKept };
+  return readGroups(config, routing);
 }

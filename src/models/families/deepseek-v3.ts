@@ -1,6 +1,6 @@
 import type { Routing } from "../architecture.js";
 import { type ConfigReader, LIMITS } from "../config.js";
-import { gatedExperts, readRouting, withExperts } from "../expert-layers.js";
+import { gatedExperts, readGroups, readRouting, withExperts } from "../expert-layers.js";
 import type { ModelFamily } from "../family.js";
 import { readLatentDecoder } from "../latent-decoder.js";
 
@@ -58,9 +58,5 @@ function readCorrectedRouting(config: ConfigReader): Routing {
       scale: config.positive("routed_scaling_factor", 2.5),
     },
   );
-  const groupCount = config.integer("n_group", 1, routing.experts, 8);
-  const groupsKept = config.integer("topk_group", 1, groupCount, 4);
-  if (routing.experts % groupCount !== 0)
-    config.refuse("n_group", `a divisor of n_routed_experts (${routing.experts})`);
-  return { ...routing, groupCount, groupsKept };
+  return readGroups(config, routing, { count: 8, kept: 4 });
 }
