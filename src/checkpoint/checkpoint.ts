@@ -21,6 +21,8 @@ export const CONFIG_FILE = "config.json";
 const COMPANION_FILES = [
   CONFIG_FILE,
   "generation_config.json",
+  "quantize_config.json",
+  "quant_config.json",
   "tokenizer.json",
   "tokenizer_config.json",
   "tokenizer.model",

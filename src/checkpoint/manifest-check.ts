@@ -4,6 +4,8 @@ import { formatOf } from "../quant/registry.js";
 import { CHECKSUM_BLOCK_BYTES, type Manifest, PAGE_BYTES, type StoredFile, type StoredTensor } from "./manifest.js";
 import { manifestSchema } from "./manifest-schema.js";
 
+const COLUMN_NUMBER_BYTES = 4;
+
 /** @throws STORE_INVALID naming what is wrong. `file` is the manifest's path. */
 export function checkManifest(value: unknown, file: string): Manifest {
   const parsed = manifestSchema.safeParse(value);
@@ -61,6 +63,15 @@ function fileProblem(file: StoredFile, tensorNames: Set<string>): string | undef
         return `tensor ${tensor.name} at byte ${tensor.offset} overlaps another or leaves its stage`;
       }
       position = tensor.offset + tensor.byteLength;
+    }
+    for (const { name, shape, columnOrder } of stage.tensors) {
+      if (columnOrder === undefined) continue;
+      if (shape.length !== 2) return `vector ${name} has an order of columns`;
+      const orderEnd = columnOrder + (shape[1] as number) * COLUMN_NUMBER_BYTES;
+      if (columnOrder < position || columnOrder % COLUMN_NUMBER_BYTES !== 0 || orderEnd > end) {
+        return `the order of columns of ${name}, at byte ${columnOrder}, overlaps another tensor or leaves its stage`;
+      }
+      position = orderEnd;
     }
     position = end;
   }

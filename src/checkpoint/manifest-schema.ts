@@ -17,6 +17,7 @@ const tensor = z.strictObject({
   byteLength: positive,
   rowBytes: positive,
   block: positive.optional(),
+  columnOrder: positive.optional(),
 });
 
 const stage = z.strictObject({

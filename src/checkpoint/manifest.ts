@@ -25,6 +25,11 @@ export interface StoredTensor {
   rowBytes: number;
   /** Columns that share a scale, for all but element formats. */
   block?: number;
+  /**
+   * Byte offset of `columns` uint32: stored column c multiplies input column columnOrder[c]. In the safetensors header it
+   * is the tensor `<name>.column_order`. Absent: columns are in their own order.
+   */
+  columnOrder?: number;
 }
 
 export interface StoredStage {

@@ -38,8 +38,6 @@ export interface PackedPart {
 export interface SourceView {
   /** Index in the leading axis. */
   expert?: number;
-  /** The checkpoint stores [columns, rows]. */
-  transposed?: boolean;
   rows?: { offset: number; dims: RowDimensions };
   /** Groups of `stride` rows, of which the first `rows` are taken and transposed. */
   transposedGroups?: { stride: number; rows: number };
@@ -64,6 +62,14 @@ export interface PackedSource {
   view: SourceView;
 }
 
+/** One row of uint32: the columns of a matrix sorted by group, those of one group in their own order. */
+export interface ColumnOrderSource {
+  kind: "columnOrder";
+  /** I32 [columns], the group of each. */
+  groupIndex: PackedPart;
+  groups: number;
+}
+
 /** A float32 vector: 1 / max(||row||, 1e-12) of each row of a matrix. */
 export interface InverseRowNormSource {
   kind: "inverseRowNorm";
@@ -75,7 +81,7 @@ export interface InverseRowNormSource {
   block?: number;
 }
 
-export type RowSource = StridedSource | PackedSource | InverseRowNormSource;
+export type RowSource = StridedSource | PackedSource | ColumnOrderSource | InverseRowNormSource;
 
 /** The rows of a strided source. */
 export function countRows(dims: RowDimensions): number {

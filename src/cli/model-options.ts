@@ -40,6 +40,7 @@ export async function loadModel(model: string, options: ModelOptions, interrupts
     compression: options.compression,
     embeddingCompression: options.embeddingCompression,
     headCompression: options.headCompression,
+    requantize: options.requantize,
     memory: options.memory,
     maxSeqLen: options.maxSeqLen,
     device: options.device,

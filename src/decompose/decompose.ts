@@ -11,6 +11,7 @@ import { embeddedFiles } from "./embedded-files.js";
 import { planHash, removeJournal } from "./journal.js";
 import { layoutBytes, layoutCopy, layoutLayer } from "./layout.js";
 import { lockStore } from "./lock.js";
+import { refuseRequantization } from "./requantize.js";
 import { bytesNeeded, type DecomposeProgress, type StoreWork, writeStore } from "./store-writer.js";
 import { checkFreeSpace, examineTarget, hasLeftovers, makeDirectory, removeEmptyDirectories } from "./target.js";
 import { verifyStore } from "./verify.js";
@@ -28,6 +29,8 @@ export interface DecomposeOptions {
   embeddingCompression?: Compression;
   /** Default "8bit" under any compression, else "none". */
   headCompression?: Compression;
+  /** Let compression quantize weights that come quantized. Default false: such a call is refused. */
+  requantize?: boolean;
   onProgress?: (progress: DecomposeProgress) => void;
   signal?: AbortSignal;
   /** Delete the shards once the finished store has been read back and verified. */
@@ -57,6 +60,7 @@ export async function decompose(options: DecomposeOptions): Promise<DecomposeRes
   const architecture = architectureOf(config, configFile);
   const checkpoint = await openCheckpoint(options.checkpoint);
   const assignment = assignTensors(checkpoint, architecture);
+  if (!options.requantize) refuseRequantization(checkpoint.path, assignment, settings);
   const layouts = [
     ...assignment.layers.map((layer) => layoutLayer(layer, settings)),
     ...checkpoint.companions.map(layoutCopy),

@@ -1,11 +1,11 @@
 /** Where every byte of a layer file goes, and where it comes from. Pure. */
-import { PAGE_BYTES, type StoredStage, type StoredTensor } from "../checkpoint/manifest.js";
+import { columnOrderName, PAGE_BYTES, type StoredStage, type StoredTensor } from "../checkpoint/manifest.js";
 import type { RowSource } from "../checkpoint/row-source.js";
 import { encodeSafetensorsHeader, type SafetensorsTensor } from "../checkpoint/safetensors.js";
 import type { AssignedLayer, AssignedTensor } from "../models/assignment.js";
-import type { ElementFormat, QuantizedFormat } from "../native/types.js";
-import type { Format } from "../quant/format.js";
-import { type CompressionSettings, formatOf, isElementFormat } from "../quant/registry.js";
+import type { QuantizedFormat, WeightFormat } from "../native/types.js";
+import { type Compression, type CompressionSettings, formatOf } from "../quant/registry.js";
+import { compressionOf, withPlainRows } from "./requantize.js";
 
 /** Matrices of at least this size start on a page, so that they can be read alone. */
 const PAGE_ALIGNED_BYTES = 64 * 1024;
@@ -36,7 +36,9 @@ export interface QuantizeSegment {
   /** For messages. */
   file: string;
   source: RowSource;
-  sourceFormat: ElementFormat;
+  sourceFormat: WeightFormat;
+  /** Of formats with scales. */
+  sourceBlock?: number;
   format: QuantizedFormat;
   columns: number;
   block: number;
@@ -70,14 +72,29 @@ export function layoutLayer(layer: AssignedLayer, settings: CompressionSettings)
   for (const { tensors: assigned, ...place } of layer.stages) {
     pad(PAGE_BYTES);
     const stage: StoredStage = { ...place, offset: position, length: 0, tensors: [] };
-    for (const tensor of assigned) {
-      const stored = describeTensor(tensor, settings);
+    const orders: { stored: StoredTensor; source: RowSource }[] = [];
+    for (const given of assigned) {
+      const compression = compressionOf(given.role, settings);
+      const tensor = compression === "none" ? given : withPlainRows(given);
+      const stored = describeTensor(tensor, compression);
       pad(tensor.role !== "vector" && stored.byteLength >= PAGE_ALIGNED_BYTES ? PAGE_BYTES : TENSOR_ALIGNMENT);
       stored.offset = position;
       stage.tensors.push(stored);
       tensors.push(headerEntry(stored));
       segments.push(segmentOf(tensor, stored));
       position += stored.byteLength;
+      if (tensor.columnOrder && stored.format === tensor.sourceFormat)
+        orders.push({ stored, source: tensor.columnOrder });
+    }
+    for (const { stored, source } of orders) {
+      pad(TENSOR_ALIGNMENT);
+      const name = columnOrderName(stored.name);
+      const [, columns = 0] = stored.shape;
+      const byteLength = columns * Uint32Array.BYTES_PER_ELEMENT;
+      stored.columnOrder = position;
+      tensors.push({ name, dtype: "U32", shape: [columns], offset: position, byteLength });
+      segments.push({ kind: "rows", name, source });
+      position += byteLength;
     }
     pad(PAGE_BYTES);
     stage.length = position - stage.offset;
@@ -87,7 +104,10 @@ export function layoutLayer(layer: AssignedLayer, settings: CompressionSettings)
   const header = encodeSafetensorsHeader(tensors, PAGE_BYTES, metadataOf(stages));
   for (const stage of stages) {
     stage.offset += header.length;
-    for (const tensor of stage.tensors) tensor.offset += header.length;
+    for (const tensor of stage.tensors) {
+      tensor.offset += header.length;
+      if (tensor.columnOrder !== undefined) tensor.columnOrder += header.length;
+    }
   }
   return { name: layer.file, size: header.length + position, header, segments, stages };
 }
@@ -104,9 +124,9 @@ export function layoutBytes(name: string, bytes: Uint8Array): FileLayout {
   return { name, size: bytes.length, header: bytes, segments: [], stages: [] };
 }
 
-function describeTensor(tensor: AssignedTensor, settings: CompressionSettings): StoredTensor {
+function describeTensor(tensor: AssignedTensor, compression: Compression): StoredTensor {
   const { name, sourceFormat } = tensor;
-  const format = formatFor(tensor, settings);
+  const format = formatOf(compression === "none" ? sourceFormat : compression);
   const block = format.name === sourceFormat ? (tensor.block ?? format.block) : format.block;
   const shape = [...tensor.shape];
   const columns = shape.at(-1) ?? 1;
@@ -115,19 +135,6 @@ function describeTensor(tensor: AssignedTensor, settings: CompressionSettings): 
   const stored: StoredTensor = { name, format: format.name, shape, offset: 0, byteLength, rowBytes };
   if (block !== undefined) stored.block = block;
   return stored;
-}
-
-/** Weights that come quantized stay as they are. */
-function formatFor({ role, sourceFormat }: AssignedTensor, settings: CompressionSettings): Format {
-  const byRole = {
-    matrix: settings.compression,
-    embedding: settings.embeddingCompression,
-    head: settings.headCompression,
-    vector: "none" as const,
-    router: "none" as const,
-  };
-  const compression = byRole[role];
-  return formatOf(compression === "none" || !isElementFormat(sourceFormat) ? sourceFormat : compression);
 }
 
 /** As safetensors has it: quantized rows are opaque bytes. */
@@ -147,7 +154,8 @@ function segmentOf(tensor: AssignedTensor, stored: StoredTensor): Segment {
     name,
     file,
     source,
-    sourceFormat: sourceFormat as ElementFormat,
+    sourceFormat,
+    sourceBlock: tensor.block,
     format: quantized,
     columns,
     block: block as number,

@@ -1,6 +1,6 @@
 import type { RowSource } from "../checkpoint/row-source.js";
-import { LayerstreamError } from "../errors.js";
 import { InverseRowNorms } from "./inverse-row-norm.js";
+import { ColumnOrder, openPackedRows } from "./packed/packed-rows.js";
 import type { RowReader, Workspace } from "./row-source.js";
 import { StridedRows } from "./strided-rows.js";
 
@@ -12,6 +12,8 @@ export function openRows(source: RowSource, workspace: Workspace): RowReader {
     case "inverseRowNorm":
       return new InverseRowNorms(source, openRows(source.of, workspace));
     case "packed":
-      throw new LayerstreamError("INTERNAL", `There is no reader of "${source.method}", which "${source.name}" needs.`);
+      return openPackedRows(source, workspace);
+    case "columnOrder":
+      return new ColumnOrder(source, workspace);
   }
 }

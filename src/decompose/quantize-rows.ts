@@ -1,5 +1,7 @@
 import { LayerstreamError } from "../errors.js";
 import { native } from "../native/binding.js";
+import type { ElementFormat } from "../native/types.js";
+import { isElementFormat } from "../quant/registry.js";
 import type { BlockWriter } from "./block-writer.js";
 import { batches } from "./copy-rows.js";
 import type { QuantizeSegment } from "./layout.js";
@@ -27,12 +29,25 @@ export function quantizeRows(segment: QuantizeSegment, workspace: Workspace, wri
 }
 
 function quantize(segment: QuantizeSegment, rows: Uint8Array, first: number, count: number, output: Uint8Array): void {
-  const { sourceFormat, columns, format, block, name, file } = segment;
-  if (native().quantize(sourceFormat, rows, count, columns, format, block, output)) return;
+  const { columns, format, block, name, file } = segment;
+  const { sourceFormat, elements } = asElements(segment, rows, count);
+  if (native().quantize(sourceFormat, elements, count, columns, format, block, output)) return;
   const last = first + count - 1;
   throw new LayerstreamError(
     "QUANTIZATION_FAILED",
     `${file}: tensor "${name}" has a value in rows ${first} to ${last} that is not finite or too large for ${format}.`,
     { file, tensor: name, remedy: 'Check the checkpoint, or use compression "none".' },
   );
+}
+
+/** The rows themselves, or what their codes stand for. */
+function asElements(
+  { sourceFormat, sourceBlock = 1, columns }: QuantizeSegment,
+  rows: Uint8Array,
+  count: number,
+): { sourceFormat: ElementFormat; elements: Uint8Array } {
+  if (isElementFormat(sourceFormat)) return { sourceFormat, elements: rows };
+  const values = new Float32Array(count * columns);
+  native().dequantize(sourceFormat, rows, count, columns, sourceBlock, values);
+  return { sourceFormat: "f32", elements: new Uint8Array(values.buffer) };
 }

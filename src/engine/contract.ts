@@ -146,6 +146,8 @@ export interface LoadOptions {
   compression?: "none" | "8bit" | "4bit";
   embeddingCompression?: "none" | "8bit" | "4bit";
   headCompression?: "none" | "8bit" | "4bit";
+  /** Let compression quantize a checkpoint that comes quantized, which is refused otherwise. Default false. */
+  requantize?: boolean;
   /** Hard budget for the whole process: bytes, or "4GiB", "900MB". Default: what cgroup and free memory allow. */
   memory?: string | number;
   /** False streams every stage in every pass, even what the budget could hold: to measure the disk. Default true. */

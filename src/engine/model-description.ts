@@ -1,7 +1,7 @@
 /** From an architecture and a layer store to what native code executes. Checks that the two agree. */
 import type { LayerStore, TensorLocation } from "../checkpoint/layer-store.js";
 import type { LoraAdapter } from "../checkpoint/lora-adapter.js";
-import { columnOrderName, PAGE_BYTES, type StoredTensor } from "../checkpoint/manifest.js";
+import { PAGE_BYTES, type StoredTensor } from "../checkpoint/manifest.js";
 import { LayerstreamError } from "../errors.js";
 import {
   type Architecture,
@@ -149,15 +149,10 @@ function describeMatrix(
   if (Math.ceil((tensor.offset + rows * tensor.rowBytes) / PAGE_BYTES) * PAGE_BYTES > file.size) {
     throw mismatch(store, `${tensor.name} lies outside ${file.name}`);
   }
-  const { format, rowBytes, offset } = tensor;
+  const { format, rowBytes, offset, columnOrder } = tensor;
   const matrix: NativeMatrix = { format, block: tensor.block ?? 0, rows, columns, rowBytes, offset };
   if (adapters.length > 0) matrix.adapters = adapters;
-  const order = store.tensors.get(columnOrderName(tensor.name));
-  if (order === undefined) return matrix;
-  if (order.file !== file || order.tensor.shape[0] !== columns) {
-    throw mismatch(store, `${order.tensor.name} does not belong to ${tensor.name}`);
-  }
-  return { ...matrix, columnOrder: order.tensor.offset };
+  return columnOrder === undefined ? matrix : { ...matrix, columnOrder };
 }
 
 /** Tensor indices of a plan count all tensors of the stage; native steps count matrices and vectors apart. */

@@ -19,8 +19,10 @@ export interface AssignedTensor {
   sourceFormat: WeightFormat;
   /** Columns that share a scale in the source's rows, where there are scales. */
   block?: number;
-  /** Stored column c multiplies input column columnOrder[c]. */
-  columnOrder?: Uint32Array;
+  /** Numbers of columns: stored column c multiplies input column columnOrder[c]. */
+  columnOrder?: RowSource;
+  /** Why the rows are float32 although the checkpoint has them packed. */
+  expanded?: string;
 }
 
 export interface AssignedStage {

@@ -50,6 +50,8 @@ export interface Inspection {
   layers: LayerSummary[];
   /** Tensors of the checkpoint that no layer uses. */
   dropped: string[];
+  /** Of a checkpoint: quantized matrices that only float32 rows hold exactly, counted by the reason. */
+  expanded: Record<string, number>;
 }
 
 interface InspectedTensor {
@@ -64,6 +66,7 @@ interface Contents {
   layers: { file: string; tensors: InspectedTensor[] }[];
   dropped: string[];
   compression: CompressionSettings | undefined;
+  expanded: Record<string, number>;
 }
 
 /**
@@ -94,6 +97,7 @@ export async function inspect(directory: string): Promise<Inspection> {
     compression,
     layers,
     dropped,
+    expanded: contents.expanded,
   };
 }
 
@@ -110,6 +114,7 @@ async function readStore(path: string): Promise<Contents> {
     layers,
     dropped,
     compression: settings,
+    expanded: {},
   };
 }
 
@@ -127,7 +132,14 @@ async function readCheckpoint(path: string): Promise<Contents> {
       }),
     ),
   }));
-  return { config: checkpoint.config, architecture, layers, dropped: assignment.dropped, compression: undefined };
+  const expanded: Record<string, number> = {};
+  for (const { stages } of assignment.layers) {
+    for (const reason of stages.flatMap(({ tensors }) => tensors.flatMap((tensor) => tensor.expanded ?? []))) {
+      expanded[reason] = (expanded[reason] ?? 0) + 1;
+    }
+  }
+  const { dropped } = assignment;
+  return { config: checkpoint.config, architecture, layers, dropped, compression: undefined, expanded };
 }
 
 function summarize(tensors: readonly InspectedTensor[]): { parameters: number; bytes: number; formats: Formats } {
@@ -153,6 +165,10 @@ export function renderInspection(inspection: Inspection): string {
     ["parameters", `${formatCount(inspection.parameters)} in ${formatBytes(inspection.bytes)}`],
     ["formats", renderFormats(inspection.formats)],
     ...(compression ? [["compression", renderCompression(compression)] as [string, string]] : []),
+    ...Object.entries(inspection.expanded).map(([reason, count]): [string, string] => [
+      "to be f32",
+      `${count} quantized matrices: ${reason}`,
+    ]),
     ["layers", `${inspection.layerCount}`],
     ["hidden, MLP", `${inspection.hiddenSize}, ${inspection.intermediateSize}`],
     ["heads", `${inspection.heads} of ${inspection.headDim}, KV heads ${inspection.kvHeads}`],

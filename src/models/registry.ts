@@ -1,4 +1,5 @@
 import { LayerstreamError } from "../errors.js";
+import { quantMethodOf } from "../quant/methods/registry.js";
 import type { Architecture } from "./architecture.js";
 import { ConfigReader } from "./config.js";
 import { compileDecoder } from "./decoder.js";
@@ -75,20 +76,16 @@ export function architectureOf(config: unknown, file: string): Architecture {
   if (family === undefined) {
     return reader.unsupported("model_type", `Supported model types: ${supportedModelTypes.join(", ")}.`);
   }
-  refuseQuantized(reader);
+  checkQuantization(reader);
   refuseOtherTasks(reader, family);
   return compileDecoder(family.name, modelType, family.spec(reader));
 }
 
-function refuseQuantized(config: ConfigReader): void {
-  const quantization = config.object("quantization_config");
-  if (quantization === undefined) return;
-  const method = quantization.string("quant_method", "unknown");
-  throw new LayerstreamError(
-    "UNSUPPORTED_MODEL",
-    `${config.file}: the checkpoint is already quantized (quantization_config.quant_method is ${JSON.stringify(method)}), which layerstream does not read.`,
-    { file: config.file, remedy: "Use the original checkpoint (f32, f16 or bf16) with compression 8bit or 4bit." },
-  );
+/** Settings that cannot be read are refused before any shard is opened. */
+function checkQuantization(config: ConfigReader): void {
+  const values = config.raw("quantization_config");
+  if (config.object("quantization_config"))
+    quantMethodOf({ values: values as Record<string, unknown>, file: config.file });
 }
 
 /** A classifier or a bare encoder has the same model_type and no language-model head. */

@@ -12,7 +12,8 @@ export interface ResolvedSource {
   file: string;
   sourceFormat: WeightFormat;
   block?: number;
-  columnOrder?: Uint32Array;
+  columnOrder?: RowSource;
+  expanded?: string;
   /** Names in the checkpoint of everything that it is made of. */
   parts: readonly string[];
 }
@@ -75,11 +76,12 @@ function takeClaimed(
 ): ResolvedSource {
   const actual = claimed.experts === undefined ? claimed.shape : [claimed.experts, ...claimed.shape];
   const file = checkpoint.tensors.get(claimed.parts[0] as string)?.shard.path ?? checkpoint.path;
-  checkShape(checkpoint, { name, file, shape: actual }, source);
-  const { transposed, rows, transposedGroups } = source;
-  const view = { transposed, rows, transposedGroups, ...(source.experts === undefined ? {} : { expert }) };
-  const { source: rowSource, format, block, columnOrder } = claimed.take(view);
-  return { source: rowSource, file, sourceFormat: format, block, columnOrder, parts: claimed.parts };
+  // Packed matrices lie as they multiply, whichever way plain ones do.
+  checkShape(checkpoint, { name, file, shape: actual }, { ...source, transposed: false });
+  const { rows, transposedGroups } = source;
+  const view = { rows, transposedGroups, ...(source.experts === undefined ? {} : { expert }) };
+  const { format, ...taken } = claimed.take(view);
+  return { ...taken, file, sourceFormat: format, parts: claimed.parts };
 }
 
 function takeElements(

@@ -134,8 +134,8 @@ describe("unsupported values are refused by name", () => {
     [config("llama", { rope_parameters: { partial_rotary_factor: 0.25 } }), ["rope_parameters.partial_rotary_factor"]],
     [config("mistral", { layer_types: ["full_attention"] }), ["layer_types"]],
     [config("qwen3", { layer_types: Array(3).fill("linear_attention") }), ["layer_types", '"linear_attention"']],
-    [config("llama", { quantization_config: { quant_method: "gptq" } }), ["quantization_config", '"gptq"']],
-    [config("llama", { quantization_config: {} }), ["quantization_config", '"unknown"']],
+    [config("llama", { quantization_config: { quant_method: "hqq" } }), ["quant_method", '"hqq"']],
+    [config("llama", { quantization_config: {} }), ["quant_method", "missing"]],
     [config("llama", { architectures: ["LlamaForSequenceClassification"] }), ["LlamaForSequenceClassification"]],
   ])("%#", (value, words) => {
     const error = errorOf(value);

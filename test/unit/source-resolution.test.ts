@@ -23,7 +23,8 @@ function checkpointOf(tensors: Record<string, Partial<CheckpointTensor>>): Check
     name,
     { name, dtype: "F32", offset: BASE, shard, ...tensor },
   ]);
-  return { path: "checkpoint", configFile: "config.json", tensors: new Map(entries as never) } as unknown as Checkpoint;
+  const known = { path: "checkpoint", config: {}, configFile: "config.json", companions: [] };
+  return { ...known, tensors: new Map(entries as never) } as unknown as Checkpoint;
 }
 
 function read(checkpoint: Checkpoint, spec: TensorSpec, expert?: number): Float32Array {

@@ -35,6 +35,7 @@ export function addDecomposeCommand(program: Command, interrupts: Interrupts): v
           compression: options.compression,
           embeddingCompression: options.embeddingCompression,
           headCompression: options.headCompression,
+          requantize: options.requantize,
           deleteOriginal: options.deleteOriginal,
           workers: options.workers,
           signal: interrupts.signal,

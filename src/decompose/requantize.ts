@@ -1,0 +1,50 @@
+/** Weights that come quantized are quantized again on request only. */
+import { LayerstreamError } from "../errors.js";
+import type { AssignedTensor, Assignment } from "../models/assignment.js";
+import { type Compression, type CompressionSettings, isElementFormat } from "../quant/registry.js";
+
+/** What the settings ask for tensors of this role. */
+export function compressionOf(role: AssignedTensor["role"], settings: CompressionSettings): Compression {
+  switch (role) {
+    case "matrix":
+      return settings.compression;
+    case "embedding":
+      return settings.embeddingCompression;
+    case "head":
+      return settings.headCompression;
+    default:
+      return "none";
+  }
+}
+
+/**
+ * @throws INVALID_ARGUMENT if the settings would quantize weights again
+ */
+export function refuseRequantization(path: string, { layers }: Assignment, settings: CompressionSettings): void {
+  const tensors = layers.flatMap(({ stages }) => stages.flatMap((stage) => stage.tensors));
+  const affected = tensors.filter((tensor) => compressionOf(tensor.role, settings) !== "none" && isQuantized(tensor));
+  const [first] = affected;
+  if (!first) return;
+  throw new LayerstreamError(
+    "INVALID_ARGUMENT",
+    `${path} is quantized already (${affected.length} matrices, the first is "${first.name}"): compression "${compressionOf(first.role, settings)}" would quantize it again.`,
+    {
+      file: path,
+      tensor: first.name,
+      remedy:
+        'Leave compression at "none" to keep the weights as they are, or ask for it with requantize (--requantize).',
+    },
+  );
+}
+
+function isQuantized({ sourceFormat, expanded }: AssignedTensor): boolean {
+  return expanded !== undefined || !isElementFormat(sourceFormat);
+}
+
+/** The same tensor in rows that can be quantized: those of packed matrices are float32, with columns in their order. */
+export function withPlainRows(tensor: AssignedTensor): AssignedTensor {
+  const { source } = tensor;
+  if (source.kind !== "packed" || source.format === "f32") return tensor;
+  const { block: _, columnOrder: __, ...rest } = tensor;
+  return { ...rest, source: { ...source, format: "f32", block: undefined }, sourceFormat: "f32" };
+}
