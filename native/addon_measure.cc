@@ -114,6 +114,9 @@ Napi::Value measure_matmul_rate(const Napi::CallbackInfo& info) {
   const double limit = number_argument(info, 6, 0.01, 3600);
 
   std::unique_ptr<Device> device = backends()[0].open({threads});
+  MatmulOp op{};
+  op.format = format;
+  if (!device->supports(op)) throw Error("INVALID_ARGUMENT", "No kernel multiplies " + name + ".");
   Stream* stream = device->create_stream();
   Event* done = device->create_event();
   const uint64_t row_size = row_bytes(format, columns, block);
@@ -126,8 +129,6 @@ Napi::Value measure_matmul_rate(const Napi::CallbackInfo& info) {
   std::memset(device->host_address({weights, 0, 0}), 0, matrices * matrix_bytes);
   std::memset(device->host_address({input, 0, 0}), 0, uint64_t{tokens} * columns * sizeof(float));
 
-  MatmulOp op{};
-  op.format = format;
   op.block = block;
   op.row_bytes = row_size;
   op.rows = rows;
