@@ -20,7 +20,7 @@ export class LibraryCodec implements TextCodec {
   constructor(tokenizer: Record<string, unknown>, config: Record<string, unknown>, named: readonly string[]) {
     const model = checkTokenizer(tokenizer);
     this.library = new HuggingFaceTokenizer(tokenizer, config);
-    mendLibrary(this.library, model);
+    mendLibrary(this.library, tokenizer);
     // transformers ignores the setting for byte pair encoding, where it would remove spaces of the text.
     this.cleansUpSpaces = config.clean_up_tokenization_spaces === true && model.type !== "BPE";
     const added = [...this.library.get_added_tokens_decoder().values()].filter((token) => token.special);

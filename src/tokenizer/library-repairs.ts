@@ -2,7 +2,9 @@
  * Repairs of `@huggingface/tokenizers` 0.2.0, where it differs from the Rust library that tokenizer.json files are made
  * with, or takes far longer. Each replaces one method of an object that it built.
  */
+import { isRecord } from "../checkpoint/strict-json.js";
 import { joinSymbols } from "./byte-pair-encoding.js";
+import { graphemes } from "./graphemes.js";
 import { CharsMap } from "./sentencepiece/chars-map.js";
 import { decodeBytes } from "./sentencepiece/piece-decoder.js";
 import { Unigram } from "./unigram.js";
@@ -33,26 +35,33 @@ interface LibraryModel {
 
 /** A normalizer, a pre-tokenizer or a decoder, or a sequence of them. */
 interface LibraryPart {
-  config: { type?: unknown; precompiled_charsmap?: unknown; split?: unknown; replacement?: unknown };
-  normalizers?: LibraryPart[];
-  tokenizers?: LibraryPart[];
-  decoders?: LibraryPart[];
+  normalizers?: (LibraryPart | null)[];
+  tokenizers?: (LibraryPart | null)[];
+  decoders?: (LibraryPart | null)[];
   normalize?(text: string): string;
   pre_tokenize_text?(text: string, options: object): string[];
   decode_chain?(tokens: string[]): string[];
 }
 
-/** @param model of tokenizer.json, from which the library was built. */
-export function mendLibrary(library: Library, model: Record<string, unknown>): void {
+type Spec = Readonly<Record<string, unknown>>;
+
+/** @param tokenizer tokenizer.json, from which the library was built. */
+export function mendLibrary(library: Library, tokenizer: Spec): void {
+  const model = tokenizer.model as Spec;
   mendBytePairs(library.model);
   if (Array.isArray(model.vocab)) mendUnigram(library.model, model);
-  for (const part of partsOf(library.normalizer)) mendNormalizer(part);
-  for (const part of partsOf(library.decoder)) mendDecoder(part);
+  forEachPart(library.normalizer, tokenizer.normalizer, mendNormalizer);
+  forEachPart(library.pre_tokenizer, tokenizer.pre_tokenizer, mendPreTokenizer);
+  forEachPart(library.decoder, tokenizer.decoder, mendDecoder);
 }
 
-function partsOf(part: LibraryPart | null): LibraryPart[] {
-  if (part === null) return [];
-  return [part, ...[part.normalizers, part.tokenizers, part.decoders].flatMap((list) => (list ?? []).flatMap(partsOf))];
+/** Calls `mend` with every part and the object of tokenizer.json that it was built from. */
+function forEachPart(part: LibraryPart | null, spec: unknown, mend: (part: LibraryPart, spec: Spec) => void): void {
+  if (part === null || !isRecord(spec)) return;
+  mend(part, spec);
+  const parts = part.normalizers ?? part.tokenizers ?? part.decoders ?? [];
+  const specs = spec.normalizers ?? spec.pretokenizers ?? spec.decoders;
+  for (const [index, inner] of parts.entries()) forEachPart(inner, (specs as unknown[])[index], mend);
 }
 
 const MAX_CACHED_WORDS = 10_000;
@@ -103,7 +112,7 @@ function characterStarts(text: string): number[] {
 const UNKNOWN_PENALTY = 10;
 
 /** The library has no fallback to bytes, and long texts overflow its stack. */
-function mendUnigram(model: LibraryModel, config: Record<string, unknown>): void {
+function mendUnigram(model: LibraryModel, config: Spec): void {
   const entries = (config.vocab as unknown[]).map((entry): [string, number] => {
     const [text, score]: unknown[] = Array.isArray(entry) ? entry : [];
     if (typeof text !== "string" || typeof score !== "number")
@@ -147,18 +156,17 @@ const MAX_GRAPHEME_BYTES = 5;
 const utf8 = new TextDecoder("utf-8", { ignoreBOM: true });
 
 /** The library approximates the table of replacements by NFKC. */
-function mendNormalizer(part: LibraryPart): void {
-  const { type, precompiled_charsmap: table } = part.config;
+function mendNormalizer(part: LibraryPart, spec: Spec): void {
+  const { type, precompiled_charsmap: table } = spec;
   if (type !== "Precompiled" || typeof table !== "string" || table === "") return;
   const charsMap = new CharsMap(Buffer.from(table, "base64"));
-  const segmenter = new Intl.Segmenter(undefined, { granularity: "grapheme" });
   const replace = (text: string): string | undefined => {
     const replacement = charsMap.shortestMatch(Buffer.from(text));
     return replacement === undefined ? undefined : utf8.decode(replacement);
   };
   part.normalize = (text) => {
     let normalized = "";
-    for (const { segment } of segmenter.segment(text)) {
+    for (const segment of graphemes(text)) {
       const whole = Buffer.byteLength(segment) <= MAX_GRAPHEME_BYTES ? replace(segment) : undefined;
       normalized += whole ?? Array.from(segment, (character) => replace(character) ?? character).join("");
     }
@@ -166,11 +174,31 @@ function mendNormalizer(part: LibraryPart): void {
   };
 }
 
+/** The library does not know `split`: by default words begin at spaces. */
+function mendPreTokenizer(part: LibraryPart, spec: Spec): void {
+  const { type, split, replacement } = spec;
+  if (type !== "Metaspace" || split === false || part.pre_tokenize_text === undefined) return;
+  const space = typeof replacement === "string" ? replacement : "\u2581";
+  const whole = part.pre_tokenize_text.bind(part);
+  part.pre_tokenize_text = (text, options) => whole(text, options).flatMap((word) => splitBefore(word, space));
+}
+
+function splitBefore(text: string, separator: string): string[] {
+  const words: string[] = [];
+  let start = 0;
+  for (let at = text.indexOf(separator, 1); at > 0; at = text.indexOf(separator, at + separator.length)) {
+    words.push(text.slice(start, at));
+    start = at;
+  }
+  words.push(text.slice(start));
+  return words.filter((word) => word !== "");
+}
+
 const BYTE_TOKEN = /^<0x([0-9A-Fa-f]{2})>$/;
 
 /** The library drops a byte order mark, and takes several bytes of an incomplete character for one. */
-function mendDecoder(part: LibraryPart): void {
-  if (part.config.type !== "ByteFallback") return;
+function mendDecoder(part: LibraryPart, spec: Spec): void {
+  if (spec.type !== "ByteFallback") return;
   part.decode_chain = (tokens) => {
     const texts: string[] = [];
     let bytes: number[] = [];
