@@ -6,9 +6,10 @@
  *
  *   node tools/make-checkpoint.mjs DIRECTORY [--family llama] [--hidden 4096] [--intermediate 14336] [--heads 32]
  *     [--kv-heads 8] [--head-dim N] [--layers 12] [--vocab 32000] [--dtype bf16|f16|f32] [--tied]
- *     [--shard-size 2GB] [--seed 1]
+ *     [--shard-size 2GB] [--seed 1] [--experts 8] [--experts-per-token 2]
  *
- * The defaults make 5.8 GB. Weights are N(0, 0.02), norms 1, biases 0.02 like the weights. Every tensor is a window of
+ * The defaults make 5.8 GB. Families: llama, mistral, qwen2, qwen3; mixtral and qwen3_moe with experts, each of them as wide
+ * as --intermediate. Weights are N(0, 0.02), norms 1, biases 0.02 like the weights. Every tensor is a window of
  * one pool of 4 Mi random values that starts at a place of its own, so that no two tensors are equal and nothing
  * compresses better than truly random weights within the pool's length.
  */
@@ -31,6 +32,16 @@ const families = {
   mistral: { architecture: "MistralForCausalLM", config: { sliding_window: null } },
   qwen2: { architecture: "Qwen2ForCausalLM", qkvBias: true },
   qwen3: { architecture: "Qwen3ForCausalLM", qkNorm: true },
+  mixtral: {
+    architecture: "MixtralForCausalLM",
+    experts: { router: "block_sparse_moe.gate", prefix: "block_sparse_moe.experts", parts: ["w1", "w3", "w2"] },
+  },
+  qwen3_moe: {
+    architecture: "Qwen3MoeForCausalLM",
+    qkNorm: true,
+    config: { norm_topk_prob: true },
+    experts: { router: "mlp.gate", prefix: "mlp.experts", parts: ["gate_proj", "up_proj", "down_proj"] },
+  },
 };
 
 /** xoshiro128**, seeded by splitmix32: returns uniform 32-bit integers. */
@@ -107,9 +118,18 @@ function tensorsOf(shape, family) {
     if (family.qkNorm) for (const name of ["q_norm", "k_norm"]) add(`self_attn.${name}.weight`, headDim);
     add("self_attn.o_proj.weight", hidden, heads * headDim);
     add("post_attention_layernorm.weight", hidden);
-    add("mlp.gate_proj.weight", intermediate, hidden);
-    add("mlp.up_proj.weight", intermediate, hidden);
-    add("mlp.down_proj.weight", hidden, intermediate);
+    const addMlp = (prefix, [gate, up, down]) => {
+      add(`${prefix}.${gate}.weight`, intermediate, hidden);
+      add(`${prefix}.${up}.weight`, intermediate, hidden);
+      add(`${prefix}.${down}.weight`, hidden, intermediate);
+    };
+    if (family.experts) {
+      const { router, prefix, parts } = family.experts;
+      add(`${router}.weight`, shape.experts, hidden);
+      for (let expert = 0; expert < shape.experts; expert++) addMlp(`${prefix}.${expert}`, parts);
+    } else {
+      addMlp("mlp", ["gate_proj", "up_proj", "down_proj"]);
+    }
   }
   tensors.push(["model.norm.weight", [hidden]]);
   if (!tied) tensors.push(["lm_head.weight", [vocab, hidden]]);
@@ -134,6 +154,11 @@ function configOf(shape, familyName, dtype) {
     tie_word_embeddings: shape.tied,
     torch_dtype: dtypes[dtype].torch,
     ...families[familyName].config,
+    ...(families[familyName].experts && {
+      num_local_experts: shape.experts,
+      num_experts_per_tok: shape.expertsPerToken,
+      moe_intermediate_size: shape.intermediate,
+    }),
   };
 }
 
@@ -268,6 +293,8 @@ function readOptions() {
       dtype: text("bf16"),
       "shard-size": text("2GB"),
       seed: text("1"),
+      experts: text("8"),
+      "experts-per-token": text("2"),
       tied: { type: "boolean", default: false },
     },
   });
@@ -289,6 +316,8 @@ function readOptions() {
     layers: integer("layers"),
     vocab: integer("vocab"),
     tied: values.tied,
+    experts: integer("experts"),
+    expertsPerToken: integer("experts-per-token"),
   };
   shape.headDim = values["head-dim"] ? integer("head-dim") : Math.floor(shape.hidden / shape.heads);
   if (shape.heads % shape.kvHeads !== 0) throw new Error("--heads must be a multiple of --kv-heads.");

@@ -73,6 +73,48 @@ describe.each(["none", "8bit", "4bit"] as const)("compression %s", (compression)
   });
 });
 
+describe("experts", () => {
+  const store = path.join(directory, "experts");
+
+  it("streamed, held and everything between agree bit for bit; only chosen experts are read", async () => {
+    const source = path.join(directory, "moe");
+    const shape =
+      "--family qwen3_moe --hidden 512 --intermediate 512 --heads 8 --kv-heads 2 --layers 6 --vocab 1999 --experts 24 --experts-per-token 3";
+    await run(process.execPath, [file("../../tools/make-checkpoint.mjs"), source, ...shape.split(" ")]);
+    await decompose({ checkpoint: source, store });
+    const held = await outcome(store, { memory: "3GiB" });
+    expect(held.code).toBeUndefined();
+    expect(held.residency.streamedBytes).toBe(0);
+    const least = held.residency.minimumBytes;
+    const expertBytes = held.residency.stages.find(({ stage }) => stage === "layers.0.experts.0")?.bytes as number;
+
+    for (const load of [
+      { memory: least },
+      { memory: least + 120 * MIB },
+      { memory: least, device: "cpu-discrete" },
+      { memory: least, threads: 1 },
+    ]) {
+      const other = await outcome(store, load);
+      expect(other.code, other.message).toBeUndefined();
+      expect(other.hash).toBe(held.hash);
+      expect(other.tokens).toEqual(held.tokens);
+      expect(other.peakBytes).toBeLessThan(load.memory);
+    }
+
+    // A token of decoding reads 3 of the 24 experts of a layer, a prompt of 20 at most all of them.
+    const streamed = await outcome(store, { memory: "1GiB", hold: false });
+    expect(streamed.hash).toBe(held.hash);
+    const { passes, bytesStreamed } = streamed.stats;
+    const tapeBytes = streamed.residency.stages
+      .filter(({ tier }) => tier === "streamed")
+      .reduce((sum, { bytes }) => sum + bytes, 0);
+    const prompts = passes - 2;
+    const most = (passes + 1) * tapeBytes + 6 * expertBytes * (24 * prompts + 3 * 2);
+    expect(bytesStreamed).toBeLessThanOrEqual(most + 64 * MIB);
+    expect(streamed.residency.streamedBytes).toBe(tapeBytes + 6 * 3 * expertBytes);
+  });
+});
+
 it("a budget that cannot work is refused with the least that would, which does", async () => {
   const store = path.join(directory, "none");
   const refused = await outcome(store, { memory: "20MiB" });
