@@ -1,7 +1,7 @@
 import { readdirSync } from "node:fs";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
-import { architectureOf } from "../../dist/models/registry.js";
+import { architectureOf, supportedModelTypes } from "../../dist/models/registry.js";
 import { fixtureCases, goldenCases, readConfig, relativeError, sharedCases } from "../helpers/golden.js";
 import { ReferenceDecoder } from "../helpers/reference-decoder.js";
 import { readTensors } from "../helpers/reference-tensors.js";
@@ -28,4 +28,9 @@ describe("plans, executed in float64", () => {
       }
     },
   );
+
+  it("has fixtures of every model type", () => {
+    const covered = new Set(goldenCases(fixtureCases).map(({ directory }) => readConfig(directory).model_type));
+    expect(supportedModelTypes.filter((type) => !covered.has(type))).toEqual([]);
+  });
 });
