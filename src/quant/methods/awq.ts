@@ -12,18 +12,18 @@ import {
   type TensorTable,
   unsupported,
 } from "./method.js";
-import { groupCount, groupSize, isListed, moduleNames, moduleOf, parseSettings } from "./settings.js";
+import { groupCount, groupSize, isListed, moduleNames, moduleOf, parseSettings, withDefault } from "./settings.js";
 
 const BITS = 4;
 /** Backends that read the layout of GEMM. */
 const VERSIONS = ["gemm", "exllama", "ipex"];
 
 const schema = z.object({
-  bits: z.literal(BITS).optional(),
-  w_bit: z.literal(BITS).optional(),
-  group_size: groupSize.optional(),
-  q_group_size: groupSize.optional(),
-  version: z.string().default("gemm"),
+  bits: z.literal(BITS).nullish(),
+  w_bit: z.literal(BITS).nullish(),
+  group_size: groupSize.nullish(),
+  q_group_size: groupSize.nullish(),
+  version: withDefault(z.string(), "gemm"),
   modules_to_not_convert: moduleNames,
 });
 

@@ -12,7 +12,7 @@ import {
   type TensorTable,
   unsupported,
 } from "./method.js";
-import { moduleOf, parseSettings } from "./settings.js";
+import { moduleOf, parseSettings, withDefault } from "./settings.js";
 
 const MAX_STATE_BYTES = 64 * 1024;
 const NESTED_LEVELS = 256;
@@ -20,9 +20,9 @@ const NESTED_LEVELS = 256;
 const ROW_BLOCK = 64;
 
 const schema = z.object({
-  load_in_4bit: z.boolean().default(false),
-  load_in_8bit: z.boolean().default(false),
-  bnb_4bit_quant_type: z.string().default("fp4"),
+  load_in_4bit: withDefault(z.boolean(), false),
+  load_in_8bit: withDefault(z.boolean(), false),
+  bnb_4bit_quant_type: withDefault(z.string(), "fp4"),
 });
 
 const size = z

@@ -16,7 +16,7 @@ import {
   unsupported,
 } from "./method.js";
 import { compileModulePattern } from "./module-pattern.js";
-import { groupCount, groupSize, moduleOf, parseSettings } from "./settings.js";
+import { groupCount, groupSize, moduleOf, parseSettings, withDefault } from "./settings.js";
 
 const READABLE_FORMATS = [
   "pack-quantized",
@@ -38,8 +38,8 @@ const blockSide = z
 
 const weightsSchema = z.object({
   num_bits: z.number().int(),
-  type: z.enum(["int", "float"]).default("int"),
-  symmetric: z.boolean().default(true),
+  type: withDefault(z.enum(["int", "float"]), "int"),
+  symmetric: withDefault(z.boolean(), true),
   group_size: groupSize.nullish(),
   strategy: z.enum(["tensor", "channel", "group", "block"]).nullish(),
   block_structure: z.tuple([blockSide, blockSide]).nullish(),

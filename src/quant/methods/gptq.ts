@@ -14,22 +14,17 @@ import {
   unsupported,
 } from "./method.js";
 import { compileModulePattern } from "./module-pattern.js";
-import { groupCount, groupSize, isListed, moduleNames, moduleOf, parseSettings } from "./settings.js";
+import { groupCount, groupSize, isListed, moduleNames, moduleOf, parseSettings, withDefault } from "./settings.js";
 
 const bits = z.literal([2, 3, 4, 8]);
 
 const schema = z.object({
   bits,
-  group_size: groupSize.default(128),
-  checkpoint_format: z.string().default("gptq"),
-  is_marlin_format: z.boolean().default(false),
-  pack_dtype: z.string().default("int32"),
-  dynamic: z
-    .record(
-      z.string(),
-      z.union([z.object({ bits: bits.optional(), group_size: groupSize.optional() }), z.literal(false)]),
-    )
-    .nullish(),
+  group_size: withDefault(groupSize, 128),
+  checkpoint_format: withDefault(z.string(), "gptq"),
+  is_marlin_format: withDefault(z.boolean(), false),
+  pack_dtype: withDefault(z.string(), "int32"),
+  dynamic: z.record(z.string(), z.object({ bits: bits.nullish(), group_size: groupSize.nullish() })).nullish(),
   modules_to_not_convert: moduleNames,
 });
 
@@ -69,11 +64,8 @@ export function gptq(config: QuantizationConfig): QuantMethod {
   };
   const overrides = Object.entries(settings.dynamic ?? {}).map(([key, values]) => ({
     matches: compileModulePattern(key.replace(/^[+-]:/, ""), config.file),
-    isUnconverted: key.startsWith("-:") || values === false,
-    scheme:
-      values === false
-        ? base
-        : { ...base, bits: values.bits ?? base.bits, groupSize: values.group_size ?? base.groupSize },
+    isUnconverted: key.startsWith("-:"),
+    scheme: { ...base, bits: values.bits ?? base.bits, groupSize: values.group_size ?? base.groupSize },
   }));
   return {
     name: "gptq",

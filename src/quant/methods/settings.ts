@@ -10,6 +10,11 @@ export const groupSize = z
   .max(2 ** 31 - 1)
   .refine((size) => size !== 0, "must be -1 or above 0");
 
+/** The value of a key, or `fallback` where the key is absent or null. */
+export function withDefault<T>(schema: z.ZodType<T>, fallback: T) {
+  return schema.nullish().transform((value) => value ?? fallback);
+}
+
 /** Names of modules, or null. */
 export const moduleNames = z.array(z.string()).nullish();
 
