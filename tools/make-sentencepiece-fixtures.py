@@ -1,12 +1,14 @@
 """Trains small SentencePiece models and records what the sentencepiece library makes of awkward texts.
 
-    pip install sentencepiece protobuf
+    pip install sentencepiece protobuf tokenizers
     python tools/make-sentencepiece-fixtures.py test/fixtures/sentencepiece
 
 Each `<name>.model` comes with `<name>.json`: `encoded` ([text, ids, decoding of the ids]) and `decoded` ([ids, text],
-ids at random, so that broken characters occur).
+ids at random, so that broken characters occur). For Unigram models `converted` has what the tokenizers library gives
+for the same model as tokenizer.json.
 """
 
+import base64
 import io
 import json
 import pathlib
@@ -14,6 +16,7 @@ import random
 import sys
 
 import sentencepiece
+import tokenizers
 from sentencepiece import sentencepiece_model_pb2 as schema
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -70,7 +73,41 @@ def expected(data, random_):
         ids = [random_.choice(high) if random_.random() < 0.6 else random_.randrange(size) for _ in range(10)]
         ids = [i for i in ids if not processor.is_control(i)]
         decoded.append([ids, processor.decode(ids)])
-    return {"encoded": rows, "decoded": decoded}
+    result = {"encoded": rows, "decoded": decoded}
+    if schema.ModelProto.FromString(data).trainer_spec.model_type == schema.TrainerSpec.UNIGRAM:
+        converted = tokenizers.Tokenizer.from_str(json.dumps(tokenizer_json(data)))
+        ids = [converted.encode(text).ids for text in texts]
+        decode = lambda row: converted.decode(row, skip_special_tokens=False)
+        result["converted"] = [[text, row, decode(row)] for text, row in zip(texts, ids)]
+    return result
+
+
+def tokenizer_json(data):
+    """As test/unit/sentencepiece.test.ts builds it."""
+    model = schema.ModelProto.FromString(data)
+    table = base64.b64encode(model.normalizer_spec.precompiled_charsmap).decode()
+    return {
+        "version": "1.0",
+        "added_tokens": [],
+        "normalizer": {"type": "Precompiled", "precompiled_charsmap": table} if table else None,
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always"},
+        "post_processor": None,
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+                {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+            ],
+        },
+        "model": {
+            "type": "Unigram",
+            "unk_id": 0,
+            "vocab": [[piece.piece, piece.score] for piece in model.pieces],
+            "byte_fallback": model.trainer_spec.byte_fallback,
+        },
+    }
 
 
 def main(folder):

@@ -4,7 +4,13 @@ import { createCodec } from "./create-codec.js";
 import { IncrementalDecoder } from "./incremental-decoder.js";
 import { cleanUpSpaces, SpaceCleaner } from "./space-cleaner.js";
 import type { TextCodec } from "./text-codec.js";
-import { chatTemplateOf, readTokenizerSettings, readVocabularies } from "./tokenizer-files.js";
+import {
+  chatTemplateOf,
+  readTokenizerSettings,
+  readVocabularies,
+  type TokenizerSettings,
+  type VocabularyFile,
+} from "./tokenizer-files.js";
 
 export interface DecodeOptions {
   /** Leave out tokens such as the end of sequence. Default false. */
@@ -107,6 +113,27 @@ function unusable(file: string, what: string, cause: unknown): LayerstreamError 
   });
 }
 
+/**
+ * @param directory named in errors of the chat template.
+ * @throws TOKENIZER_INVALID if the vocabulary cannot be used.
+ */
+export function createTokenizer(vocabulary: VocabularyFile, settings: TokenizerSettings, directory: string): Tokenizer {
+  let codec: TextCodec;
+  try {
+    codec = createCodec(vocabulary, settings);
+  } catch (cause) {
+    throw unusable(vocabulary.file, "cannot be used", cause);
+  }
+  const ends = [settings.specialTokens.eos_token, ...(settings.originalFormat?.turnEnds ?? [])];
+  const endIds = ends.flatMap((token) => (token === undefined ? [] : (codec.idOf(token) ?? [])));
+  return new Tokenizer({
+    codec,
+    file: vocabulary.file,
+    chatTemplate: chatTemplateOf(settings, directory),
+    eosTokenIds: [...new Set([...settings.eosTokenIds, ...endIds])],
+  });
+}
+
 export const AutoTokenizer = {
   /**
    * The tokenizer in the directory of a checkpoint or layer store: tokenizer.json, or where that is missing or cannot
@@ -116,24 +143,13 @@ export const AutoTokenizer = {
    */
   async fromPretrained(directory: string): Promise<Tokenizer> {
     const settings = await readTokenizerSettings(directory);
-    let failure: LayerstreamError | undefined;
+    let failure: unknown;
     for await (const vocabulary of readVocabularies(directory)) {
-      let codec: TextCodec;
       try {
-        codec = createCodec(vocabulary, settings);
-      } catch (cause) {
-        failure ??= unusable(vocabulary.file, "cannot be used", cause);
-        continue;
+        return createTokenizer(vocabulary, settings, directory);
+      } catch (error) {
+        failure ??= error;
       }
-      const ends = [settings.specialTokens.eos_token, ...(settings.originalFormat?.turnEnds ?? [])];
-      const endIds = ends.map((token) => (token === undefined ? undefined : codec.idOf(token)));
-      const eosTokenIds = [...new Set([...settings.eosTokenIds, ...endIds.filter((id) => id !== undefined)])];
-      return new Tokenizer({
-        codec,
-        file: vocabulary.file,
-        chatTemplate: chatTemplateOf(settings, directory),
-        eosTokenIds,
-      });
     }
     throw failure;
   },

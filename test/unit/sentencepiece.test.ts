@@ -1,4 +1,4 @@
-import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
@@ -17,12 +17,59 @@ afterAll(() => rmSync(root, { recursive: true, force: true }));
 interface Expected {
   encoded: [text: string, ids: number[], decoded: string][];
   decoded: [ids: number[], text: string][];
+  /** What the tokenizers library (Rust) gives for the model as tokenizer.json. */
+  converted?: [text: string, ids: number[], decoded: string][];
 }
 
 function codecOf(model: SentencePieceModel): SentencePieceCodec {
   const none = { addedTokens: [], prefix: [], suffix: [], prefixesEveryText: true, cleansUpSpaces: false };
   return new SentencePieceCodec(model, none);
 }
+
+/** As tools/make-sentencepiece-fixtures.py builds it. */
+function tokenizerJson(model: SentencePieceModel): object {
+  const table = Buffer.from(model.normalizer.charsMap).toString("base64");
+  return {
+    version: "1.0",
+    added_tokens: [],
+    normalizer: table === "" ? null : { type: "Precompiled", precompiled_charsmap: table },
+    pre_tokenizer: { type: "Metaspace", replacement: "\u2581", prepend_scheme: "always" },
+    post_processor: null,
+    decoder: {
+      type: "Sequence",
+      decoders: [
+        { type: "Replace", pattern: { String: "\u2581" }, content: " " },
+        { type: "ByteFallback" },
+        { type: "Fuse" },
+        { type: "Strip", content: " ", start: 1, stop: 0 },
+      ],
+    },
+    model: {
+      type: "Unigram",
+      unk_id: 0,
+      vocab: model.pieces.map((piece, id) => [piece, model.scores[id]]),
+      byte_fallback: model.byteFallback,
+    },
+  };
+}
+
+describe.each(names.filter((name) => name.startsWith("unigram")))("%s as tokenizer.json", (name) => {
+  it("encodes and decodes as the Rust library, with bytes, replacements and words", async () => {
+    const model = parseModelProto(readFileSync(path.join(folder, `${name}.model`)));
+    const directory = path.join(root, name);
+    mkdirSync(directory);
+    writeFileSync(path.join(directory, "tokenizer.json"), JSON.stringify(tokenizerJson(model)));
+    const tokenizer = await AutoTokenizer.fromPretrained(directory);
+    const { converted } = JSON.parse(readFileSync(path.join(folder, `${name}.json`), "utf8")) as Expected;
+    expect(converted?.length).toBeGreaterThan(40);
+    for (const [text, ids, decoded] of converted ?? []) {
+      expect(tokenizer.encode(text), text).toEqual(ids);
+      expect(tokenizer.decode(ids), text).toBe(decoded);
+      const decoder = tokenizer.createDecoder();
+      expect(ids.map((id) => decoder.push(id)).join("") + decoder.flush()).toBe(decoded);
+    }
+  });
+});
 
 describe.each(names)("%s", (name) => {
   const bytes = readFileSync(path.join(folder, `${name}.model`));

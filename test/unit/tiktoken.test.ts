@@ -1,0 +1,50 @@
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import { describe, expect, it } from "vitest";
+import { parseTiktokenRanks, TiktokenCodec } from "../../dist/tokenizer/tiktoken.js";
+import { AutoTokenizer } from "../../dist/tokenizer/tokenizer.js";
+
+const folder = path.resolve(import.meta.dirname, "../fixtures/qwen_v1");
+const expected = JSON.parse(readFileSync(path.join(folder, "expected.json"), "utf8")) as {
+  encoded: [text: string, ids: number[], decoded: string][];
+  decoded: [ids: number[], text: string][];
+};
+
+describe("qwen.tiktoken", () => {
+  it("encodes and decodes as tiktoken, at once and token by token", async () => {
+    const tokenizer = await AutoTokenizer.fromPretrained(folder);
+    expect(expected.encoded.length).toBeGreaterThan(40);
+    for (const [text, ids] of expected.encoded) expect(tokenizer.encode(text), text).toEqual(ids);
+    for (const [ids, text] of [...expected.encoded.map(([, ids, text]) => [ids, text] as const), ...expected.decoded]) {
+      expect(tokenizer.decode(ids)).toBe(text);
+      const decoder = tokenizer.createDecoder();
+      expect(ids.map((id) => decoder.push(id)).join("") + decoder.flush()).toBe(text);
+    }
+  });
+
+  it("counts its special tokens on from the ranks, and leaves them out on request", async () => {
+    const tokenizer = await AutoTokenizer.fromPretrained(folder);
+    expect(tokenizer.encode("<|endoftext|><|im_start|><|im_end|><|extra_0|><|extra_204|>")).toEqual([
+      330, 331, 332, 333, 537,
+    ]);
+    expect(tokenizer.decode([330, 331, 332, 333], { skipSpecialTokens: true })).toBe("");
+    expect(tokenizer.eosTokenIds).toEqual([330, 332, 331]);
+  });
+
+  it.each([
+    ["", "no tokens"],
+    ["YQ==", "line 1"],
+    ["YQ== 0\nYQ== 1", "second time"],
+    ["YQ== 0\nYg== 0", "second time"],
+    ["YQ== -1", "line 1"],
+    ["YQ== 99999999999", "line 1"],
+    ["{}", "line 1"],
+  ])("refuses %j", (text, words) => {
+    expect(() => parseTiktokenRanks(text)).toThrow(words);
+  });
+
+  it("refuses a vocabulary without all bytes", () => {
+    const settings = { pattern: /./gu, addedTokens: [], prefix: [], normalizesNfc: false };
+    expect(() => new TiktokenCodec(new Map([["a", 0]]), settings)).toThrow("byte 0");
+  });
+});
