@@ -1,4 +1,4 @@
-/** Logits and greedy tokens of every supported reference case, on the CPU device and on one with memory of its own. */
+/** Logits and greedy tokens of every supported reference case, in all the ways that weights can reach the compute. */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -18,12 +18,31 @@ it("there are cases of every model type", () => {
   expect(supportedModelTypes.filter((type) => !covered.has(type))).toEqual([]);
 });
 
-describe.each(["cpu", "cpu-discrete"])("on %s", (device) => {
-  it.each(cases.map((item) => [path.relative(process.cwd(), item.directory), item] as const))("%s", async (_, item) => {
-    const model = await AutoModel.fromPretrained(item.directory, { cacheDir, device });
+/** Held, from the checkpoint as a user has it; then from the decomposed store, all streamed; then on another device. */
+const ways = [
+  { name: "checkpoint, held", fromStore: false, options: {} },
+  { name: "store, streamed", fromStore: true, options: { hold: false } },
+  {
+    name: "store, on a device with memory of its own",
+    fromStore: true,
+    options: { hold: false, device: "cpu-discrete" },
+  },
+];
+
+describe.each(cases.map((item) => [path.relative(process.cwd(), item.directory), item] as const))("%s", (_, item) => {
+  let store: string | undefined;
+  let bits: Float32Array | undefined;
+
+  it.each(ways)("$name", async ({ fromStore, options }) => {
+    const source = fromStore ? store : item.directory;
+    if (source === undefined) throw new Error("the checkpoint did not load");
+    const model = await AutoModel.fromPretrained(source, { cacheDir, ...options });
     try {
+      store = model.store;
       const { logits, vocabSize } = await model.forward(item.inputIds);
       expect(relativeError(logits, item.logits)).toBeLessThan(1e-3);
+      bits ??= logits;
+      expect(logits).toEqual(bits);
 
       const generated = await model
         .generate(item.inputIds, { maxNewTokens: item.greedy.length, ignoreEos: true })
