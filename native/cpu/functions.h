@@ -7,18 +7,23 @@
 
 #include "kernels.h"
 
+// The kernels' names of all formats, in the order of Format.
+#define LAYERSTREAM_FORMATS(each)                                                                                   \
+  each(f32) each(f16) each(bf16) each(q8) each(q4)                                                                  \
+  each(u2) each(u3) each(u4) each(u8) each(fp8) each(mxfp4) each(nf4)                                               \
+  each(q8_0) each(q4_0) each(q4_1) each(q5_0) each(q5_1) each(q2_k) each(q3_k) each(q4_k) each(q5_k) each(q6_k)
+
+#define LAYERSTREAM_DECLARE_FORMAT(name)                                                                            \
+  void matmul_##name(const MatmulArgs& args);                                                                       \
+  void dequantize_row_##name(const uint8_t* row, uint32_t columns, uint32_t block, float* output);
+
+// For the tables of kernels.
+#define LAYERSTREAM_MATMUL(name) matmul_##name,
+#define LAYERSTREAM_DEQUANTIZE_ROW(name) dequantize_row_##name,
+
 #define LAYERSTREAM_DECLARE_KERNELS(isa)                                                                            \
   namespace layerstream::cpu::isa {                                                                                 \
-  void matmul_f32(const MatmulArgs& args);                                                                          \
-  void matmul_f16(const MatmulArgs& args);                                                                          \
-  void matmul_bf16(const MatmulArgs& args);                                                                         \
-  void matmul_q8(const MatmulArgs& args);                                                                           \
-  void matmul_q4(const MatmulArgs& args);                                                                           \
-  void dequantize_row_f32(const uint8_t* row, uint32_t columns, uint32_t block, float* output);                     \
-  void dequantize_row_f16(const uint8_t* row, uint32_t columns, uint32_t block, float* output);                     \
-  void dequantize_row_bf16(const uint8_t* row, uint32_t columns, uint32_t block, float* output);                    \
-  void dequantize_row_q8(const uint8_t* row, uint32_t columns, uint32_t block, float* output);                      \
-  void dequantize_row_q4(const uint8_t* row, uint32_t columns, uint32_t block, float* output);                      \
+  LAYERSTREAM_FORMATS(LAYERSTREAM_DECLARE_FORMAT)                                                                   \
   void attention(const AttentionArgs& args);                                                                        \
   void norm(const NormArgs& args);                                                                                  \
   void activate(const ActivationArgs& args);                                                                        \
@@ -34,3 +39,4 @@ LAYERSTREAM_DECLARE_KERNELS(avx512)
 LAYERSTREAM_DECLARE_KERNELS(neon)
 
 #undef LAYERSTREAM_DECLARE_KERNELS
+#undef LAYERSTREAM_DECLARE_FORMAT

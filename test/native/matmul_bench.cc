@@ -1,5 +1,5 @@
 // Rates of the matrix products: one token against the memory bandwidth measured around it, prompts in GFLOP/s.
-// LAYERSTREAM_SIMD picks the instruction set.
+// LAYERSTREAM_SIMD picks the instruction set; LAYERSTREAM_FORMAT measures one format only.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -7,7 +7,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
-#include <random>
 #include <thread>
 #include <vector>
 
@@ -16,17 +15,16 @@
 #endif
 
 #include "../../native/cpu/kernels.h"
+#include "reference_weights.h"
 
 using namespace layerstream;
 using namespace layerstream::cpu;
 
 namespace {
 
-constexpr const char* kFormatNames[kFormatCount] = {"f32", "f16", "bf16", "q8", "q4"};
 constexpr size_t kBufferBytes = size_t{640} << 20;  // far more than any cache
 constexpr uint32_t kRows = 4096;
 constexpr uint32_t kColumns = 14336;
-constexpr uint32_t kBlock = 64;
 
 uint8_t* allocate_huge(size_t bytes) {
   constexpr size_t kHugePage = size_t{2} << 20;
@@ -76,24 +74,20 @@ double read_rate(const uint8_t* buffer, uint32_t threads) {
   return static_cast<double>(words * threads * sizeof(uint64_t)) / time / 1e9;
 }
 
-// As many random matrices as the buffer holds.
+// The usual number of columns that share a scale.
+uint32_t usual_block(Format format) {
+  const FormatTraits& traits = traits_of(format);
+  if (traits.blocks == Blocks::kMultiple) return 128;
+  return traits.block == 0 ? 64 : traits.block;
+}
+
+// As many copies of a matrix of random rows as the buffer holds.
 size_t fill(uint8_t* buffer, Format format) {
-  const size_t bytes = row_bytes(format, kColumns, kBlock);
+  const size_t bytes = row_bytes(format, kColumns, usual_block(format));
   const size_t rows = kBufferBytes / bytes / kRows * kRows;
-  std::mt19937 random(1);
+  reference::RandomRows random(1);
   std::vector<uint8_t> row(bytes);
-  for (uint8_t& byte : row) byte = static_cast<uint8_t>(random());
-  const bool quantized = format == Format::kQ8 || format == Format::kQ4;
-  const size_t first_half = quantized ? bytes - 2 * (kColumns / kBlock) : 0;
-  for (size_t at = first_half; at < bytes; at += format == Format::kF32 ? 4 : 2) {
-    if (format == Format::kF32) {
-      const float value = static_cast<float>(random() % 1000) * 0.001f;
-      std::memcpy(row.data() + at, &value, 4);
-    } else {
-      const uint16_t bits = static_cast<uint16_t>(0x2c00 | (row[at] & 0xff));
-      std::memcpy(row.data() + at, &bits, 2);
-    }
-  }
+  random.fill(format, row.data(), kColumns, usual_block(format));
   for (size_t r = 0; r < rows; ++r) std::memcpy(buffer + r * bytes, row.data(), bytes);
   return rows;
 }
@@ -106,7 +100,7 @@ struct Worker {
 double multiply_seconds(const KernelTable& kernels, Format format, const uint8_t* buffer, size_t rows,
                         const std::vector<float>& input, uint32_t tokens, uint32_t threads, int repeats) {
   constexpr uint32_t kPartRows = 512;
-  const size_t bytes = row_bytes(format, kColumns, kBlock);
+  const size_t bytes = row_bytes(format, kColumns, usual_block(format));
   std::vector<Worker> workers(threads);
   for (Worker& worker : workers) {
     worker.output.resize(size_t{kPartRows} * tokens);
@@ -122,7 +116,7 @@ double multiply_seconds(const KernelTable& kernels, Format format, const uint8_t
       args.row_bytes = bytes;
       args.rows = kPartRows;
       args.columns = kColumns;
-      args.block = kBlock;
+      args.block = usual_block(format);
       args.input = input.data();
       args.input_stride = kColumns;
       args.output = worker.output.data();
@@ -142,6 +136,8 @@ double multiply_seconds(const KernelTable& kernels, Format format, const uint8_t
 
 int main() {
   const KernelTable& kernels = best_kernels();
+  const char* const only = std::getenv("LAYERSTREAM_FORMAT");
+  const auto skipped = [&](Format format) { return only != nullptr && traits_of(format).name != std::string_view(only); };
   uint8_t* const buffer = allocate_huge(kBufferBytes);
   std::vector<float> input(size_t{512} * kColumns);
   for (size_t i = 0; i < input.size(); ++i) input[i] = static_cast<float>(i % 17) * 0.125f - 1.0f;
@@ -151,22 +147,24 @@ int main() {
   printf("one token    threads  weights GB/s  read GB/s before/after  fraction\n");
   for (uint32_t f = 0; f < kFormatCount; ++f) {
     const Format format = static_cast<Format>(f);
+    if (skipped(format)) continue;
     const size_t rows = fill(buffer, format);
     for (uint32_t threads = 1; threads <= 2; ++threads) {
       const double before = read_rate(buffer, threads);
       const double time = multiply_seconds(kernels, format, buffer, rows, input, 1, threads, 9);
       const double after = read_rate(buffer, threads);
-      const double rate = static_cast<double>(rows * row_bytes(format, kColumns, kBlock)) / time / 1e9;
-      printf("%-12s %7u  %12.1f  %10.1f / %-10.1f  %8.2f\n", kFormatNames[f], threads, rate, before, after,
+      const double rate = static_cast<double>(rows * row_bytes(format, kColumns, usual_block(format))) / time / 1e9;
+      printf("%-12s %7u  %12.1f  %10.1f / %-10.1f  %8.2f\n", traits_of(format).name, threads, rate, before, after,
              rate / std::max(before, after));
     }
   }
   printf("prompts      threads  GFLOP/s of 2, 8, 64 and 512 tokens\n");
   for (uint32_t f = 0; f < kFormatCount; ++f) {
     const Format format = static_cast<Format>(f);
+    if (skipped(format)) continue;
     fill(buffer, format);
     for (uint32_t threads = 1; threads <= 2; ++threads) {
-      printf("%-12s %7u", kFormatNames[f], threads);
+      printf("%-12s %7u", traits_of(format).name, threads);
       for (const uint32_t tokens : {2u, 8u, 64u, 512u}) {
         const uint32_t rows = tokens == 512 ? kRows / 4 : kRows;
         const double time = multiply_seconds(kernels, format, buffer, rows, input, tokens, threads, 3);

@@ -6,95 +6,20 @@
 #include <cstdlib>
 #include <cstring>
 #include <limits>
-#include <random>
 #include <vector>
 
 #include "../../native/cpu/kernels.h"
+#include "reference_weights.h"
 
 using namespace layerstream;
 using namespace layerstream::cpu;
 
 namespace {
 
-constexpr const char* kFormatNames[kFormatCount] = {"f32", "f16", "bf16", "q8", "q4"};
+reference::RandomRows random_rows(7);
 
-std::mt19937 generator(7);
-
-uint32_t uniform(uint32_t low, uint32_t high) { return std::uniform_int_distribution<uint32_t>(low, high)(generator); }
-float normal() { return std::normal_distribution<float>()(generator); }
-
-double half_value(uint16_t half) {
-  const int exponent = half >> 10 & 31;
-  const double mantissa = half & 1023;
-  const double sign = (half & 0x8000) != 0 ? -1.0 : 1.0;
-  if (exponent == 31) return mantissa == 0 ? sign * HUGE_VAL : std::numeric_limits<double>::quiet_NaN();
-  return sign * (exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(1024 + mantissa, exponent - 25));
-}
-
-template <typename T>
-T read(const uint8_t* source) {
-  T value;
-  std::memcpy(&value, source, sizeof value);
-  return value;
-}
-
-// The definitions of format.h.
-double weight_value(Format format, const uint8_t* row, uint32_t columns, uint32_t block, uint32_t column) {
-  switch (format) {
-    case Format::kF32:
-      return read<float>(row + 4 * size_t{column});
-    case Format::kF16:
-      return half_value(read<uint16_t>(row + 2 * size_t{column}));
-    case Format::kBF16: {
-      const uint32_t bits = uint32_t{read<uint16_t>(row + 2 * size_t{column})} << 16;
-      return read<float>(reinterpret_cast<const uint8_t*>(&bits));
-    }
-    case Format::kQ8: {
-      const size_t codes = (size_t{columns} + block - 1) / block * block;
-      return read<int8_t>(row + column) * (half_value(read<uint16_t>(row + codes + 2 * (column / block))) / 127.0);
-    }
-    default: {
-      const size_t blocks = (size_t{columns} + 63) / 64;
-      const uint32_t within = column % 64;
-      const uint32_t lane = read<uint32_t>(row + column / 64 * 32 + 4 * (within % 8));
-      const double scale = half_value(read<uint16_t>(row + blocks * 32 + 2 * (column / 64)));
-      return kNormalFloat4[lane >> 4 * (within / 8) & 15] * scale;
-    }
-  }
-}
-
-void put_half(uint8_t* target, float low, float high) {
-  const float magnitude = low + (high - low) * static_cast<float>(uniform(0, 100)) / 100;
-  const uint32_t exponent = static_cast<uint32_t>(15 + std::lround(std::log2(magnitude)));
-  const uint16_t half = static_cast<uint16_t>(exponent << 10 | uniform(0, 1023) | uniform(0, 1) << 15);
-  std::memcpy(target, &half, sizeof half);
-}
-
-void fill_row(Format format, uint8_t* row, uint32_t columns, uint32_t block) {
-  if (format == Format::kF32 || format == Format::kF16 || format == Format::kBF16) {
-    for (uint32_t c = 0; c < columns; ++c) {
-      const float value = normal();
-      if (format == Format::kF32) std::memcpy(row + 4 * size_t{c}, &value, 4);
-      if (format == Format::kBF16) std::memcpy(row + 2 * size_t{c}, reinterpret_cast<const uint8_t*>(&value) + 2, 2);
-      if (format == Format::kF16) put_half(row + 2 * size_t{c}, 0.01f, 2.0f);
-    }
-    return;
-  }
-  const size_t blocks = (size_t{columns} + block - 1) / block;
-  const size_t code_bytes = format == Format::kQ8 ? blocks * block : blocks * 32;
-  std::memset(row, format == Format::kQ8 ? 0 : 0x77, code_bytes);
-  for (uint32_t c = 0; c < columns; ++c) {
-    if (format == Format::kQ8) {
-      row[c] = static_cast<uint8_t>(uniform(0, 254) - 127);
-    } else {
-      const size_t nibble = c % 64 / 8;
-      uint8_t& byte = row[c / 64 * 32 + c % 8 * 4 + nibble / 2];
-      const uint32_t shift = nibble % 2 * 4;
-      byte = static_cast<uint8_t>((byte & ~(15u << shift)) | uniform(0, 15) << shift);
-    }
-  }
-  for (size_t b = 0; b < blocks; ++b) put_half(row + code_bytes + 2 * b, 0.05f, 1.0f);
-}
+uint32_t uniform(uint32_t low, uint32_t high) { return random_rows.uniform(low, high); }
+float normal() { return random_rows.normal(); }
 
 struct Shape {
   uint32_t rows, columns, tokens, block;
@@ -126,7 +51,7 @@ Problem make_problem(Format format, const Shape& shape) {
   problem.weights.assign(problem.weight_offset + (shape.rows - 1) * problem.row_stride + bytes, 0xff);
   for (uint32_t r = 0; r < shape.rows; ++r) {
     uint8_t* const row = problem.weights.data() + problem.weight_offset + r * problem.row_stride;
-    fill_row(format, row, shape.columns, shape.block);
+    random_rows.fill(format, row, shape.columns, shape.block);
   }
   const float nan = std::numeric_limits<float>::quiet_NaN();
   problem.input.assign((shape.tokens - 1) * problem.input_stride + shape.columns, nan);
@@ -142,7 +67,7 @@ Problem make_problem(Format format, const Shape& shape) {
   std::vector<double> weight(shape.columns);
   for (uint32_t r = 0; r < shape.rows; ++r) {
     for (uint32_t c = 0; c < shape.columns; ++c) {
-      weight[c] = weight_value(format, problem.row(r), shape.columns, shape.block, c);
+      weight[c] = reference::weight_value(format, problem.row(r), shape.columns, shape.block, c);
     }
     for (uint32_t t = 0; t < shape.tokens; ++t) {
       double total = 0, magnitude = 0;
@@ -186,7 +111,7 @@ void run(const KernelTable& kernels, const Problem& problem, std::vector<float>&
                        uint32_t token, float value, float expected) {
   const Shape& shape = problem.shape;
   fprintf(stderr, "matmul_test: %s %s rows=%u columns=%u tokens=%u block=%u bias=%d accumulate=%d: ", kernels.name,
-          kFormatNames[static_cast<size_t>(problem.format)], shape.rows, shape.columns, shape.tokens, shape.block,
+          traits_of(problem.format).name, shape.rows, shape.columns, shape.tokens, shape.block,
           shape.bias, shape.accumulate);
   fprintf(stderr, "%s at row %u, token %u: %.9g, expected %.9g\n", what, row, token, value, expected);
   exit(1);
@@ -234,7 +159,7 @@ void check_dequantized(const KernelTable& kernels, const Problem& problem) {
   const auto dequantize_row = kernels.dequantize_row[static_cast<size_t>(problem.format)];
   dequantize_row(problem.row(row), shape.columns, shape.block, output.data());
   for (uint32_t c = 0; c < shape.columns; ++c) {
-    const double exact = weight_value(problem.format, problem.row(row), shape.columns, shape.block, c);
+    const double exact = reference::weight_value(problem.format, problem.row(row), shape.columns, shape.block, c);
     if (std::abs(output[c] - exact) <= 1.2e-7 * std::abs(exact)) continue;
     fail(kernels, problem, "a wrong weight", row, c, output[c], static_cast<float>(exact));
   }
@@ -246,15 +171,57 @@ void check_all_halves(const KernelTable& kernels) {
   std::vector<float> output(65536);
   kernels.dequantize_row[static_cast<size_t>(Format::kF16)](row.data(), 65536, 64, output.data());
   for (uint32_t i = 0; i < 65536; ++i) {
-    const double exact = half_value(static_cast<uint16_t>(i));
+    const double exact = reference::half_value(static_cast<uint16_t>(i));
     if (std::isnan(exact) ? std::isnan(output[i]) : output[i] == exact) continue;
     fprintf(stderr, "matmul_test: %s: float16 0x%04x became %.9g, expected %.9g\n", kernels.name, i, output[i], exact);
     exit(1);
   }
 }
 
+// Every code of fp8 and of its scales' signs, and every scale of mxfp4.
+void check_all_codes(const KernelTable& kernels) {
+  const auto check = [&](Format format, const std::vector<uint8_t>& row, uint32_t columns, uint32_t block) {
+    std::vector<float> output(columns);
+    kernels.dequantize_row[static_cast<size_t>(format)](row.data(), columns, block, output.data());
+    for (uint32_t c = 0; c < columns; ++c) {
+      const double exact = reference::weight_value(format, row.data(), columns, block, c);
+      if (std::isnan(exact) ? std::isnan(output[c]) : output[c] == static_cast<float>(exact)) continue;
+      fprintf(stderr, "matmul_test: %s: %s column %u became %.9g, expected %.9g\n", kernels.name, traits_of(format).name,
+              c, output[c], exact);
+      exit(1);
+    }
+  };
+  const float scales[] = {1.0f, -0.7f, 3e-38f, 1e-40f, 6e35f};
+  for (const float scale : scales) {
+    std::vector<uint8_t> row(256 + 4);
+    for (uint32_t i = 0; i < 256; ++i) row[i] = static_cast<uint8_t>(i);
+    std::memcpy(row.data() + 256, &scale, 4);
+    check(Format::kFp8, row, 256, 256);
+  }
+  std::vector<uint8_t> row(255 * 16 + 16 + 255);
+  for (uint32_t i = 0; i < 256 * 16; ++i) row[i] = static_cast<uint8_t>(i % 16 * 17);
+  for (uint32_t i = 0; i < 255; ++i) row[256 * 16 + i] = static_cast<uint8_t>(i);
+  check(Format::kMxfp4, row, 255 * 32, 32);
+}
+
+// Shapes that a format can have, from any.
+Shape adapt(Shape shape, Format format, uint32_t index) {
+  const FormatTraits& traits = traits_of(format);
+  if (traits.blocks == Blocks::kPowerOfTwo) shape.block = 32u << uniform(0, 6);
+  if (traits.blocks == Blocks::kFixed) shape.block = traits.block;
+  if (traits.blocks == Blocks::kMultiple) {
+    const uint32_t blocks[] = {16, 32, 48, 64, 80, 128, 192, 512, 528, 1024, shape.columns, shape.columns + 3};
+    shape.block = blocks[index % 12];
+  }
+  if (traits.blocks == Blocks::kWhole) {
+    shape.block = traits.block;
+    shape.columns = (shape.columns + traits.block - 1) / traits.block * traits.block;
+  }
+  return shape;
+}
+
 void check_kernels(const KernelTable& kernels) {
-  generator.seed(7);
+  random_rows = reference::RandomRows(7);
   uint32_t count = 0;
   for (uint32_t f = 0; f < kFormatCount; ++f) {
     const Format format = static_cast<Format>(f);
@@ -268,15 +235,16 @@ void check_kernels(const KernelTable& kernels) {
       const bool bias = uniform(0, 1) == 1, accumulate = uniform(0, 1) == 1;
       shapes.push_back({rows, uniform(1, 700), uniform(1, 37), 64, bias, accumulate});
     }
-    for (Shape& shape : shapes) {
-      if (format == Format::kQ8) shape.block = 32u << uniform(0, 6);
-      const Problem problem = make_problem(format, shape);
+    shapes.push_back({7, 72, 1, 64, true, false});
+    for (const Shape& shape : shapes) {
+      const Problem problem = make_problem(format, adapt(shape, format, count));
       check_problem(kernels, problem);
       check_dequantized(kernels, problem);
       ++count;
     }
   }
   check_all_halves(kernels);
+  check_all_codes(kernels);
   printf("matmul_test: %s: %u problems\n", kernels.name, count);
 }
 

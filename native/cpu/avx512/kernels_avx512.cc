@@ -6,13 +6,13 @@ namespace layerstream::cpu::avx512 {
 
 extern const KernelTable kTable = {
     "avx512",
-    {matmul_f32, matmul_f16, matmul_bf16, matmul_q8, matmul_q4},
+    {LAYERSTREAM_FORMATS(LAYERSTREAM_MATMUL)},
     attention,
     norm,
     activate,
     rope,
     soft_cap,
-    {dequantize_row_f32, dequantize_row_f16, dequantize_row_bf16, dequantize_row_q8, dequantize_row_q4},
+    {LAYERSTREAM_FORMATS(LAYERSTREAM_DEQUANTIZE_ROW)},
     quantize,
 };
 

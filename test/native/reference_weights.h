@@ -1,0 +1,249 @@
+// One weight at a time in float64, from the definitions of format.h and of ggml's blocks, and random rows to decode.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <random>
+
+#include "../../native/backend/format.h"
+
+namespace layerstream::reference {
+
+template <typename T>
+T read(const uint8_t* source) {
+  T value;
+  std::memcpy(&value, source, sizeof value);
+  return value;
+}
+
+inline double half_value(uint16_t half) {
+  const int exponent = half >> 10 & 31;
+  const double mantissa = half & 1023;
+  const double sign = (half & 0x8000) != 0 ? -1.0 : 1.0;
+  if (exponent == 31) return mantissa == 0 ? sign * HUGE_VAL : std::numeric_limits<double>::quiet_NaN();
+  return sign * (exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(1024 + mantissa, exponent - 25));
+}
+
+inline double half_at(const uint8_t* source) { return half_value(read<uint16_t>(source)); }
+
+inline double float8_value(uint8_t code) {
+  const int exponent = code >> 3 & 15;
+  const int mantissa = code & 7;
+  const double sign = (code & 128) != 0 ? -1.0 : 1.0;
+  if (exponent == 15 && mantissa == 7) return std::numeric_limits<double>::quiet_NaN();
+  return sign * (exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10));
+}
+
+inline double float4_value(uint32_t code) {
+  const double sign = (code & 8) != 0 ? -1.0 : 1.0;
+  const int exponent = code >> 1 & 3;
+  const double mantissa = code & 1;
+  return sign * (exponent == 0 ? mantissa / 2 : std::ldexp(1 + mantissa / 2, exponent - 1));
+}
+
+// Bits [first, first + count) of a string of bits, lowest of the first byte first.
+inline uint32_t bits_at(const uint8_t* source, size_t first, uint32_t count) {
+  uint32_t value = 0;
+  for (uint32_t i = 0; i < count; ++i) {
+    const size_t bit = first + i;
+    value |= static_cast<uint32_t>(source[bit / 8] >> (bit % 8) & 1) << i;
+  }
+  return value;
+}
+
+// The nibble of a column in steps whose byte l holds columns l and 16 + l of 32.
+inline uint32_t nibble(const uint8_t* codes, uint32_t column) {
+  return bits_at(codes, size_t{column} / 32 * 128 + column % 16 * 8 + column / 16 % 2 * 4, 4);
+}
+
+inline uint32_t integer_code(uint32_t bits, const uint8_t* codes, uint32_t column) {
+  const uint8_t* const step = codes + size_t{column} / 64 * 8 * bits;
+  const uint32_t c = column % 64;
+  if (bits == 8) return step[c];
+  if (bits == 4) return nibble(step, c);
+  const uint32_t low = bits_at(step, c % 16 * 8 + c / 16 * 2, 2);
+  return bits == 2 ? low : low + 4 * bits_at(step + 16, c, 1);
+}
+
+// Scale and minimum of group `group` of q4_k and q5_k.
+inline uint32_t k_scale(const uint8_t* scales, uint32_t group, bool minimum) {
+  const uint32_t first = minimum ? 4 : 0;
+  if (group < 4) return scales[first + group] & 63;
+  return (scales[8 + group - 4] >> first & 15) + 16 * (scales[first + group - 4] >> 6);
+}
+
+inline double ggml_value(Format format, const uint8_t* row, uint32_t column) {
+  const uint32_t columns = traits_of(format).block;
+  const uint8_t* const block = row + column / columns * row_bytes(format, columns, columns);
+  const uint32_t c = column % columns;
+  switch (format) {
+    case Format::kQ8_0:
+      return half_at(block) * read<int8_t>(block + 2 + c);
+    case Format::kQ4_0:
+      return half_at(block) * (static_cast<int>(nibble(block + 2, c)) - 8);
+    case Format::kQ4_1:
+      return half_at(block) * nibble(block + 4, c) + half_at(block + 2);
+    case Format::kQ5_0:
+      return half_at(block) * (static_cast<int>(nibble(block + 6, c) + 16 * bits_at(block + 2, c, 1)) - 16);
+    case Format::kQ5_1:
+      return half_at(block) * (nibble(block + 8, c) + 16 * bits_at(block + 4, c, 1)) + half_at(block + 2);
+    case Format::kQ2K: {
+      const uint32_t code = bits_at(block + 16 + c / 128 * 32 + c % 32, c / 32 % 4 * 2, 2);
+      const uint8_t scale = block[c / 16];
+      return half_at(block + 80) * (scale & 15) * code - half_at(block + 82) * (scale >> 4);
+    }
+    case Format::kQ3K: {
+      const uint32_t low = bits_at(block + 32 + c / 128 * 32 + c % 32, c / 32 % 4 * 2, 2);
+      const int code = static_cast<int>(low) - (bits_at(block + c % 32, c / 32, 1) == 0 ? 4 : 0);
+      const uint32_t group = c / 16;
+      const uint32_t low_scale = bits_at(block + 96 + group % 8, group / 8 * 4, 4);
+      const uint32_t high_scale = bits_at(block + 104 + group % 4, group / 4 * 2, 2);
+      return half_at(block + 108) * (static_cast<int>(low_scale + 16 * high_scale) - 32) * code;
+    }
+    case Format::kQ4K:
+    case Format::kQ5K: {
+      const uint32_t group = c / 32;
+      const uint8_t* const codes = block + (format == Format::kQ4K ? 16 : 48);
+      uint32_t code = bits_at(codes + c / 64 * 32 + c % 32, c / 32 % 2 * 4, 4);
+      if (format == Format::kQ5K) code += 16 * bits_at(block + 16 + c % 32, group, 1);
+      return half_at(block) * k_scale(block + 4, group, false) * code -
+             half_at(block + 2) * k_scale(block + 4, group, true);
+    }
+    default: {
+      const uint32_t low = bits_at(block + c / 128 * 64 + c % 64, c / 64 % 2 * 4, 4);
+      const uint32_t high = bits_at(block + 128 + c / 128 * 32 + c % 32, c / 32 % 4 * 2, 2);
+      return half_at(block + 208) * read<int8_t>(block + 192 + c / 16) * (static_cast<int>(low + 16 * high) - 32);
+    }
+  }
+}
+
+inline double weight_value(Format format, const uint8_t* row, uint32_t columns, uint32_t block, uint32_t column) {
+  const size_t steps = (size_t{columns} + 63) / 64;
+  const FormatTraits& traits = traits_of(format);
+  switch (format) {
+    case Format::kF32:
+      return read<float>(row + 4 * size_t{column});
+    case Format::kF16:
+      return half_at(row + 2 * size_t{column});
+    case Format::kBF16: {
+      const uint32_t bits = uint32_t{read<uint16_t>(row + 2 * size_t{column})} << 16;
+      return read<float>(reinterpret_cast<const uint8_t*>(&bits));
+    }
+    case Format::kQ8: {
+      const size_t codes = (size_t{columns} + block - 1) / block * block;
+      return read<int8_t>(row + column) * (half_at(row + codes + 2 * (column / block)) / 127.0);
+    }
+    case Format::kQ4: {
+      const uint32_t within = column % 64;
+      const uint32_t lane = read<uint32_t>(row + column / 64 * 32 + 4 * (within % 8));
+      return kNormalFloat4[lane >> 4 * (within / 8) & 15] * half_at(row + steps * 32 + 2 * (column / 64));
+    }
+    case Format::kU2:
+    case Format::kU3:
+    case Format::kU4:
+    case Format::kU8: {
+      const uint8_t* const scales = row + steps * 8 * traits.bits;
+      const size_t groups = (size_t{columns} + block - 1) / block, group = column / block;
+      const int code = static_cast<int>(integer_code(traits.bits, row, column)) - scales[2 * groups + group];
+      return code * half_at(scales + 2 * group);
+    }
+    case Format::kFp8:
+      return float8_value(row[column]) * read<float>(row + columns + 4 * size_t{column / block});
+    case Format::kMxfp4:
+      return std::ldexp(float4_value(nibble(row, column)), row[steps * 32 + column / 32] - 127);
+    case Format::kNf4:
+      return kNormalFloat4[nibble(row, column)] * double{read<float>(row + steps * 32 + 4 * size_t{column / 64})};
+    default:
+      return ggml_value(format, row, column);
+  }
+}
+
+class RandomRows {
+ public:
+  explicit RandomRows(uint32_t seed) : generator_(seed) {}
+
+  uint32_t uniform(uint32_t low, uint32_t high) {
+    return std::uniform_int_distribution<uint32_t>(low, high)(generator_);
+  }
+  float normal() { return std::normal_distribution<float>()(generator_); }
+
+  // Random codes and scales, of sizes that can be summed; codes past the end are random where the format allows it.
+  void fill(Format format, uint8_t* row, uint32_t columns, uint32_t block) {
+    const size_t bytes = row_bytes(format, columns, block);
+    const FormatTraits& traits = traits_of(format);
+    for (size_t i = 0; i < bytes; ++i) row[i] = static_cast<uint8_t>(uniform(0, 255));
+    switch (traits.blocks) {
+      case Blocks::kNone:
+        return fill_elements(format, row, columns);
+      case Blocks::kPowerOfTwo: {
+        const size_t groups = (size_t{columns} + block - 1) / block;
+        std::memset(row + columns, 0, groups * block - columns);
+        return put_halves(row + groups * block, groups, 2);
+      }
+      case Blocks::kMultiple: {
+        const size_t groups = (size_t{columns} + block - 1) / block;
+        if (format != Format::kFp8) return put_halves(row + bytes - 3 * groups, groups, 2);
+        for (uint32_t c = 0; c < columns; ++c) {
+          if ((row[c] & 127) == 127) row[c] ^= 1;  // NaN
+        }
+        return put_floats(row + columns, groups);
+      }
+      case Blocks::kFixed: {
+        const size_t groups = (size_t{columns} + traits.block - 1) / traits.block;
+        uint8_t* const scales = row + bytes - groups * traits.group_bytes;
+        if (format == Format::kQ4) return put_halves(scales, groups, 2);
+        if (format == Format::kNf4) return put_floats(scales, groups);
+        for (size_t i = 0; i < groups; ++i) scales[i] = static_cast<uint8_t>(uniform(120, 132));
+        return;
+      }
+      case Blocks::kWhole:
+        return put_block_scales(format, row, columns / traits.block);
+    }
+  }
+
+  void put_half(uint8_t* target, float low, float high) {
+    const float magnitude = low + (high - low) * static_cast<float>(uniform(0, 100)) / 100;
+    const uint32_t exponent = static_cast<uint32_t>(15 + std::lround(std::log2(magnitude)));
+    const uint16_t half = static_cast<uint16_t>(exponent << 10 | uniform(0, 1023) | uniform(0, 1) << 15);
+    std::memcpy(target, &half, sizeof half);
+  }
+
+ private:
+  void fill_elements(Format format, uint8_t* row, uint32_t columns) {
+    for (uint32_t c = 0; c < columns; ++c) {
+      const float value = normal();
+      if (format == Format::kF32) std::memcpy(row + 4 * size_t{c}, &value, 4);
+      if (format == Format::kBF16) std::memcpy(row + 2 * size_t{c}, reinterpret_cast<const uint8_t*>(&value) + 2, 2);
+      if (format == Format::kF16) put_half(row + 2 * size_t{c}, 0.01f, 2.0f);
+    }
+  }
+
+  void put_halves(uint8_t* target, size_t count, size_t stride) {
+    for (size_t i = 0; i < count; ++i) put_half(target + i * stride, 0.05f, 1.0f);
+  }
+
+  void put_floats(uint8_t* target, size_t count) {
+    for (size_t i = 0; i < count; ++i) {
+      const float scale = normal();
+      std::memcpy(target + 4 * i, &scale, 4);
+    }
+  }
+
+  void put_block_scales(Format format, uint8_t* row, uint32_t blocks) {
+    const uint32_t columns = traits_of(format).block;
+    const size_t bytes = row_bytes(format, columns, columns);
+    const bool two = format == Format::kQ4_1 || format == Format::kQ5_1 || format == Format::kQ2K ||
+                     format == Format::kQ4K || format == Format::kQ5K;
+    const size_t first = format == Format::kQ2K   ? 80
+                         : format == Format::kQ3K ? 108
+                         : format == Format::kQ6K ? 208
+                                                  : 0;
+    for (uint32_t b = 0; b < blocks; ++b) put_halves(row + b * bytes + first, two ? 2 : 1, 2);
+  }
+
+  std::mt19937 generator_;
+};
+
+}  // namespace layerstream::reference
