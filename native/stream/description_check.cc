@@ -176,6 +176,7 @@ class StageCheck {
     need(rule.experts > 0 && rule.per_token > 0 && rule.per_token <= rule.experts, "a token has no experts, or too many");
     need(rule.group_count > 0 && rule.experts % rule.group_count == 0 && rule.groups_kept > 0 && rule.groups_kept <= rule.group_count,
          "groups of experts are uneven");
+    need(rule.per_token <= rule.experts / rule.group_count * rule.groups_kept, "a token has more experts than its groups");
     need(rule.group_score == GroupScore::kMax || rule.experts / rule.group_count >= 2, "a group has fewer than two experts");
     use(step.logits, rule.experts);
     use(step.input, description_.register_widths[index_of(Register::kExpertInput)]);

@@ -2,9 +2,8 @@
 //
 // Scores of a token are the softmax of its logits, or their sigmoids. Experts are chosen by score plus correction. With
 // several groups (of experts / group_count neighbours), a group is worth its best choice or the sum of its two best;
-// only experts of the `groups_kept` best groups are eligible. Of equal ones the lower
-// index wins. A chosen expert weighs its score, without the correction; divided by the sum of the chosen if
-// `normalize`; times `scale`. All of it is float32.
+// only experts of the `groups_kept` best groups are eligible. Of equal ones the lower index wins. A chosen expert weighs
+// its score, without the correction; divided by the sum of the chosen if `normalize`; times `scale`. All of it is float32.
 #pragma once
 
 #include <cstdint>

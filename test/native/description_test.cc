@@ -108,6 +108,7 @@ void test_experts(const RuntimeDescription& base) {
   route("an expert less than there are stages", [](RouteStep& s) { s.rule.experts = 4, s.rule.group_count = 1; });
   route("an expert more than there are stages", [](RouteStep& s) { s.rule.experts = 9, s.rule.group_count = 1; });
   route("more experts a token than there are", [](RouteStep& s) { s.rule.per_token = 9; });
+  route("more experts a token than its groups have", [](RouteStep& s) { s.rule.per_token = 5; });
   route("none a token", [](RouteStep& s) { s.rule.per_token = 0; });
   route("uneven groups", [](RouteStep& s) { s.rule.group_count = 3; });
   route("no groups", [](RouteStep& s) { s.rule.group_count = 0; });

@@ -227,8 +227,7 @@ class ReferenceWalk {
 
   void run(const Stage&, const RouteStep&, size_t) {}
 
-  // Each expert on all tokens that chose it, after the other steps of its stage. How experts are chosen has a test of
-  // its own: the weights here come from the plainest case of each scoring, spelled out.
+  // Each expert on all tokens that chose it, after the other steps of the stage with the router.
   void run_experts(size_t index, const RouteStep& step, const Values& logits, size_t tokens) {
     const RoutingRule& rule = step.rule;
     const Values correction = vector(model_.stages[index], step.correction_vector, rule.experts, 0);
@@ -277,7 +276,7 @@ class ReferenceWalk {
       groups.emplace_back(-(rule.group_score == GroupScore::kMax ? members[0] : members[0] + members[1]), group);
     }
     std::sort(groups.begin(), groups.end());
-    for (size_t i = rule.groups_kept; i < groups.size(); ++i) std::fill_n(choice.begin() + groups[i].second * size, size, 0.0);
+    for (size_t i = rule.groups_kept; i < groups.size(); ++i) std::fill_n(choice.begin() + groups[i].second * size, size, -INFINITY);
   }
 
   RuntimeDescription model_;
