@@ -38,7 +38,7 @@ function isSupported(directory: string): boolean {
   return weights && !quantized && supportedModelTypes.includes(config.model_type as string);
 }
 
-function readCase(directory: string): GoldenCase {
+export function readCase(directory: string): GoldenCase {
   const expected = readJson(path.join(directory, "expected.json")) as {
     input_ids: number[];
     greedy: number[];
