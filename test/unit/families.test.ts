@@ -56,6 +56,32 @@ describe("defaults where keys are absent", () => {
     expect(opsOf(architecture, "attention").map((op) => op.window)).toEqual([window]);
   });
 
+  const common = { tied: false, embeddingScale: 1 };
+  it.each([
+    ["gemma", { kvHeads: 16, headDim: 256, maxPositionEmbeddings: 8192, tied: true, embeddingScale: 32 }, 1e-6, 256],
+    ["gemma2", { kvHeads: 4, headDim: 256, maxPositionEmbeddings: 8192, tied: true, embeddingScale: 32 }, 1e-6, 256],
+    [
+      "gemma3_text",
+      { kvHeads: 4, headDim: 256, maxPositionEmbeddings: 131072, tied: true, embeddingScale: 32 },
+      1e-6,
+      256,
+    ],
+    ["phi3", { ...common, kvHeads: 32, headDim: 32, maxPositionEmbeddings: 4096 }, 1e-5, 32],
+    ["stablelm", { ...common, kvHeads: 32, headDim: 32, maxPositionEmbeddings: 4096 }, 1e-5, 8],
+    ["starcoder2", { ...common, kvHeads: 2, headDim: 32, maxPositionEmbeddings: 4096, tied: true }, 1e-5, 32],
+    ["olmo2", { ...common, kvHeads: 32, headDim: 32, maxPositionEmbeddings: 2048 }, 1e-5, 32],
+    ["granite", { ...common, kvHeads: 32, headDim: 32, maxPositionEmbeddings: 2048 }, 1e-6, 32],
+    ["glm", { ...common, kvHeads: 2, headDim: 128, maxPositionEmbeddings: 131072 }, 1.5625e-7, 64],
+    ["glm4", { ...common, kvHeads: 2, headDim: 128, maxPositionEmbeddings: 131072 }, 1.5625e-7, 64],
+    ["internlm", { ...common, kvHeads: 32, headDim: 32, maxPositionEmbeddings: 2048 }, 1e-6, 32],
+    ["internlm2", { ...common, kvHeads: 32, headDim: 32, maxPositionEmbeddings: 2048 }, 1e-6, 32],
+  ])("%s has those of its config class, scaled and rotated as it says", (modelType, expected, epsilon, rotaryDim) => {
+    const architecture = architectureOf(config(modelType, { hidden_size: 1024 }), "config.json");
+    expect(architecture).toMatchObject({ ...expected, modelType });
+    expect(new Set(opsOf(architecture, "norm").map((op) => op.epsilon))).toEqual(new Set([epsilon]));
+    expect(new Set(architecture.ropes.map((rope) => rope.rotaryDim))).toEqual(new Set([rotaryDim]));
+  });
+
   it("takes null for as many KV heads as heads, and for a derived head size", () => {
     for (const modelType of ["llama", "mistral", "qwen2"]) {
       const architecture = architectureOf(
@@ -78,8 +104,16 @@ describe("biases and head norms", () => {
     ["qwen2", {}, ["q_proj", "k_proj", "v_proj"]],
     ["qwen3", {}, []],
     ["qwen3", { attention_bias: true }, all],
+    ["gemma", { attention_bias: true }, all],
+    ["granite", { attention_bias: true, mlp_bias: true }, [...all, "gate_proj", "up_proj", "down_proj"]],
+    ["olmo2", { attention_bias: true }, all],
+    ["glm", {}, ["q_proj", "k_proj", "v_proj"]],
+    ["glm", { attention_bias: false }, []],
+    ["internlm", {}, all],
+    ["internlm", { bias: false }, []],
   ])("%s with %j has biases on %j", (modelType, changes, expected) => {
-    expect(biases(architectureOf(config(modelType, changes), "config.json"))).toEqual(expected);
+    const architecture = architectureOf(config(modelType, { hidden_size: 1024, ...changes }), "config.json");
+    expect(biases(architecture)).toEqual(expected);
   });
 
   it("normalizes heads of qwen3 before the rotary embedding", () => {
@@ -93,7 +127,8 @@ describe("biases and head norms", () => {
 describe("sliding windows", () => {
   const windowsOf = (modelType: string, changes: Record<string, unknown>): (number | undefined)[] => {
     const architecture = architectureOf(config(modelType, changes), "config.json");
-    return architecture.layers.slice(1, -1).map(({ stages }) => {
+    const decoderLayers = architecture.layers.filter(({ file }) => file.startsWith("layer-"));
+    return decoderLayers.map(({ stages }) => {
       const op = architecture.kinds[stages[0]?.kind ?? -1]?.plan.find((candidate) => candidate.op === "attention");
       return op?.op === "attention" ? op.window : undefined;
     });
@@ -102,6 +137,24 @@ describe("sliding windows", () => {
   it("span all layers of mistral unless null", () => {
     expect(windowsOf("mistral", { sliding_window: 7 })).toEqual([7, 7, 7]);
     expect(windowsOf("mistral", { sliding_window: null })).toEqual([undefined, undefined, undefined]);
+  });
+
+  it("alternate in gemma2 and come in periods in gemma3", () => {
+    const none = undefined;
+    expect(windowsOf("gemma2", { sliding_window: 7 })).toEqual([7, none, 7]);
+    expect(windowsOf("gemma3_text", { sliding_window: 7 })).toEqual([7, 7, 7]);
+    expect(windowsOf("gemma3_text", { sliding_window: 7, sliding_window_pattern: 2 })).toEqual([7, none, 7]);
+    const types = { layer_types: ["full_attention", "sliding_attention", "full_attention"], sliding_window: 7 };
+    for (const modelType of ["gemma2", "gemma3_text"]) {
+      expect(windowsOf(modelType, types)).toEqual([none, 7, none]);
+    }
+  });
+
+  it("of phi3 and starcoder2 are there when the config has one", () => {
+    for (const modelType of ["phi3", "starcoder2"]) {
+      expect(windowsOf(modelType, {}).every((window) => window === undefined)).toBe(true);
+      expect(windowsOf(modelType, { sliding_window: 9 }).every((window) => window === 9)).toBe(true);
+    }
   });
 
   it.each(["qwen2", "qwen3"])("of %s need use_sliding_window, and start at max_window_layers", (modelType) => {
@@ -132,6 +185,11 @@ describe("unsupported values are refused by name", () => {
     [config("qwen3", { rope_parameters: { full_attention: { rope_type: "default" } } }), ["rope_parameters"]],
     [config("llama", { partial_rotary_factor: 0.5 }), ["partial_rotary_factor", "0.5"]],
     [config("llama", { rope_parameters: { partial_rotary_factor: 0.25 } }), ["rope_parameters.partial_rotary_factor"]],
+    [config("gemma2", { use_bidirectional_attention: true }), ["use_bidirectional_attention"]],
+    [config("gemma3_text", { rope_parameters: { rope_type: "default" } }), ["rope_parameters", "an object"]],
+    [config("stablelm", { hidden_size: 1024, qk_layernorm: true }), ["qk_layernorm"]],
+    [config("internlm", { rotary: { type: "linear", base: 10000 } }), ["rotary.type", '"linear"']],
+    [config("phi3", { rope_scaling: { type: "longrope", short_mscale: 1.1 } }), ["rope_scaling.short_mscale"]],
     [config("mistral", { layer_types: ["full_attention"] }), ["layer_types"]],
     [config("qwen3", { layer_types: Array(3).fill("linear_attention") }), ["layer_types", '"linear_attention"']],
     [config("llama", { quantization_config: { quant_method: "hqq" } }), ["quant_method", '"hqq"']],

@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
 import { architectureOf } from "../../dist/models/registry.js";
-import { ropeFrequencies } from "../../dist/models/rope.js";
+import { dependsOnLength, ropeFrequencies } from "../../dist/models/rope.js";
 
 interface Row {
   name: string;
@@ -36,17 +36,21 @@ describe("rope frequencies", () => {
 
   it("covers every supported type", () => {
     const types = rows.map(({ config }) => architectureOf(config, "config.json").ropes[0]?.scaling.type);
-    expect(new Set(types)).toEqual(new Set(["default", "linear", "dynamic", "llama3", "yarn"]));
+    expect(new Set(types)).toEqual(new Set(["default", "linear", "dynamic", "llama3", "yarn", "longrope"]));
   });
 
-  it("depends on the length of the sequence for the dynamic type only, and only beyond the trained length", () => {
-    for (const { config } of rows) {
-      const type = architectureOf(config, "config.json").ropes[0]?.scaling.type;
-      const trained = config.max_position_embeddings as number;
+  it("depends on the length of the sequence for two types only, and only beyond the trained length", () => {
+    for (const { config, name } of rows) {
+      const [rope] = architectureOf(config, "config.json").ropes;
+      if (rope === undefined) throw new Error(`${name}: no rope`);
+      const { type } = rope.scaling;
+      expect(dependsOnLength(rope)).toBe(type === "dynamic" || type === "longrope");
+      const key = type === "longrope" ? "original_max_position_embeddings" : "max_position_embeddings";
+      const trained = config[key] as number;
       const short = frequenciesOf(config, 1);
       expect(frequenciesOf(config, trained)).toEqual(short);
       const beyond = frequenciesOf(config, trained * 4).inverseFrequencies;
-      if (type === "dynamic") expect(beyond[5]).toBeLessThan(short.inverseFrequencies[5] ?? 0);
+      if (dependsOnLength(rope)) expect(beyond[5]).toBeLessThan(short.inverseFrequencies[5] ?? 0);
       else expect(beyond).toEqual(short.inverseFrequencies);
     }
   });
@@ -56,5 +60,23 @@ describe("rope frequencies", () => {
     const { rope_theta, rope_scaling, ...rest } = sizes;
     const v5 = { ...rest, rope_parameters: { rope_theta, rope_type: "linear", factor: 2.5 } };
     expect(architectureOf(v5, "f").ropes).toEqual(architectureOf({ ...rest, rope_theta, rope_scaling }, "f").ropes);
+  });
+
+  it("of QWen v1 grows in steps, whenever the length doubles", () => {
+    const spec = { rotaryDim: 12, theta: 10000, scaling: { type: "qwenDynamic", trainedLength: 100 } } as const;
+    const plain = { rotaryDim: 12, theta: 10000, scaling: { type: "default" } } as const;
+    const base = (alpha: number) => ropeFrequencies({ ...plain, theta: 10000 * alpha ** (12 / 10) }, 1);
+    for (const [length, alpha] of [
+      [1, 1],
+      [100, 1],
+      [101, 3],
+      [200, 3],
+      [201, 7],
+      [400, 7],
+      [401, 15],
+    ] as const) {
+      expect(ropeFrequencies(spec, length), `${length}`).toEqual(base(alpha));
+    }
+    expect(dependsOnLength(spec)).toBe(true);
   });
 });

@@ -1,8 +1,10 @@
-import { LIMITS } from "../config.js";
+import type { RopeSpec } from "../architecture.js";
+import { type ConfigReader, LIMITS } from "../config.js";
 import { readDenseDecoder, readLayerCount, readWindow } from "../dense-decoder.js";
 import { gatedExperts, readRouting, withExperts } from "../expert-layers.js";
 import type { ModelFamily } from "../family.js";
 import { readSlidingLayers } from "../layer-types.js";
+import { type RotatedHeads, readRope, yarnMagnitude } from "../rope-config.js";
 
 export const gptOss: ModelFamily = {
   name: "gpt_oss",
@@ -21,6 +23,7 @@ export const gptOss: ModelFamily = {
       outputBias: attentionBias,
       mlpBias: false,
       attention: { sinks: true },
+      rope: (heads) => readGptOssRope(config, heads),
       window: (layer) => ((sliding?.[layer] ?? layer % 2 === 0) ? window : undefined),
     });
     const routing = readRouting(config, { experts: "num_local_experts", alias: "num_experts", perToken: 4 });
@@ -68,3 +71,11 @@ export const gptOss: ModelFamily = {
     tie_word_embeddings: false,
   },
 };
+
+/** The family's default when the config has no rope parameters is not an unscaled embedding. */
+function readGptOssRope(config: ConfigReader, heads: RotatedHeads): RopeSpec {
+  const rope = readRope(config, heads);
+  if (["rope_scaling", "rope_parameters"].some((key) => config.object(key)?.isEmpty === false)) return rope;
+  const ramp = { betaFast: 32, betaSlow: 1, truncate: false, originalMaxPositionEmbeddings: 4096 };
+  return { ...rope, scaling: { type: "yarn", factor: 32, attentionFactor: yarnMagnitude(32, 1), ...ramp } };
+}
