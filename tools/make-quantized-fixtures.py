@@ -14,25 +14,16 @@ import tempfile
 from pathlib import Path
 
 import torch
+from fixture_cases import shape
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 specification = importlib.util.spec_from_file_location("fixtures", Path(__file__).with_name("make-fixtures.py"))
 fixtures = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(fixtures)
 
-
-
-def load(directory, dtype):
-    """Experts one by one: grouped products know no float64."""
-    options = {"attn_implementation": "eager", "experts_implementation": "eager"}
-    return AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, **options).eval()
-
-
-fixtures.load = load
-
-SMALL = {**fixtures.shape(32, 64, 1, 4, 2, 41), "rope_theta": 10000.0}
-WIDE_KEYS = {**fixtures.shape(32, 64, 1, 4, 4, 41), "rope_theta": 10000.0}
+SMALL = {**shape(32, 64, 1, 4, 2, 41), "rope_theta": 10000.0}
+WIDE_KEYS = {**shape(32, 64, 1, 4, 4, 41), "rope_theta": 10000.0}
 AWQ_ORDER = [0, 2, 4, 6, 1, 3, 5, 7]
 FLOAT4 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
 NORMAL_FLOAT4 = torch.tensor(
@@ -197,13 +188,33 @@ def linears(module):
     return module.endswith("_proj")
 
 
-def gpt_oss_config():
-    sizes = fixtures.shape(64, 32, 2, 4, 2, 41, head_dim=16)
-    rope = {"rope_theta": 150000.0, "rope_type": "default"}
-    return {**sizes, "num_local_experts": 3, "num_experts_per_tok": 2, "sliding_window": 6, "rope_parameters": rope}
-
-
-fixtures.FAMILIES["gpt_oss"] = {"architectures": ["GptOssForCausalLM"], "attention_bias": True}
+PHI3 = {**shape(32, 48, 1, 4, 2, 43), "original_max_position_embeddings": 128, "rope_theta": 10000.0}
+MIXTRAL = {**shape(32, 32, 1, 4, 2, 43), "num_experts_per_tok": 2, "num_local_experts": 3, "rope_theta": 10000.0}
+GPT_OSS = {
+    **shape(64, 32, 2, 4, 2, 41, head_dim=16),
+    "num_local_experts": 3,
+    "num_experts_per_tok": 2,
+    "sliding_window": 6,
+    "rope_parameters": {"rope_theta": 150000.0, "rope_type": "default"},
+}
+DEEPSEEK_V3 = {
+    **shape(32, 40, 2, 2, 2, 43),
+    "first_k_dense_replace": 1,
+    "kv_lora_rank": 24,
+    "moe_intermediate_size": 16,
+    "n_group": 2,
+    "n_routed_experts": 4,
+    "n_shared_experts": 1,
+    "norm_topk_prob": True,
+    "num_experts_per_tok": 2,
+    "q_lora_rank": 20,
+    "qk_nope_head_dim": 10,
+    "qk_rope_head_dim": 6,
+    "rope_theta": 10000.0,
+    "routed_scaling_factor": 2.5,
+    "topk_group": 1,
+    "v_head_dim": 12,
+}
 
 # Each case: the settings; `settings_file` if they are not in config.json; `make`, which packs a module; and `converts`,
 # which modules it packs.
@@ -350,9 +361,33 @@ CASES = {
         "make": nf4,
         "notes": "bitsandbytes NF4, doubly quantized, whose blocks end with rows.",
     },
+    "phi3_gptq": {
+        "family": "phi3",
+        "config": PHI3,
+        "settings": gptq_settings(group_size=16, desc_act=True),
+        "make": lambda *place: gptq(*place, group_size=16, g_idx="permuted"),
+        "notes": "GPTQ in act-order of projections that hold several matrices.",
+    },
+    "mixtral_awq": {
+        "family": "mixtral",
+        "config": MIXTRAL,
+        "settings": {"quant_method": "awq", "bits": 4, "group_size": 16, "version": "gemm", "modules_to_not_convert": ["gate"]},
+        "converts": lambda module: linears(module) or module.endswith((".w1", ".w2", ".w3")),
+        "make": lambda *place: awq(*place, group_size=16),
+        "notes": "AWQ of experts, with the router left unconverted.",
+    },
+    "deepseek_v3_fp8": {
+        "family": "deepseek_v3",
+        "config": DEEPSEEK_V3,
+        "settings": {"quant_method": "fp8", "activation_scheme": "dynamic", "fmt": "e4m3", "weight_block_size": [16, 16]},
+        "converts": lambda module: linears(module) or module.endswith("_with_mqa"),
+        "make": lambda *place: fp8(*place, block=(16, 16), suffix="weight_scale_inv"),
+        "dtype": "bfloat16",
+        "notes": "Blocks of FP8 under latent attention, whose key half is used transposed.",
+    },
     "gpt_oss_mxfp4": {
         "family": "gpt_oss",
-        "config": gpt_oss_config(),
+        "config": GPT_OSS,
         "settings": {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "lm_head"]},
         "experts": True,
         "make": mxfp4,
@@ -362,80 +397,63 @@ CASES = {
 }
 
 
-def parts_of(case, empty, seed):
-    """(tensors of the quantized checkpoint, tensors of the plain one)."""
+def convert(case, tensors, seed):
+    """(tensors of the quantized checkpoint, tensors of the plain one) in place of random ones of the same shapes."""
     draw = Draw(torch.Generator().manual_seed(seed))
-    dtype = getattr(torch, case["dtype"])
     converts = case.get("converts", linears)
     quantized, plain = {}, {}
-    for name, parameter in empty.state_dict().items():
+    for name, tensor in tensors.items():
         module = name.removesuffix(".weight")
-        if case.get("experts") and name.endswith(("experts.gate_up_proj", "experts.down_proj")):
-            experts, columns, rows = parameter.shape
-            tensors, plain[name] = case["make"](draw, name, experts, rows, columns)
-        elif not case.get("experts") and parameter.ndim == 2 and converts(module):
-            tensors, plain[name] = case["make"](draw, module, *parameter.shape)
-        else:
-            noise = draw.normal(parameter.shape)
-            if name.endswith("norm.weight"):
-                values = 1 + 0.2 * noise
-            elif parameter.ndim == 1 or name.endswith("bias"):
-                values = 0.3 * noise
-            else:
-                values = noise * (1 if "embed" in name else 1.5 / math.sqrt(parameter.shape[1]))
-            tensors = {name: values.to(dtype)}
-            plain[name] = tensors[name].float()
-        quantized.update(tensors)
-    return quantized, {name: values.float().contiguous() for name, values in plain.items()}
+        parts, weights = {name: tensor}, tensor
+        if case.get("experts"):
+            if name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+                experts, columns, rows = tensor.shape
+                parts, weights = case["make"](draw, name, experts, rows, columns)
+        elif tensor.ndim == 2 and converts(module):
+            parts, weights = case["make"](draw, module, *tensor.shape)
+        quantized.update(parts)
+        plain[name] = weights.float().contiguous()
+    return quantized, plain
 
 
+@torch.no_grad()
 def make(directory, name, case):
     directory.mkdir(parents=True, exist_ok=True)
     case = {"family": "llama", "dtype": "float16", "length": 9, **case}
     case["config"] = {**case["config"], "vocab_size": case.get("vocabulary", case["config"]["vocab_size"])}
     config = fixtures.config_json(case)
-    with tempfile.TemporaryDirectory() as temporary:
-        plain_directory = Path(temporary)
-        fixtures.write_json(plain_directory / "config.json", config)
-        with torch.device("meta"):
-            empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(plain_directory))
+    with tempfile.TemporaryDirectory() as folder:
+        native = Path(folder)
+        fixtures.write_json(native / "config.json", config)
         for seed in range(1, 400):
-            quantized, plain = parts_of(case, empty, seed)
-            save_file(plain, plain_directory / "model.safetensors", metadata={"format": "pt"})
-            expected = fixtures.expect(plain_directory, case, seed)
+            quantized, plain = convert(case, fixtures.random_tensors(native, case, seed), seed)
+            fixtures.write_tensors(native, plain)
+            expected = fixtures.expect(native, case, seed)
             if expected is not None:
                 break
         else:
             raise ValueError(f"{name}: no seed below 400 keeps greedy steps apart")
-    logits, input_ids, greedy = expected
-    save_file(quantized, directory / "model.safetensors", metadata={"format": "pt"})
-    save_file({"logits": logits.contiguous()}, directory / "expected.safetensors")
+    fixtures.write_tensors(directory, quantized)
     if "settings_file" in case:
         fixtures.write_json(directory / case["settings_file"], case["settings"])
     else:
         config["quantization_config"] = case["settings"]
     fixtures.write_json(directory / "config.json", config)
-    fixtures.write_json(
-        directory / "expected.json",
-        {
-            "case": name,
-            "model_type": case["family"],
-            "notes": case["notes"],
-            "seed": seed,
-            "input_ids": input_ids,
-            "greedy": greedy,
-        },
-    )
-    print(f"{name}: seed {seed}, largest logit {logits.abs().max():.2f}")
+    logits, values = expected
+    save_file({"logits": logits.contiguous()}, directory / "expected.safetensors")
+    about = {"case": name, "model_type": case["family"], "notes": case["notes"], "seed": seed}
+    fixtures.write_json(directory / "expected.json", {**about, **values})
+    print(f"{name}: seed {seed}, largest logit {logits.abs().max():.2f}", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("names", nargs="*", help="cases; default: all")
+    parser.add_argument("cases", nargs="*", help="default: all")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    for name in options.names or CASES:
+    disable_progress_bar()
+    for name in options.cases or CASES:
         make(options.out / name, name, CASES[name])
 
 
