@@ -6,12 +6,19 @@ import { afterAll, describe, expect, it } from "vitest";
 import { AutoModel } from "../../dist/index.js";
 import { architectureOf, supportedModelTypes } from "../../dist/models/registry.js";
 import { dependsOnLength } from "../../dist/models/rope.js";
-import { fixtureCases, goldenCases, readConfig, relativeError, sharedCases } from "../helpers/golden.js";
+import {
+  fixtureCases,
+  goldenCases,
+  quantizedFixtures,
+  readConfig,
+  relativeError,
+  sharedCases,
+} from "../helpers/golden.js";
 
 const cacheDir = mkdtempSync(path.join(tmpdir(), "layerstream-families-"));
 afterAll(() => rmSync(cacheDir, { recursive: true, force: true }));
 
-const cases = [...goldenCases(fixtureCases), ...goldenCases(sharedCases)];
+const cases = [fixtureCases, quantizedFixtures, sharedCases].flatMap(goldenCases);
 
 it("there are cases of every model type", () => {
   const covered = new Set(cases.map(({ directory }) => readConfig(directory).model_type));

@@ -12,7 +12,8 @@ import { AutoModel, LayerstreamError } from "../../dist/index.js";
 import { native } from "../../dist/native/binding.js";
 import type { TensorData, Tensors } from "../helpers/checkpoint.js";
 import { temporaryDirectory } from "../helpers/files.js";
-import { assignedTensors, editFixture, quantizedFixtures } from "../helpers/quantized.js";
+import { quantizedFixtures } from "../helpers/golden.js";
+import { assignedTensors, editFixture } from "../helpers/quantized.js";
 
 type Json = Record<string, unknown>;
 

@@ -18,10 +18,12 @@ export interface GoldenCase {
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 export const fixtureCases = path.join(root, "test/fixtures/families");
+/** Checkpoints that come quantized. */
+export const quantizedFixtures = path.join(root, "test/fixtures/quantized");
 /** Present where the project is developed, absent for users. */
 export const sharedCases = path.join(root, "../shared/golden");
 
-/** Cases of supported families, unquantized. */
+/** Cases of supported families. */
 export function goldenCases(directory: string): GoldenCase[] {
   if (!existsSync(directory)) return [];
   return readdirSync(directory)
@@ -34,8 +36,7 @@ function isSupported(directory: string): boolean {
   if (!existsSync(path.join(directory, "expected.json"))) return false;
   const config = readConfig(directory);
   const weights = readdirSync(directory).some((name) => /^(model.*\.safetensors|pytorch_model.*\.bin)$/.test(name));
-  const quantized = "quantization_config" in config || existsSync(path.join(directory, "quantize_config.json"));
-  return weights && !quantized && supportedModelTypes.includes(config.model_type as string);
+  return weights && supportedModelTypes.includes(config.model_type as string);
 }
 
 export function readCase(directory: string): GoldenCase {

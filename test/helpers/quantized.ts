@@ -6,8 +6,7 @@ import { type AssignedTensor, assignTensors } from "../../dist/models/assignment
 import { architectureOf } from "../../dist/models/registry.js";
 import type { WeightFormat } from "../../dist/native/types.js";
 import { encodeSafetensors, type TensorData, type Tensors } from "./checkpoint.js";
-
-export const quantizedFixtures = path.resolve(import.meta.dirname, "../fixtures/quantized");
+import { quantizedFixtures } from "./golden.js";
 
 type Json = Record<string, unknown>;
 
