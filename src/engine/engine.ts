@@ -3,7 +3,7 @@ import { resolve } from "node:path";
 import type { LayerStore } from "../checkpoint/layer-store.js";
 import type { LoraAdapter } from "../checkpoint/lora-adapter.js";
 import { LayerstreamError } from "../errors.js";
-import type { Architecture } from "../models/architecture.js";
+import { type Architecture, kvBytesPerPosition } from "../models/architecture.js";
 import { dependsOnLength, type RopeFrequencies, ropeFrequencies } from "../models/rope.js";
 import { native } from "../native/binding.js";
 import type { NativePassResult } from "../native/types.js";
@@ -343,11 +343,6 @@ export class Engine {
 /** Embeddings of their own are read row by row; a tied one is the head and is streamed as such. */
 function isGathered(architecture: Architecture, description: ModelDescription, stage: number): boolean {
   return stage === description.embedding.stage && !architecture.tied;
-}
-
-/** Keys and values of one token in all layers, bytes. */
-export function kvBytesPerPosition({ layerCount, kvCache }: Architecture): number {
-  return layerCount * kvCache.heads * (kvCache.keyDim + kvCache.valueDim) * 4;
 }
 
 const ATTENTION_REGISTERS = ["query", "key", "value", "latent", "queryNope", "attended"] as const;

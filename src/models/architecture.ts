@@ -248,6 +248,15 @@ export interface RopeSpec {
       };
 }
 
+/**
+ * Where norms stand. With a half f (attention or feed-forward):
+ *   pre       hidden += f(norm(hidden))
+ *   post      hidden += norm(f(hidden))
+ *   sandwich  hidden += postNorm(f(norm(hidden)))
+ *   parallel  hidden += attention(norm(hidden)) + feedForward(norm(hidden)), one norm for both
+ */
+export type NormPlacement = "pre" | "post" | "sandwich" | "parallel";
+
 export interface Architecture {
   family: string;
   modelType: string;
@@ -259,6 +268,7 @@ export interface Architecture {
   kvHeads: number;
   headDim: number;
   attention: "grouped" | "latent";
+  normPlacement: NormPlacement;
   /** What the cache holds of one token in one layer. `valueDim` 0: values are the first part of the keys. */
   kvCache: { heads: number; keyDim: number; valueDim: number };
   /** Of dense MLPs; of an expert where all layers have experts. */
@@ -287,4 +297,9 @@ export interface Architecture {
 /** Full name of a spec's or source's tensor in a layer. */
 export function tensorName({ name }: { name: string }, layer: number, expert = -1): string {
   return name.replace("{layer}", String(layer)).replace("{expert}", String(expert));
+}
+
+/** Keys and values of one token in all layers, float32, bytes. */
+export function kvBytesPerPosition({ layerCount, kvCache }: Architecture): number {
+  return layerCount * kvCache.heads * (kvCache.keyDim + kvCache.valueDim) * 4;
 }

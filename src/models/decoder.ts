@@ -61,6 +61,7 @@ export function compileDecoder(family: string, modelType: string, spec: DecoderS
     layerCount: spec.layers.length,
     vocabSize: spec.vocabSize,
     ...attentionShape(spec),
+    normPlacement: spec.placement,
     ...feedForwardShape(spec),
     maxPositionEmbeddings: spec.maxPositionEmbeddings,
     tied: spec.tied,

@@ -1,6 +1,6 @@
 /** What a model family states, as data: `decoder.ts` turns it into tensors, stages and plans. */
 
-import type { ActivationName, RopeSpec, Routing } from "./architecture.js";
+import type { ActivationName, NormPlacement, RopeSpec, Routing } from "./architecture.js";
 import type { ConfigReader } from "./config.js";
 
 export interface NormSpec {
@@ -97,15 +97,6 @@ export interface LayerSpec {
   window?: number;
   feedForward: MlpSpec | MoeSpec;
 }
-
-/**
- * Where norms stand. With a half f (attention or feed-forward):
- *   pre       hidden += f(norm(hidden))
- *   post      hidden += norm(f(hidden))
- *   sandwich  hidden += postNorm(f(norm(hidden)))
- *   parallel  hidden += attention(norm(hidden)) + feedForward(norm(hidden)), one norm for both
- */
-export type NormPlacement = "pre" | "post" | "sandwich" | "parallel";
 
 /** A decoder: embedding, layers of an attention half and a feed-forward half, a final norm and a head. */
 export interface DecoderSpec {

@@ -3,8 +3,13 @@ import { openCheckpoint } from "../checkpoint/checkpoint.js";
 import { isLayerStore, openLayerStore } from "../checkpoint/layer-store.js";
 import type { WeightFormat } from "../native/types.js";
 import { type CompressionSettings, formatOf } from "../quant/registry.js";
-import { formatBytes, formatCount } from "../units.js";
-import type { Architecture } from "./architecture.js";
+import {
+  type Architecture,
+  kvBytesPerPosition,
+  type NormPlacement,
+  type RopeSpec,
+  type StageName,
+} from "./architecture.js";
 import { assignTensors } from "./assignment.js";
 import { architectureOf } from "./registry.js";
 
@@ -17,6 +22,14 @@ export interface FormatSummary {
 
 export type Formats = Partial<Record<WeightFormat, FormatSummary>>;
 
+/** Stages of one kind in a layer: one, or all its experts. */
+export interface StageSummary {
+  name: StageName;
+  count: number;
+  /** Of all of them. */
+  bytes: number;
+}
+
 export interface LayerSummary {
   /** File in the layer store, existing or to be written. */
   file: string;
@@ -24,6 +37,12 @@ export interface LayerSummary {
   /** Of tensors, without padding. */
   bytes: number;
   formats: Formats;
+  /** In execution order. */
+  stages: StageSummary[];
+  /** Tokens that a token sees, itself included. Absent: all before it. */
+  window?: number;
+  /** Index in `ropes`. Absent: positions are not rotated. */
+  rope?: number;
 }
 
 /** What a checkpoint or a layer store holds. Plain data: `JSON.stringify` gives all of it. */
@@ -38,6 +57,14 @@ export interface Inspection {
   heads: number;
   kvHeads: number;
   headDim: number;
+  attention: "grouped" | "latent";
+  normPlacement: NormPlacement;
+  /** Float32, all layers. */
+  kvCacheBytesPerToken: number;
+  /** Different rotary embeddings of the layers. */
+  ropes: readonly RopeSpec[];
+  /** Absent: no experts. */
+  experts: Architecture["experts"];
   vocabSize: number;
   maxPositionEmbeddings: number;
   tied: boolean;
@@ -60,10 +87,15 @@ interface InspectedTensor {
   byteLength: number;
 }
 
+interface InspectedLayer {
+  file: string;
+  stages: { name: StageName; tensors: InspectedTensor[] }[];
+}
+
 interface Contents {
   config: Record<string, unknown>;
   architecture: Architecture;
-  layers: { file: string; tensors: InspectedTensor[] }[];
+  layers: InspectedLayer[];
   dropped: string[];
   compression: CompressionSettings | undefined;
   expanded: Record<string, number>;
@@ -78,7 +110,7 @@ export async function inspect(directory: string): Promise<Inspection> {
   const isStore = await isLayerStore(path);
   const contents = await (isStore ? readStore(path) : readCheckpoint(path));
   const { architecture, dropped, compression } = contents;
-  const layers = contents.layers.map(({ file, tensors }) => ({ file, ...summarize(tensors) }));
+  const layers = contents.layers.map((layer) => summarizeLayer(layer, architecture));
   return {
     path,
     kind: isStore ? "store" : "checkpoint",
@@ -90,10 +122,15 @@ export async function inspect(directory: string): Promise<Inspection> {
     heads: architecture.heads,
     kvHeads: architecture.kvHeads,
     headDim: architecture.headDim,
+    attention: architecture.attention,
+    normPlacement: architecture.normPlacement,
+    kvCacheBytesPerToken: kvBytesPerPosition(architecture),
+    ropes: architecture.ropes,
+    experts: architecture.experts,
     vocabSize: architecture.vocabSize,
     maxPositionEmbeddings: architecture.maxPositionEmbeddings,
     tied: architecture.tied,
-    ...summarize(contents.layers.flatMap(({ tensors }) => tensors)),
+    ...summarize(contents.layers.flatMap(tensorsOf)),
     compression,
     layers,
     dropped,
@@ -106,7 +143,7 @@ async function readStore(path: string): Promise<Contents> {
   const { config, compression, embeddingCompression, headCompression, dropped } = manifest;
   const layers = manifest.files
     .filter((file) => file.stages.length > 0)
-    .map((file) => ({ file: file.name, tensors: file.stages.flatMap((stage) => stage.tensors) }));
+    .map(({ name, stages }) => ({ file: name, stages }));
   const settings = { compression, embeddingCompression, headCompression };
   return {
     config,
@@ -124,13 +161,14 @@ async function readCheckpoint(path: string): Promise<Contents> {
   const assignment = assignTensors(checkpoint, architecture);
   const layers = assignment.layers.map(({ file, stages }) => ({
     file,
-    tensors: stages.flatMap((stage) =>
-      stage.tensors.map(({ shape, sourceFormat: format, block }) => {
+    stages: stages.map(({ name, tensors }) => ({
+      name,
+      tensors: tensors.map(({ shape, sourceFormat: format, block }) => {
         const byteLength =
           (shape.length === 2 ? (shape[0] ?? 0) : 1) * formatOf(format).rowBytes(shape.at(-1) ?? 1, block);
         return { shape, format, byteLength } satisfies InspectedTensor;
       }),
-    ),
+    })),
   }));
   const expanded: Record<string, number> = {};
   for (const { stages } of assignment.layers) {
@@ -156,64 +194,30 @@ function summarize(tensors: readonly InspectedTensor[]): { parameters: number; b
   return { parameters: total("parameters"), bytes: total("bytes"), formats };
 }
 
-/** The inspection as lines of text; runs of layers that look the same share a line. */
-export function renderInspection(inspection: Inspection): string {
-  const { compression } = inspection;
-  const facts: [string, string][] = [
-    [inspection.kind, inspection.path],
-    ["family", `${inspection.family} (model_type ${inspection.modelType})`],
-    ["parameters", `${formatCount(inspection.parameters)} in ${formatBytes(inspection.bytes)}`],
-    ["formats", renderFormats(inspection.formats)],
-    ...(compression ? [["compression", renderCompression(compression)] as [string, string]] : []),
-    ...Object.entries(inspection.expanded).map(([reason, count]): [string, string] => [
-      "to be f32",
-      `${count} quantized matrices: ${reason}`,
-    ]),
-    ["layers", `${inspection.layerCount}`],
-    ["hidden, MLP", `${inspection.hiddenSize}, ${inspection.intermediateSize}`],
-    ["heads", `${inspection.heads} of ${inspection.headDim}, KV heads ${inspection.kvHeads}`],
-    ["vocabulary", `${inspection.vocabSize}${inspection.tied ? ", head tied to the embedding" : ""}`],
-    ["context", `${inspection.maxPositionEmbeddings}`],
-    ...(inspection.dropped.length > 0 ? [["unused", inspection.dropped.join(", ")] as [string, string]] : []),
-  ];
-  return [...alignColumns(facts), "", ...alignColumns(layerRows(inspection.layers))].join("\n");
+function tensorsOf({ stages }: InspectedLayer): InspectedTensor[] {
+  return stages.flatMap((stage) => stage.tensors);
 }
 
-function layerRows(layers: readonly LayerSummary[]): string[][] {
-  const rows = [["file", "parameters", "bytes", "formats"]];
-  let first = "";
-  let previous = "";
-  for (const { file, parameters, bytes, formats } of layers) {
-    const cells = [formatCount(parameters), formatBytes(bytes), renderFormats(formats)];
-    const same = cells.join() === previous;
-    if (!same) first = file;
-    if (same) rows.pop();
-    rows.push([same ? `${first} to ${file}` : file, ...cells]);
-    previous = cells.join();
+function summarizeLayer(layer: InspectedLayer, architecture: Architecture): LayerSummary {
+  const stages = new Map<StageName, StageSummary>();
+  for (const { name, tensors } of layer.stages) {
+    const stage = stages.get(name) ?? { name, count: 0, bytes: 0 };
+    stage.count += 1;
+    stage.bytes += tensors.reduce((sum, { byteLength }) => sum + byteLength, 0);
+    stages.set(name, stage);
   }
-  return rows;
+  const summary = { file: layer.file, ...summarize(tensorsOf(layer)), stages: [...stages.values()] };
+  return { ...summary, ...attentionOf(layer.file, architecture) };
 }
 
-function renderFormats(formats: Formats): string {
-  const parts = Object.entries(formats).map(
-    ([name, { bytes, bitsPerWeight }]) => `${name} ${formatBytes(bytes)} (${Number(bitsPerWeight.toFixed(2))} bits)`,
-  );
-  return parts.join(", ");
-}
-
-function renderCompression({ compression, embeddingCompression, headCompression }: CompressionSettings): string {
-  return `${compression}, embedding ${embeddingCompression}, head ${headCompression}`;
-}
-
-function alignColumns(rows: readonly (readonly string[])[]): string[] {
-  const widths: number[] = [];
-  for (const row of rows) {
-    for (const [column, cell] of row.entries()) widths[column] = Math.max(widths[column] ?? 0, cell.length);
+/** What is particular about the attention of one layer. */
+function attentionOf(file: string, { layers, kinds }: Architecture): Pick<LayerSummary, "window" | "rope"> {
+  const stages = layers.find((layer) => layer.file === file)?.stages ?? [];
+  const plan = stages.flatMap(({ kind }) => (kinds[kind]?.name === "attention" ? kinds[kind].plan : []));
+  const found: Pick<LayerSummary, "window" | "rope"> = {};
+  for (const op of plan) {
+    if (op.op === "attention" && op.window !== undefined) found.window = op.window;
+    if (op.op === "rope") found.rope = op.table;
   }
-  return rows.map((row) =>
-    row
-      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-      .join("  ")
-      .trimEnd(),
-  );
+  return found;
 }

@@ -1,4 +1,5 @@
-import type { NormPlacement, TensorNames } from "./family.js";
+import type { NormPlacement } from "./architecture.js";
+import type { TensorNames } from "./family.js";
 
 /** Every module's full name, `{layer}` and `{expert}` included. */
 export type ModuleNames = Required<Omit<TensorNames, "queryKeyValue" | "gateUp" | "stackedExperts">> & {

@@ -2,9 +2,11 @@ import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
 import { decompose } from "../../dist/decompose/decompose.js";
-import { inspect, renderInspection } from "../../dist/models/inspect.js";
+import { inspect } from "../../dist/models/inspect.js";
+import { renderInspection } from "../../dist/models/inspection-text.js";
 import { randomTensor, writeCheckpoint } from "../helpers/checkpoint.js";
 import { temporaryDirectory } from "../helpers/files.js";
+import { fixtureCases } from "../helpers/golden.js";
 
 function checkpointDirectory(options: Parameters<typeof writeCheckpoint>[1] = {}): string {
   const directory = path.join(temporaryDirectory(), "tiny");
@@ -40,6 +42,11 @@ describe("inspect", () => {
       heads: 4,
       kvHeads: 2,
       headDim: 16,
+      attention: "grouped",
+      normPlacement: "pre",
+      kvCacheBytesPerToken: 3 * 2 * 2 * 16 * 4,
+      ropes: [{ rotaryDim: 16, theta: 10000, scaling: { type: "default" } }],
+      experts: undefined,
       vocabSize: 131,
       maxPositionEmbeddings: 128,
       tied: false,
@@ -56,6 +63,40 @@ describe("inspect", () => {
       ["layer-002.safetensors", LAYER_PARAMETERS * 2],
       ["head.safetensors", (EMBEDDING_PARAMETERS + 64) * 2],
     ]);
+    const mlpBytes = (64 + 96 * 64 * 3) * 2;
+    expect(inspection.layers[1]?.stages).toEqual([
+      { name: "attention", count: 1, bytes: LAYER_PARAMETERS * 2 - mlpBytes },
+      { name: "mlp", count: 1, bytes: mlpBytes },
+    ]);
+    expect(inspection.layers.map(({ rope }) => rope)).toEqual([undefined, 0, 0, 0, undefined]);
+  });
+
+  it("tells windows, rotary embeddings and experts of each layer", async () => {
+    const gemma = await inspect(path.join(fixtureCases, "gemma3_text_v5"));
+    expect(gemma.normPlacement).toBe("sandwich");
+    expect(gemma.layers.map(({ window, rope }) => [window, rope])).toEqual([
+      [6, 0],
+      [undefined, 1],
+      [undefined, 1],
+      [6, 0],
+      [undefined, undefined],
+    ]);
+    expect(renderInspection(gemma)).toMatch(/layer-001\.safetensors to layer-002\.safetensors .* full, rope 1 /);
+
+    const deepseek = await inspect(path.join(fixtureCases, "deepseek_v2_groups"));
+    expect(deepseek.attention).toBe("latent");
+    expect(deepseek.experts).toEqual({ count: 9, perToken: 4, intermediateSize: 11, sharedIntermediateSize: 11 });
+    expect(deepseek.kvCacheBytesPerToken).toBe(3 * (22 + 8) * 4);
+    expect(deepseek.layers.map(({ stages }) => stages.map(({ name, count }) => `${count} ${name}`).join())).toEqual([
+      "1 embed",
+      "1 attention,1 mlp",
+      "1 attention,1 moe,9 expert",
+      "1 attention,1 moe,9 expert",
+      "1 head",
+    ]);
+    const text = renderInspection(deepseek);
+    expect(text).toMatch(/^experts +9, 4 a token, MLP 11 each, shared MLP 11$/m);
+    expect(text).toMatch(/ 9 experts /);
   });
 
   it("describes a store, with bits per weight", async () => {
@@ -84,9 +125,9 @@ describe("inspect", () => {
     const text = renderInspection(await inspect(checkpointDirectory({ layers: 5 })));
     const lines = text.split("\n").map((line) => line.replaceAll(/ {2,}/g, "  "));
     expect(lines).toContain("family  llama (model_type llama)");
-    expect(lines).toContain("heads  4 of 16, KV heads 2");
+    expect(lines).toContain("attention  4 heads of 16, KV heads 2");
     expect(lines.filter((line) => line.includes("layer-"))).toEqual([
-      expect.stringMatching(/^layer-000\.safetensors to layer-004\.safetensors {2}30,848 {2}60\.3 KiB {2}bf16/),
+      expect.stringMatching(/^layer-000\.safetensors to layer-004\.safetensors {2}30,848 {2}60\.3 KiB {2}attention .* {2}full {2}bf16/),
     ]);
     expect(text).not.toMatch(/ \n|undefined|NaN/);
   });

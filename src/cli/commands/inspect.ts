@@ -8,7 +8,8 @@ export function addInspectCommand(program: Command): void {
     .argument("<model>", "checkpoint, GGUF file or layer store")
     .option("--json", "print one JSON object")
     .action(async (model: string, options: { json?: boolean }) => {
-      const { inspect, renderInspection } = await import("../../models/inspect.js");
+      const { inspect } = await import("../../models/inspect.js");
+      const { renderInspection } = await import("../../models/inspection-text.js");
       const inspection = await inspect(model);
       process.stdout.write(`${options.json ? JSON.stringify(inspection) : renderInspection(inspection)}\n`);
     });
