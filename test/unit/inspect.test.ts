@@ -127,7 +127,9 @@ describe("inspect", () => {
     expect(lines).toContain("family  llama (model_type llama)");
     expect(lines).toContain("attention  4 heads of 16, KV heads 2");
     expect(lines.filter((line) => line.includes("layer-"))).toEqual([
-      expect.stringMatching(/^layer-000\.safetensors to layer-004\.safetensors {2}30,848 {2}60\.3 KiB {2}attention .* {2}full {2}bf16/),
+      expect.stringMatching(
+        /^layer-000\.safetensors to layer-004\.safetensors {2}30,848 {2}60\.3 KiB {2}attention .* {2}full {2}bf16/,
+      ),
     ]);
     expect(text).not.toMatch(/ \n|undefined|NaN/);
   });
