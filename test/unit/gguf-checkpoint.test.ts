@@ -367,6 +367,13 @@ describe("files", () => {
     expect(error.message).toMatch(/2 GGUF models.*model\.gguf, other\.gguf/);
   });
 
+  it("a file without the extension is known by its start", async () => {
+    const file = write(llama(), "sha256-0123");
+    expect(await openCheckpoint(file)).toMatchObject({ name: "sha256-0123", config: { model_type: "llama" } });
+    writeFileSync(file, "neither");
+    expect((await failure(openCheckpoint(file))).message).toMatch(/is not a directory/);
+  });
+
   it("the identity changes with the header and with the data", async () => {
     const identity = async (gguf: Gguf) => (await openCheckpoint(write(gguf))).sourceFiles[0]?.headerHash;
     const other = llamaTensors();
@@ -453,6 +460,19 @@ describe("the tokenizer", () => {
       bos_token_id: 1,
       eos_token_id: 2,
     });
+  });
+
+  it("has every chat template by its name", async () => {
+    const named: [string, Value][] = [
+      ["tokenizer.chat_templates", { strings: ["tool_use", "absent"] }],
+      ["tokenizer.chat_template.tool_use", { string: "tools!" }],
+    ];
+    const store = path.join(temporaryDirectory(), "store");
+    await decompose({ checkpoint: write(llama(...vocabulary, ...named)), store });
+    const tokenizer = await AutoTokenizer.fromPretrained(store);
+    const messages = [{ role: "user", content: "Hi" }];
+    expect(tokenizer.applyChatTemplate(messages)).toBe("Hi!");
+    expect(tokenizer.applyChatTemplate(messages, { tools: [{}] })).toBe("tools!");
   });
 
   it("with lists that are not as long as the vocabulary is refused", async () => {

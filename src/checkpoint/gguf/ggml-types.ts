@@ -58,9 +58,16 @@ const OTHER_TYPES: ReadonlyMap<number, string> = new Map([
   [27, "I64"],
   [28, "F64"],
   [29, "IQ1_M"],
+  [31, "Q4_0_4_4"],
+  [32, "Q4_0_4_8"],
+  [33, "Q4_0_8_8"],
   [34, "TQ1_0"],
   [35, "TQ2_0"],
+  [36, "IQ4_NL_4_4"],
+  [37, "IQ4_NL_4_8"],
+  [38, "IQ4_NL_8_8"],
   [39, "MXFP4"],
+  [40, "NVFP4"],
 ]);
 
 export const SUPPORTED_GGML_TYPES: readonly string[] = [...GGML_TYPES.values()].map(({ name }) => name);

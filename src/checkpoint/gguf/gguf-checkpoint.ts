@@ -7,7 +7,7 @@ import { errnoOf, ioError } from "../file-io.js";
 import { findFile, type SafeFile } from "../safe-path.js";
 import { ggufInvalid } from "./byte-cursor.js";
 import { ggufModel } from "./config.js";
-import { type GgufHeader, type GgufTensor, readGgufHeader } from "./gguf-file.js";
+import { type GgufHeader, type GgufTensor, MAGIC, readGgufHeader } from "./gguf-file.js";
 import { type MappedTensor, mapTensors, ROPE_FACTORS } from "./tensor-names.js";
 import { type GgufVocabulary, readVocabulary } from "./vocabulary.js";
 
@@ -43,7 +43,7 @@ export interface GgufCheckpoint {
  */
 export async function findGguf(path: string): Promise<string | undefined> {
   try {
-    if ((await stat(path)).isFile()) return path.toLowerCase().endsWith(EXTENSION) ? resolve(path) : undefined;
+    if ((await stat(path)).isFile()) return (await isGguf(path)) ? resolve(path) : undefined;
     const names = await readdir(path);
     if (names.some((name) => OTHER_WEIGHTS.test(name))) return undefined;
     const files = names.filter((name) => name.endsWith(EXTENSION) && !(Number(SPLIT_NAME.exec(name)?.[2] ?? 1) > 1));
@@ -56,6 +56,12 @@ export async function findGguf(path: string): Promise<string | undefined> {
     if (["ENOENT", "ENOTDIR"].includes(errnoOf(error) ?? "")) return undefined;
     throw ioError(error, "read", path);
   }
+}
+
+/** By its name or by how it starts: some programs keep such files under names of their own. */
+async function isGguf(file: string): Promise<boolean> {
+  if (file.endsWith(EXTENSION)) return true;
+  return withFile(file, async ({ size, read }) => size >= 4 && (await read(0, 4)).toString("latin1") === MAGIC);
 }
 
 /**
@@ -82,7 +88,7 @@ export async function openGguf(file: string): Promise<GgufCheckpoint> {
     tensors: mapTensors(header, names),
   }));
   checkNames(first.file, parts);
-  const name = SPLIT_NAME.exec(basename(file))?.[1] ?? basename(file).slice(0, -EXTENSION.length);
+  const name = SPLIT_NAME.exec(basename(file))?.[1] ?? basename(file, EXTENSION);
   return { name, file, config, parts, vocabulary };
 }
 

@@ -8,7 +8,7 @@ import { ByteCursor, ggufInvalid } from "./byte-cursor.js";
 import { type GgmlType, ggmlTypeOf, otherGgmlTypeName, SUPPORTED_GGML_TYPES } from "./ggml-types.js";
 import { GgufMetadata, readMetadata, readString } from "./metadata.js";
 
-const MAGIC = "GGUF";
+export const MAGIC = "GGUF";
 const VERSIONS: readonly number[] = [2, 3];
 const DEFAULT_ALIGNMENT = 32;
 const MAX_ALIGNMENT = 1 << 20;

@@ -1,6 +1,8 @@
 import { ggufInvalid } from "./byte-cursor.js";
 import type { GgufMetadata } from "./metadata.js";
 
+const MAX_CHAT_TEMPLATES = 64;
+
 /** The `tokenizer.*` metadata of a GGUF file; absent keys are undefined. */
 export interface GgufVocabulary {
   /** `tokenizer.ggml.model`: "llama" (SentencePiece BPE) or "gpt2" (byte-level BPE). */
@@ -24,8 +26,8 @@ export interface GgufVocabulary {
   addEosToken?: boolean;
   addSpacePrefix?: boolean;
   removeExtraWhitespaces?: boolean;
-  /** `tokenizer.chat_template` */
-  chatTemplate?: string;
+  /** `tokenizer.chat_template`, or a list where there are others besides, which have names. */
+  chatTemplate?: string | readonly { name: string; template: string }[];
 }
 
 /** Undefined if the file holds no tokenizer. @throws GGUF_INVALID */
@@ -51,8 +53,18 @@ export function readVocabulary(metadata: GgufMetadata): GgufVocabulary | undefin
     addEosToken: flag("add_eos_token"),
     addSpacePrefix: flag("add_space_prefix"),
     removeExtraWhitespaces: flag("remove_extra_whitespaces"),
-    chatTemplate: metadata.string("tokenizer.chat_template"),
+    chatTemplate: readChatTemplate(metadata),
   };
+}
+
+function readChatTemplate(metadata: GgufMetadata): GgufVocabulary["chatTemplate"] {
+  const main = metadata.string("tokenizer.chat_template");
+  const others = [...new Set(metadata.strings("tokenizer.chat_templates"))].slice(0, MAX_CHAT_TEMPLATES);
+  const named = others.flatMap((name) => {
+    const template = metadata.string(`tokenizer.chat_template.${name}`);
+    return template === undefined || name === "default" ? [] : [{ name, template }];
+  });
+  return main === undefined || named.length === 0 ? main : [{ name: "default", template: main }, ...named];
 }
 
 /** An id outside the vocabulary means that there is none, as 4294967295 does in some files. */
