@@ -23,21 +23,23 @@ export class IncrementalDecoder {
   /** Text that `id` completes; empty while a character is incomplete. */
   push(id: number): string {
     this.window.push(id);
-    let text = this.decode(this.window);
-    const end = finishedLength(text);
+    const text = this.decode(this.window);
+    // A completed U+FFFD of the text's own is shorter than its bytes were: what has been returned stays so.
+    const end = Math.max(finishedLength(text), this.returned);
     const piece = text.slice(this.returned, end);
     this.returned = end;
-
-    if (this.window.length >= MAX_TOKENS) {
-      const kept = this.window.slice(-KEPT_TOKENS);
-      text = this.decode(kept);
-      // An empty text would let the decoder take the next token for the first one, whose leading space it drops.
-      if (text !== "") {
-        this.window = kept;
-        this.returned = finishedLength(text);
-      }
-    }
+    if (this.window.length >= MAX_TOKENS) this.cut(text.length - end);
     return piece;
+  }
+
+  /** Forgets tokens whose text has been returned. The last `pending` characters have not. */
+  private cut(pending: number): void {
+    const kept = this.window.slice(-KEPT_TOKENS);
+    const text = this.decode(kept);
+    // An empty text would let the decoder take the next token for the first one, whose leading space it drops.
+    if (text === "" || text.length < pending) return;
+    this.window = kept;
+    this.returned = text.length - pending;
   }
 
   /** The rest: what an incomplete character decodes to. The decoder is then as new. */

@@ -109,6 +109,18 @@ describe("incremental decoding", () => {
     expect(longest).toBeLessThanOrEqual(32);
   });
 
+  it("returns replacement characters that the text itself holds once each", () => {
+    // As sentencepiece decodes: one U+FFFD for each byte until the three of them are a character.
+    const decode = (ids: readonly number[]) =>
+      Buffer.from(ids)
+        .toString("latin1")
+        .replaceAll("\u00EF\u00BF\u00BD", "\uFFFD")
+        .replace(/[\u0080-\u00FF]/g, "\uFFFD");
+    const ids = [...Buffer.from(`a${"\uFFFD".repeat(40)}b\uFFFDc`)];
+    const decoder = new IncrementalDecoder(decode);
+    expect(ids.map((id) => decoder.push(id)).join("") + decoder.flush()).toBe(decode(ids));
+  });
+
   it("keeps back half of a surrogate pair", () => {
     const halves = ["\uD83D", "\uDE00", "!"];
     const decoder = new IncrementalDecoder((ids) => ids.map((id) => halves[id]).join(""));
