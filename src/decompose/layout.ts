@@ -2,10 +2,10 @@
 import { columnOrderName, PAGE_BYTES, type StoredStage, type StoredTensor } from "../checkpoint/manifest.js";
 import type { RowSource } from "../checkpoint/row-source.js";
 import { encodeSafetensorsHeader, type SafetensorsTensor } from "../checkpoint/safetensors.js";
-import type { AssignedLayer, AssignedTensor } from "../models/assignment.js";
+import { type AssignedLayer, type AssignedTensor, withPlainRows } from "../models/assignment.js";
 import type { QuantizedFormat, WeightFormat } from "../native/types.js";
 import { type Compression, type CompressionSettings, formatOf } from "../quant/registry.js";
-import { compressionOf, withPlainRows } from "./requantize.js";
+import { compressionOf } from "./requantize.js";
 
 /** Matrices of at least this size start on a page, so that they can be read alone. */
 const PAGE_ALIGNED_BYTES = 64 * 1024;

@@ -40,11 +40,3 @@ export function refuseRequantization(path: string, { layers }: Assignment, setti
 function isQuantized({ sourceFormat, expanded }: AssignedTensor): boolean {
   return expanded !== undefined || !isElementFormat(sourceFormat);
 }
-
-/** The same tensor in rows that can be quantized: those of packed matrices are float32, with columns in their order. */
-export function withPlainRows(tensor: AssignedTensor): AssignedTensor {
-  const { source } = tensor;
-  if (source.kind !== "packed" || source.format === "f32") return tensor;
-  const { block: _, columnOrder: __, ...rest } = tensor;
-  return { ...rest, source: { ...source, format: "f32", block: undefined }, sourceFormat: "f32" };
-}

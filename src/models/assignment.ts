@@ -73,7 +73,11 @@ function assignLayer(
     const tensors = kind.tensors.map((spec) => {
       const { parts, ...resolved } = resolveSource(checkpoint, withTiedName(spec, architecture), stage);
       for (const part of parts) used.add(part);
-      return { name: tensorName(spec, stage.layer, stage.expert), role: spec.role, shape: spec.shape, ...resolved };
+      const name = tensorName(spec, stage.layer, stage.expert);
+      const tensor: AssignedTensor = { name, role: spec.role, shape: spec.shape, ...resolved };
+      // Rows that are gathered are not multiplied: their columns must be in order.
+      const isGathered = spec.name === architecture.embeddingTensor && tensor.columnOrder !== undefined;
+      return isGathered ? { ...withPlainRows(tensor), expanded: "an embedding with an order of columns" } : tensor;
     });
     const { layer: index, expert } = stage;
     return { name: kind.name, layer: index, ...(expert === undefined ? {} : { expert }), tensors };
@@ -86,4 +90,12 @@ function withTiedName(spec: TensorSpec, { tied, embeddingTensor, headTensor }: A
   if (!tied || spec.name !== embeddingTensor) return spec;
   const { name, shape, sources = [{ name, shape }] } = spec;
   return { ...spec, sources: [...sources, { name: headTensor, shape }] };
+}
+
+/** The same tensor in rows that can be quantized: those of packed matrices are float32, with columns in their order. */
+export function withPlainRows(tensor: AssignedTensor): AssignedTensor {
+  const { source } = tensor;
+  if (source.kind !== "packed" || source.format === "f32") return tensor;
+  const { block: _, columnOrder: __, ...rest } = tensor;
+  return { ...rest, source: { ...source, format: "f32", block: undefined }, sourceFormat: "f32" };
 }

@@ -2,6 +2,7 @@ import { type ChildProcess, execFileSync } from "node:child_process";
 import { cpSync, existsSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { quantizedFixtures } from "../helpers/golden.js";
 import { runCli, temporaryDirectory } from "./run-cli.js";
 
 const fixtures = path.resolve(import.meta.dirname, "../fixtures");
@@ -86,6 +87,15 @@ describe("decompose, verify and inspect", () => {
     expect(text.stdout).toContain("already complete");
     const json = JSON.parse((await runCli(["decompose", checkpoint, "-o", store, "--json"])).stdout);
     expect(json).toMatchObject({ store, alreadyDone: true, compression: "none", dropped: [], deleted: [] });
+  });
+
+  it("quantizes weights that come quantized on request only", async () => {
+    const args = ["decompose", path.join(quantizedFixtures, "gptq_2bit"), "-o", path.join(directory, "requantized")];
+    const refused = await runCli([...args, "--compression", "4bit"]);
+    expect(refused.exitCode).toBe(2);
+    expect(refused.stderr).toMatch(/^layerstream: INVALID_ARGUMENT: .*--requantize/);
+    const done = await runCli([...args, "--compression", "4bit", "--requantize", "--json"]);
+    expect(JSON.parse(done.stdout)).toMatchObject({ compression: "4bit", alreadyDone: false });
   });
 
   it("verifies a store, and names what is damaged", async () => {

@@ -6,7 +6,7 @@ import { inspect } from "../../dist/models/inspect.js";
 import { renderInspection } from "../../dist/models/inspection-text.js";
 import { randomTensor, writeCheckpoint } from "../helpers/checkpoint.js";
 import { temporaryDirectory } from "../helpers/files.js";
-import { fixtureCases } from "../helpers/golden.js";
+import { fixtureCases, quantizedFixtures } from "../helpers/golden.js";
 
 function checkpointDirectory(options: Parameters<typeof writeCheckpoint>[1] = {}): string {
   const directory = path.join(temporaryDirectory(), "tiny");
@@ -19,6 +19,15 @@ const LAYER_PARAMETERS = 2 * 64 + 64 * 64 * 2 + 32 * 64 * 2 + 96 * 64 * 3;
 const EMBEDDING_PARAMETERS = 131 * 64;
 
 describe("inspect", () => {
+  it("says which quantized matrices become float32, and why", async () => {
+    const packed = await inspect(path.join(quantizedFixtures, "gptq_actorder"));
+    expect(Object.keys(packed.formats).sort()).toEqual(["f16", "uint4"]);
+    expect(packed.expanded).toEqual({});
+    const uneven = await inspect(path.join(quantizedFixtures, "gptq_uneven_groups"));
+    expect(uneven.expanded).toEqual({ "groups that are not multiples of 16 columns": 7 });
+    expect(renderInspection(uneven)).toMatch(/to be f32 +7 quantized matrices: groups that are not/);
+  });
+
   it("describes a checkpoint, without its weights", async () => {
     const directory = checkpointDirectory({
       layers: 3,

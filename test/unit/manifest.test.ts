@@ -48,6 +48,13 @@ describe("readManifest", () => {
     expect(checksum).toMatch(/^[0-9a-f]{8}$/);
   });
 
+  it("takes an order of columns behind the tensors of its stage", async () => {
+    const value = manifest();
+    Object.assign(layer(value).stages[0]?.tensors[1] ?? {}, { columnOrder: 4688 });
+    const read = await readManifest(writeManifest(encodeManifest(value)));
+    expect(layer(read).stages[0]?.tensors[1]?.columnOrder).toBe(4688);
+  });
+
   it("notices every flipped bit", async () => {
     const bytes = Buffer.from(encodeManifest(manifest()));
     const directory = temporaryDirectory();
@@ -127,6 +134,26 @@ describe("readManifest", () => {
       (m) => Object.assign(layer(m).stages[0]?.tensors[1] ?? {}, { block: undefined }),
     ],
     ["an unknown format", "format", (m) => Object.assign(layer(m).stages[0]?.tensors[1] ?? {}, { format: "3bit" })],
+    [
+      "an order of columns past its stage",
+      "leaves its stage",
+      (m) => Object.assign(layer(m).stages[0]?.tensors[1] ?? {}, { columnOrder: 8192 - 276 }),
+    ],
+    [
+      "an order of columns within its matrix",
+      "overlaps",
+      (m) => Object.assign(layer(m).stages[0]?.tensors[1] ?? {}, { columnOrder: 4684 }),
+    ],
+    [
+      "an order of columns between its numbers",
+      "order of columns",
+      (m) => Object.assign(layer(m).stages[0]?.tensors[1] ?? {}, { columnOrder: 4690 }),
+    ],
+    [
+      "an order of columns of a vector",
+      "vector norm",
+      (m) => Object.assign(layer(m).stages[0]?.tensors[0] ?? {}, { columnOrder: 4688 }),
+    ],
     ["an unknown field", "extra", (m) => Object.assign(m, { extra: 1 })],
   ])("refuses %s, though the checksum is right", async (_, reason, change) => {
     const value = manifest();

@@ -6,12 +6,13 @@ import { openCheckpoint } from "../../dist/checkpoint/checkpoint.js";
 import type { RowSource } from "../../dist/checkpoint/row-source.js";
 import { BlockReader } from "../../dist/decompose/block-reader.js";
 import { openRows } from "../../dist/decompose/open-rows.js";
-import { withPlainRows } from "../../dist/decompose/requantize.js";
 import { Scratch } from "../../dist/decompose/scratch.js";
-import type { AssignedTensor } from "../../dist/models/assignment.js";
+import { type AssignedTensor, withPlainRows } from "../../dist/models/assignment.js";
 import { type ClaimedMatrix, claimMatrix } from "../../dist/models/claim.js";
+import type { TensorData } from "../helpers/checkpoint.js";
+import { temporaryDirectory } from "../helpers/files.js";
 import { quantizedFixtures } from "../helpers/golden.js";
-import { assignedTensors, decodeRow } from "../helpers/quantized.js";
+import { assignedTensors, decodeRow, editFixture } from "../helpers/quantized.js";
 
 const reader = new BlockReader(1024 * 1024);
 
@@ -80,6 +81,21 @@ describe.each(names)("%s", (name) => {
       }
     }
   });
+});
+
+it("a quantized head that is the embedding too has its columns in order", async () => {
+  const checkpoint = editFixture("gptq_actorder", temporaryDirectory(), (tensors, config) => {
+    config.tie_word_embeddings = true;
+    for (const name of ["model.embed_tokens.weight", "lm_head.weight"]) tensors.delete(name);
+    const groupIndex = tensors.get("model.layers.0.self_attn.q_proj.g_idx") as TensorData;
+    tensors.set("lm_head.g_idx", groupIndex);
+    tensors.set("lm_head.qweight", { dtype: "I32", shape: [4, 41], bytes: Buffer.alloc(4 * 41 * 4, 0x35) });
+    tensors.set("lm_head.qzeros", { dtype: "I32", shape: [2, 6], bytes: Buffer.alloc(2 * 6 * 4, 0x77) });
+    tensors.set("lm_head.scales", { dtype: "F16", shape: [2, 41], bytes: Buffer.alloc(2 * 41 * 2, 0x2c) });
+  });
+  const [head] = (await assignedTensors(checkpoint)).filter(({ role }) => role === "head" || role === "embedding");
+  expect(head).toMatchObject({ shape: [41, 32], sourceFormat: "f32", expanded: expect.stringContaining("embedding") });
+  expect(head?.columnOrder).toBeUndefined();
 });
 
 describe("views", () => {
