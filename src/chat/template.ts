@@ -3,7 +3,8 @@ import { readJsonFile, readTextFile } from "../checkpoint/json-file.js";
 import { LayerstreamError } from "../errors.js";
 import { type JinjaProgram, parseJinja, renderJinja, TemplateRefusal } from "./jinja.js";
 
-const MAX_TEMPLATE_BYTES = 1024 * 1024;
+/** Some ten times the largest that are published. */
+const MAX_TEMPLATE_BYTES = 256 * 1024;
 const CODE = "CHAT_TEMPLATE_INVALID";
 
 export interface RenderOptions {

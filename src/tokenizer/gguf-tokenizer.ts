@@ -4,7 +4,7 @@ import { GGUF_PRE_TOKENIZERS, type GgufPreTokenizer } from "./gguf-pre-tokenizer
 import { PieceType } from "./sentencepiece/model-proto.js";
 import { writeModelProto } from "./sentencepiece/model-writer.js";
 
-/** Files that name the ends of a turn seldom; every one that a vocabulary has ends a generation. */
+/** Metadata seldom name the ends of a turn; each of these that a vocabulary has ends a generation. */
 const TURN_ENDS: readonly string[] = ["<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>"];
 
 /**

@@ -17,12 +17,16 @@ export function cleanUpSpaces(text: string): string {
   return REPLACEMENTS.reduce((cleaned, [from, to]) => cleaned.replaceAll(from, to), text);
 }
 
-/**
- * The longest text that becomes one replacement has six characters (" n ' t": one makes the beginning of the next). All
- * begin with a space and consist of these.
- */
-const MAX_SPAN = 8;
-const BEGINNING = / [ .?!,'ntmsver]*$/;
+/** What is replaced, and what is replaced in two steps: the first of which takes " ' " for an apostrophe. */
+const REPLACED: readonly string[] = [
+  ...REPLACEMENTS.map(([from]) => from),
+  " n ' t",
+  "  ' m",
+  "  ' s",
+  "  ' ve",
+  "  ' re",
+];
+const MAX_REPLACED = Math.max(...REPLACED.map(({ length }) => length));
 
 /** `cleanUpSpaces` of a growing text, piece by piece: what later characters might still change is kept back. */
 export class SpaceCleaner {
@@ -30,9 +34,7 @@ export class SpaceCleaner {
 
   push(piece: string): string {
     const text = this.kept + piece;
-    const tail = text.slice(-MAX_SPAN);
-    const open = BEGINNING.exec(tail);
-    const end = open === null ? text.length : text.length - tail.length + open.index;
+    const end = settledLength(text);
     this.kept = text.slice(end);
     return cleanUpSpaces(text.slice(0, end));
   }
@@ -42,4 +44,17 @@ export class SpaceCleaner {
     this.kept = "";
     return rest;
   }
+}
+
+/** Where `text` can be cut, so that nothing that is or will be replaced lies on both sides. */
+function settledLength(text: string): number {
+  let end = text.length;
+  for (let start = end - 1; start >= 0 && start > end - MAX_REPLACED; start--) {
+    const reaches = (replaced: string): boolean => {
+      const known = text.slice(start, start + replaced.length);
+      return start + replaced.length > end && replaced.startsWith(known);
+    };
+    if (text[start] === " " && REPLACED.some(reaches)) end = start;
+  }
+  return end;
 }

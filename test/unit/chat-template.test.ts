@@ -63,6 +63,31 @@ describe("what a template may not do", () => {
   const longSum = Array(60).fill("1").join("+");
   it.each([
     ["endless", `{% for i in range(100000) %}{{ ${longSum} }}{% endfor %}`, "endless"],
+    ["endless by empty loops", `${"{% for i in range(1000) %}".repeat(3)}${"{% endfor %}".repeat(3)}`, "endless"],
+    [
+      "endless by loops that end at once",
+      "{% for i in range(100000) %}{% for j in range(100000) %}{% break %}{% endfor %}{% endfor %}",
+      "endless",
+    ],
+    [
+      "endless by macros",
+      "{% macro a() %}{{ 1 }}{% endmacro %}" +
+        Array.from(
+          { length: 25 },
+          (_, i) =>
+            `{% macro ${"a".repeat(i + 2)}() %}{{ ${"a".repeat(i + 1)}() }}{{ ${"a".repeat(i + 1)}() }}{% endmacro %}`,
+        ).join("") +
+        `{{ ${"a".repeat(26)}() }}`,
+      "endless",
+    ],
+    [
+      "lists that hold one another",
+      "{% set n = namespace(l=[1]) %}{% for i in range(60) %}{% set n.l = [n.l, n.l] %}{% endfor %}{{ n.l | tojson }}",
+      "endless",
+    ],
+    ["what holds itself", "{% set n = namespace() %}{% set n.a = n %}{{ n | tojson }}", "endless"],
+    ["sorting for ever", "{% for i in range(100000) %}{% set x = range(100000) | sort %}{% endfor %}", "endless"],
+    ["a page of white space", " ".repeat(200_000), "white space"],
     ["a huge range", "{{ range(10000000000) | length }}", "range()"],
     ["a range of fractions", "{{ range(1.5) | length }}", "range()"],
     [
@@ -83,6 +108,17 @@ describe("what a template may not do", () => {
 
   it.each([[[]], ["text"], [undefined], [[null]], [["text"]]])("messages that are %j are refused", (messages) => {
     expect(errorOf(() => template("x").render(messages as unknown as object[])).code).toBe("INVALID_ARGUMENT");
+  });
+});
+
+describe("what a template may do", () => {
+  it.each(Object.keys(fixture.templates))("%s takes a conversation of 1000 messages", (name) => {
+    const source = fixture.templates[name]?.template ?? "";
+    const messages = Array.from({ length: 1001 }, (_, i) => ({
+      role: i % 2 ? "assistant" : "user",
+      content: `message ${i} `.repeat(20),
+    }));
+    expect(template(source, { bos_token: "<s>", eos_token: "</s>" }).render(messages)).toContain("message 1000");
   });
 });
 

@@ -13,7 +13,9 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import type { TokenizerLike } from "../../dist/engine/contract.js";
+import { graphemes } from "../../dist/tokenizer/graphemes.js";
 import { IncrementalDecoder } from "../../dist/tokenizer/incremental-decoder.js";
+import { cleanUpSpaces, SpaceCleaner } from "../../dist/tokenizer/space-cleaner.js";
 import { AutoTokenizer } from "../../dist/tokenizer/tokenizer.js";
 import { generator } from "../helpers/checkpoint.js";
 
@@ -178,6 +180,80 @@ describe("special tokens", () => {
   });
 });
 
+describe("long texts without spaces", () => {
+  // Quadratic time would take minutes.
+  it.each(["bytelevel_llama3", "spm_llama"])(
+    "%s: 200 000 characters encode, and decode to themselves",
+    async (name) => {
+      const tokenizer = await AutoTokenizer.fromPretrained(path.join(fixtures, name));
+      const text = "thequickbrownfox".repeat(12_500);
+      const ids = tokenizer.encode(text, { addSpecialTokens: false });
+      expect(tokenizer.decode(ids)).toBe(text);
+      const part = tokenizer.encode(text.slice(0, 1600), { addSpecialTokens: false });
+      expect(ids.slice(0, part.length - 20)).toEqual(part.slice(0, -20));
+    },
+  );
+});
+
+describe("grapheme clusters", () => {
+  it("are those of Intl.Segmenter", () => {
+    const segmenter = new Intl.Segmenter(undefined, { granularity: "grapheme" });
+    const parts = [
+      ..."ae\u0301\r\n \u0915\u094D\u0937\u200D\u{1F469}\u{1F3FD}\u{1F1E9}\u{1F1EA}\uAC00\u1100\u1161\u0600\u0D4E今①\uFE0F",
+    ];
+    const random = generator(11);
+    for (let i = 0; i < 5000; i++) {
+      const text = Array.from({ length: 1 + (random() % 8) }, () => parts[random() % parts.length]).join("");
+      expect(graphemes(text), text).toEqual(Array.from(segmenter.segment(text), ({ segment }) => segment));
+    }
+    expect(graphemes("ab".repeat(200_000)).length).toBe(400_000);
+  });
+});
+
+describe("spaces before punctuation", () => {
+  it("are removed as transformers does", () => {
+    expect(cleanUpSpaces("a , b . c ? d ! I do n't , I 'm it 's we 've they 're o ' clock")).toBe(
+      "a, b. c? d! I don't, I'm it's we've they're o'clock",
+    );
+    expect(cleanUpSpaces("a  . b '' c")).toBe("a . b '' c");
+  });
+
+  it("are removed piece by piece to the same text", () => {
+    const random = generator(5);
+    const parts = [..." .?!,'ntmsverab", "  ", " n't", " ' ", "'s"];
+    for (let i = 0; i < 3000; i++) {
+      const pieces = Array.from({ length: random() % 12 }, () => parts[random() % parts.length] ?? "");
+      const cleaner = new SpaceCleaner();
+      const cleaned = pieces.map((piece) => cleaner.push(piece)).join("") + cleaner.flush();
+      expect(cleaned, JSON.stringify(pieces)).toBe(cleanUpSpaces(pieces.join("")));
+    }
+  });
+
+  it("are removed for words and Unigram where the configuration says so, and never for byte pairs", async () => {
+    const config = { "tokenizer_config.json": { clean_up_tokenization_spaces: true } };
+    const words = {
+      added_tokens: [],
+      normalizer: null,
+      pre_tokenizer: { type: "Whitespace" },
+      post_processor: null,
+      decoder: { type: "WordPiece", prefix: "##", cleanup: false },
+      model: {
+        type: "WordPiece",
+        unk_token: "u",
+        continuing_subword_prefix: "##",
+        vocab: { u: 0, well: 1, ",": 2, wel: 3, "##come": 4, "!": 5 },
+      },
+    };
+    const tokenizer = await AutoTokenizer.fromPretrained(variant({ ...config, "tokenizer.json": words }));
+    const ids = tokenizer.encode("well , welcome !");
+    expect(ids).toEqual([1, 2, 3, 4, 5]);
+    expect(tokenizer.decode(ids)).toBe("well, welcome!");
+    expect(decodePieces(tokenizer, ids).join("")).toBe("well, welcome!");
+    const pairs = await AutoTokenizer.fromPretrained(variant(config));
+    expect(pairs.decode(pairs.encode("well , come"), { skipSpecialTokens: true })).toBe("well , come");
+  });
+});
+
 describe("bad tokenizer files", () => {
   const failure = (directory: string) =>
     AutoTokenizer.fromPretrained(directory).then(
@@ -200,6 +276,7 @@ describe("bad tokenizer files", () => {
     ["not JSON", "{", "JSON"],
     ["a list", "[]", "object"],
     ["nested too deeply", `{"model":${"[".repeat(200)}${"]".repeat(200)}}`, "deep"],
+    ["of 100 MB of nested arrays", `{"model":${"[".repeat(1e8)}`, "deep"],
     ["without a model", {}, "model"],
     ["a model of an unknown type", { ...tokenizerJson(), model: { type: "Magic", vocab: {} } }, '"Magic"'],
     [

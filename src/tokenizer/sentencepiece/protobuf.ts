@@ -25,7 +25,6 @@ export interface ProtobufField {
 }
 
 const NO_BYTES = new Uint8Array(0);
-const MAX_FIELD_NUMBER = 2 ** 29 - 1;
 
 /**
  * The fields of the message in `bytes`, in the order of the file. Nested messages are not looked into: the caller
@@ -38,15 +37,19 @@ export function* readFields(bytes: Uint8Array, base = 0): Generator<ProtobufFiel
   let at = 0;
   const fail = (what: string, where = at): ProtobufError => new ProtobufError(what, base + where);
 
+  /** Of the number read last: it has more than 32 bits. */
+  let isLong = false;
   /** The low 32 bits; the others must still be a valid encoding. */
   const readVarint = (): number => {
     const start = at;
     let low = 0;
+    isLong = false;
     for (let index = 0; index < 10; index++) {
       const byte = bytes[at];
       if (byte === undefined) throw fail("a number is cut off", start);
       at++;
       if (index < 5) low |= (byte & 0x7f) << (7 * index);
+      if (index === 4 ? (byte & 0x70) !== 0 : index > 4 && (byte & 0x7f) !== 0) isLong = true;
       if (index === 9 && byte > 1) throw fail("a number has more than 64 bits", start);
       if (byte < 0x80) return low;
     }
@@ -54,8 +57,9 @@ export function* readFields(bytes: Uint8Array, base = 0): Generator<ProtobufFiel
   };
 
   const readBytes = (length: number): Uint8Array => {
-    if (length < 0 || length > bytes.length - at) {
-      throw fail(`a value of ${length >>> 0} bytes does not fit into the ${bytes.length - at} that are left`);
+    if (isLong || length > bytes.length - at) {
+      const size = isLong ? "2^32 or more" : length;
+      throw fail(`a value of ${size} bytes does not fit into the ${bytes.length - at} that are left`);
     }
     at += length;
     return bytes.subarray(at - length, at);
@@ -65,7 +69,7 @@ export function* readFields(bytes: Uint8Array, base = 0): Generator<ProtobufFiel
     const start = at;
     const tag = readVarint() >>> 0;
     const number = tag >>> 3;
-    if (number === 0 || number > MAX_FIELD_NUMBER) throw fail(`there is no field ${number}`, start);
+    if (number === 0 || isLong) throw fail(`there is no field ${number}`, start);
     const wireType = tag & 7;
     if (wireType === 0) {
       const offset = base + at;
@@ -74,7 +78,7 @@ export function* readFields(bytes: Uint8Array, base = 0): Generator<ProtobufFiel
       const offset = base + at;
       yield { number, wireType, varint: 0, bytes: readBytes(wireType === 1 ? 8 : 4), offset };
     } else if (wireType === 2) {
-      const length = readVarint();
+      const length = readVarint() >>> 0;
       const offset = base + at;
       yield { number, wireType, varint: 0, bytes: readBytes(length), offset };
     } else {
