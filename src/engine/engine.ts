@@ -357,7 +357,7 @@ function activationBytesPerToken(
     names.reduce((floats, name) => floats + (registers[name] ?? 0), 0);
   const scratch = Math.max(total(ATTENTION_REGISTERS), total(MLP_REGISTERS));
   const tables = ropes.reduce((floats, rope) => floats + 2 * rope.rotaryDim, 0);
-  const routing = experts ? 2 * experts.perToken + (registers.router ?? 0) : 0;
+  const routing = experts ? 4 * experts.perToken + (registers.router ?? 0) : 0;
   return 4 * (total(["hidden", "normed"]) + scratch + tables + routing + permutedColumns + adapterRank);
 }
 
