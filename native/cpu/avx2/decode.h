@@ -101,6 +101,33 @@ inline Floats broadcast_half(const uint8_t* source) {
   return {value, value};
 }
 
+struct Bytes {
+  __m256i low, high;
+};
+
+inline __m256i load_32(const uint8_t* source) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)); }
+inline Bytes load_64(const uint8_t* source) { return {load_32(source), load_32(source + 32)}; }
+inline Bytes load_twice(const uint8_t* source) { return {load_32(source), load_32(source)}; }
+template <int kRight>
+inline __m256i shift_words(__m256i value) {
+  if constexpr (kRight > 0) return _mm256_srli_epi16(value, kRight);
+  if constexpr (kRight < 0) return _mm256_slli_epi16(value, -kRight);
+  return value;
+}
+template <int kFirst, int kSecond>
+inline Bytes shift_bytes(Bytes value) {
+  return {shift_words<kFirst>(value.low), shift_words<kSecond>(value.high)};
+}
+inline Bytes merge(Bytes a, uint8_t mask_a, Bytes b, uint8_t mask_b) {
+  const __m256i first = _mm256_set1_epi8(static_cast<char>(mask_a)), second = _mm256_set1_epi8(static_cast<char>(mask_b));
+  return {_mm256_or_si256(_mm256_and_si256(a.low, first), _mm256_and_si256(b.low, second)),
+          _mm256_or_si256(_mm256_and_si256(a.high, first), _mm256_and_si256(b.high, second))};
+}
+template <uint32_t v>
+inline Floats to_floats(Bytes value) {
+  return to_floats(widen_bytes(_mm256_extracti128_si256(v < 2 ? value.low : value.high, v % 2)));
+}
+
 // A code's bits are those of a float16 whose exponent is 8 too small, once they are moved and the copies of the sign
 // taken out. NaN has to be made.
 inline void decode_float8(const uint8_t* codes, Floats* weights) {

@@ -88,6 +88,56 @@ inline Floats broadcast_half(const uint8_t* source) {
   return {_mm512_broadcastss_ps(_mm_cvtph_ps(_mm_set1_epi16(half)))};
 }
 
+struct Bytes {
+  __m512i v;
+};
+
+inline Bytes load_64(const uint8_t* source) { return {_mm512_loadu_si512(source)}; }
+inline Bytes load_twice(const uint8_t* source) {
+  return {_mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)))};
+}
+
+// Orders of bytes for permutations and shifts.
+struct alignas(64) ByteOrder {
+  uint8_t bytes[64];
+};
+
+// Where the bits of each shifted byte begin within their quadword.
+constexpr ByteOrder make_shifts(int first, int second) {
+  ByteOrder order = {};
+  for (int i = 0; i < 64; i++) order.bytes[i] = static_cast<uint8_t>((8 * (i % 8) + (i < 32 ? first : second)) & 63);
+  return order;
+}
+template <int kFirst, int kSecond>
+constexpr ByteOrder kShifts = make_shifts(kFirst, kSecond);
+
+template <int kFirst, int kSecond>
+inline Bytes shift_bytes(Bytes value) {
+  if constexpr (kFirst == 0 && kSecond == 0) return value;
+  return {_mm512_multishift_epi64_epi8(_mm512_load_si512(kShifts<kFirst, kSecond>.bytes), value.v)};
+}
+inline Bytes merge(Bytes a, uint8_t mask_a, Bytes b, uint8_t mask_b) {
+  const __m512i first = _mm512_and_si512(a.v, _mm512_set1_epi8(static_cast<char>(mask_a)));
+  // first | (b & mask_b)
+  return {_mm512_ternarylogic_epi32(first, b.v, _mm512_set1_epi8(static_cast<char>(mask_b)), 0xf8)};
+}
+
+// Bytes 16 * v ... in the lowest bytes of lanes.
+constexpr ByteOrder make_widening(int v) {
+  ByteOrder order = {};
+  for (int i = 0; i < 16; i++) order.bytes[4 * i] = static_cast<uint8_t>(16 * v + i);
+  return order;
+}
+template <int v>
+constexpr ByteOrder kWidening = make_widening(v);
+
+template <uint32_t v>
+inline Floats to_floats(Bytes value) {
+  constexpr __mmask64 kLowestBytes = 0x1111111111111111;
+  const __m512i order = _mm512_load_si512(kWidening<static_cast<int>(v)>.bytes);
+  return {_mm512_cvtepi32_ps(_mm512_maskz_permutexvar_epi8(kLowestBytes, order, value.v))};
+}
+
 // The two bytes of kFloat8Magnitudes apart.
 struct alignas(64) Float8Tables {
   uint8_t low[128], high[128];

@@ -43,11 +43,19 @@ struct alignas(kMatmulAlignment) GroupScales {
   float scale[kMatmulLanes];
   float offset[kMatmulLanes];
 
-  template <uint32_t kBits>
-  Affine<kBits> weights(uint32_t scale_index, uint32_t offset_index) const {
-    return Affine<kBits>(broadcast(scale[scale_index]), broadcast(offset[offset_index]));
+  Floats value(Floats codes, uint32_t scale_index, uint32_t offset_index) const {
+    return multiply_add(codes, broadcast(scale[scale_index]), broadcast(offset[offset_index]));
   }
 };
+
+// The weights of a part whose vectors each have a scale.
+template <int kPart, class Sink>
+inline void decode_bytes(Bytes codes, const GroupScales& groups, Sink&& sink) {
+  unroll<4>([&](auto v) {
+    constexpr uint32_t kGroup = 4 * kPart + v;
+    sink(v, groups.value(to_floats<v>(codes), kGroup, kGroup));
+  });
+}
 
 // Formats of super-blocks of 256 columns, kBytes each. Codec::load_block_scales(block, groups) decodes the scales of one,
 // Codec::decode_part<kPart>(block, groups, sink) a quarter.
@@ -133,13 +141,13 @@ struct Q2KCodec : SuperBlocks<Q2KCodec, 84> {
     store(groups.offset, broadcast(0.0f) - to_floats(shift<4>(scales)) * broadcast_half(block + 82));
   }
 
-  template <uint32_t kPart, class Sink>
+  template <int kPart, class Sink>
   static void decode_part(const uint8_t* block, const GroupScales& groups, Sink&& sink) {
     unroll<4>([&](auto v) {
       constexpr uint32_t kGroup = 4 * kPart + v;
-      constexpr int kBit = (kPart % 2 * 2 + v / 2) * 2;
-      const Integers codes = load_bytes(block + 16 + kPart / 2 * 32 + v % 2 * 16);
-      sink(v, groups.weights<2>(kGroup, kGroup)(shift<kBit>(codes)));
+      constexpr int kBit = kPart % 2 * 4 + v / 2 * 2;
+      const Affine<2> weights(broadcast(groups.scale[kGroup]), broadcast(groups.offset[kGroup]));
+      sink(v, weights(shift<kBit>(load_bytes(block + 16 + kPart / 2 * 32 + v % 2 * 16))));
     });
   }
 };
@@ -161,16 +169,12 @@ struct Q3KCodec : SuperBlocks<Q3KCodec, 110> {
     store(groups.offset, scales * broadcast(-4.0f));
   }
 
-  template <uint32_t kPart, class Sink>
+  template <int kPart, class Sink>
   static void decode_part(const uint8_t* block, const GroupScales& groups, Sink&& sink) {
-    unroll<4>([&](auto v) {
-      constexpr uint32_t kGroup = 4 * kPart + v;
-      constexpr int kLowBit = (kPart % 2 * 2 + v / 2) * 2;
-      constexpr int kHighBit = kPart * 2 + v / 2;
-      const Integers low = shift<kLowBit>(load_bytes(block + 32 + kPart / 2 * 32 + v % 2 * 16)) & 3;
-      const Integers high = shift<kHighBit - 2>(load_bytes(block + v % 2 * 16)) & 4;
-      sink(v, groups.weights<3>(kGroup, kGroup)(low | high));
-    });
+    constexpr int kLowBit = kPart % 2 * 4, kHighBit = kPart * 2;
+    const Bytes low = shift_bytes<kLowBit, kLowBit + 2>(load_twice(block + 32 + kPart / 2 * 32));
+    const Bytes high = shift_bytes<kHighBit - 2, kHighBit - 1>(load_twice(block));
+    decode_bytes<kPart>(merge(low, 3, high, 4), groups, sink);
   }
 };
 
@@ -191,6 +195,15 @@ inline void load_k_scales(const uint8_t* block, GroupScales& groups) {
   store(groups.offset, broadcast(0.0f) - numbers * broadcast_half(block + 2));
 }
 
+// The weights of a part of which two vectors each share a scale of load_k_scales.
+template <int kPart, class Sink>
+inline void decode_pairs(Bytes codes, const GroupScales& groups, Sink&& sink) {
+  unroll<4>([&](auto v) {
+    constexpr uint32_t kGroup = 2 * kPart + v / 2;
+    sink(v, groups.value(to_floats<v>(codes), kGroup, 8 + kGroup));
+  });
+}
+
 // float16 d and dmin, scales [12], codes [128]: code * d * scale - dmin * minimum. Byte 32n + l of the codes has columns
 // 64n + l and 64n + 32 + l.
 struct Q4KCodec : SuperBlocks<Q4KCodec, 144> {
@@ -198,16 +211,21 @@ struct Q4KCodec : SuperBlocks<Q4KCodec, 144> {
 
   static void load_block_scales(const uint8_t* block, GroupScales& groups) { load_k_scales(block, groups); }
 
-  template <uint32_t kPart, class Sink>
+  template <int kPart, class Sink>
   static void decode_part(const uint8_t* block, const GroupScales& groups, Sink&& sink) {
-    unroll<2>([&](auto high) {
-      constexpr uint32_t kHigh = high;
-      const Affine<4> weights = groups.weights<4>(2 * kPart + kHigh, 8 + 2 * kPart + kHigh);
-      unroll<2>([&](auto i) {
-        const Integers codes = load_bytes(block + 16 + kPart * 32 + i * 16);
-        sink(2 * kHigh + i, weights(shift<4 * kHigh>(codes)));
+    if constexpr (kFastLookUp) {
+      unroll<2>([&](auto high) {
+        constexpr int kHigh = high;
+        constexpr uint32_t kGroup = 2 * kPart + kHigh;
+        const Affine<4> weights(broadcast(groups.scale[kGroup]), broadcast(groups.offset[8 + kGroup]));
+        unroll<2>([&](auto i) {
+          sink(2 * kHigh + i, weights(shift<4 * kHigh>(load_bytes(block + 16 + kPart * 32 + i * 16))));
+        });
       });
-    });
+    } else {
+      const Bytes codes = shift_bytes<0, 4>(load_twice(block + 16 + kPart * 32));
+      decode_pairs<kPart>(merge(codes, 15, codes, 15), groups, sink);
+    }
   }
 };
 
@@ -217,18 +235,11 @@ struct Q5KCodec : SuperBlocks<Q5KCodec, 176> {
 
   static void load_block_scales(const uint8_t* block, GroupScales& groups) { load_k_scales(block, groups); }
 
-  template <uint32_t kPart, class Sink>
+  template <int kPart, class Sink>
   static void decode_part(const uint8_t* block, const GroupScales& groups, Sink&& sink) {
-    unroll<2>([&](auto high) {
-      constexpr int kHigh = high;
-      constexpr int kGroup = 2 * kPart + kHigh;
-      const Affine<5> weights = groups.weights<5>(kGroup, 8 + kGroup);
-      unroll<2>([&](auto i) {
-        const Integers low_bits = shift<4 * kHigh>(load_bytes(block + 48 + kPart * 32 + i * 16)) & 15;
-        const Integers high_bit = shift<kGroup - 4>(load_bytes(block + 16 + i * 16)) & 16;
-        sink(2 * kHigh + i, weights(low_bits | high_bit));
-      });
-    });
+    const Bytes low = shift_bytes<0, 4>(load_twice(block + 48 + kPart * 32));
+    const Bytes high = shift_bytes<2 * kPart - 4, 2 * kPart - 3>(load_twice(block + 16));
+    decode_pairs<kPart>(merge(low, 15, high, 16), groups, sink);
   }
 };
 
@@ -244,15 +255,12 @@ struct Q6KCodec : SuperBlocks<Q6KCodec, 210> {
     store(groups.offset, scales * broadcast(-32.0f));
   }
 
-  template <uint32_t kPart, class Sink>
+  template <int kPart, class Sink>
   static void decode_part(const uint8_t* block, const GroupScales& groups, Sink&& sink) {
-    unroll<4>([&](auto v) {
-      constexpr uint32_t kGroup = 4 * kPart + v;
-      constexpr int kHighBit = (kPart % 2 * 2 + v / 2) * 2;
-      const Integers low = shift<kPart % 2 * 4>(load_bytes(block + kPart / 2 * 64 + v * 16)) & 15;
-      const Integers high = shift<kHighBit - 4>(load_bytes(block + 128 + kPart / 2 * 32 + v % 2 * 16)) & 48;
-      sink(v, groups.weights<6>(kGroup, kGroup)(low | high));
-    });
+    constexpr int kLowBit = kPart % 2 * 4;
+    const Bytes low = shift_bytes<kLowBit, kLowBit>(load_64(block + kPart / 2 * 64));
+    const Bytes high = shift_bytes<kLowBit - 4, kLowBit - 2>(load_twice(block + 128 + kPart / 2 * 32));
+    decode_bytes<kPart>(merge(low, 15, high, 48), groups, sink);
   }
 };
 

@@ -18,6 +18,11 @@
 //   Floats to_floats(Integers), Floats bits_to_floats(Integers)            numbers, bits of float32
 //   Floats look_up(Floats table, Integers index)  by the index' low four bits
 //   Floats broadcast_half(const uint8_t* source)
+//   Bytes load_64(const uint8_t* source), load_twice(const uint8_t* source)         64 bytes, or 32 and the same again
+//   Bytes shift_bytes<kFirst, kSecond>(Bytes)     the halves' bytes to the right (left where negative); bits that come from
+//                                                 neighbouring bytes are undefined
+//   Bytes merge(Bytes a, uint8_t mask_a, Bytes b, uint8_t mask_b)          (a & mask_a) | (b & mask_b)
+//   Floats to_floats<v>(Bytes)                    bytes 16 * v ... 16 * v + 15
 //   void decode_float8(const uint8_t codes[64], Floats weights[4])
 #include <utility>
 
@@ -168,7 +173,7 @@ class Window {
   size_t offset_ = 0;
 };
 
-// code * scale + offset, of codes in the lowest kBits of lanes. No format's code and scale have more than 24 significant
+// code * scale + offset, of codes in the lowest kBits of lanes; if those are at most 4, bits above are ignored. No format's code and scale have more than 24 significant
 // bits together, so that products are exact, and fused and separate arithmetic give the same bits.
 template <uint32_t kBits>
 class Affine {
@@ -183,7 +188,7 @@ class Affine {
 
   Floats operator()(Integers codes) const {
     if constexpr (kTable) return look_up(scale_, codes);
-    return multiply_add(to_floats(codes & ((1 << kBits) - 1)), scale_, offset_);
+    return multiply_add(to_floats(kBits <= 4 ? codes & ((1 << kBits) - 1) : codes), scale_, offset_);
   }
 
  private:

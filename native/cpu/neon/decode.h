@@ -109,6 +109,33 @@ inline Floats broadcast_half(const uint8_t* source) {
   return each([&](int) { return value; });
 }
 
+struct Bytes {
+  uint8x16_t v[4];
+};
+
+inline Bytes load_64(const uint8_t* source) {
+  return {{vld1q_u8(source), vld1q_u8(source + 16), vld1q_u8(source + 32), vld1q_u8(source + 48)}};
+}
+inline Bytes load_twice(const uint8_t* source) {
+  const uint8x16_t first = vld1q_u8(source), second = vld1q_u8(source + 16);
+  return {{first, second, first, second}};
+}
+template <int kFirst, int kSecond>
+inline Bytes shift_bytes(Bytes value) {
+  for (int i = 0; i < 4; i++) value.v[i] = vshlq_u8(value.v[i], vdupq_n_s8(i < 2 ? -kFirst : -kSecond));
+  return value;
+}
+inline Bytes merge(Bytes a, uint8_t mask_a, Bytes b, uint8_t mask_b) {
+  for (int i = 0; i < 4; i++) {
+    a.v[i] = vorrq_u8(vandq_u8(a.v[i], vdupq_n_u8(mask_a)), vandq_u8(b.v[i], vdupq_n_u8(mask_b)));
+  }
+  return a;
+}
+template <uint32_t v>
+inline Floats to_floats(Bytes value) {
+  return to_floats(widen_bytes(value.v[v]));
+}
+
 // A code's bits are those of a float16 whose exponent is 8 too small, once they are moved and the copies of the sign
 // taken out. NaN has to be made.
 inline void decode_float8(const uint8_t* codes, Floats* weights) {

@@ -82,6 +82,37 @@ inline Floats broadcast_half(const uint8_t* source) {
   return broadcast(float_from_half(half));
 }
 
+struct Bytes {
+  uint8_t byte[64];
+};
+
+inline Bytes load_64(const uint8_t* source) {
+  Bytes result;
+  std::memcpy(&result, source, sizeof result);
+  return result;
+}
+inline Bytes load_twice(const uint8_t* source) {
+  Bytes result;
+  std::memcpy(result.byte, source, 32);
+  std::memcpy(result.byte + 32, source, 32);
+  return result;
+}
+template <int kFirst, int kSecond>
+inline Bytes shift_bytes(Bytes value) {
+  const auto shifted = [](uint8_t byte, int left, int right) { return static_cast<uint8_t>(byte << left >> right); };
+  for (int i = 0; i < 32; i++) value.byte[i] = shifted(value.byte[i], kFirst < 0 ? -kFirst : 0, kFirst < 0 ? 0 : kFirst);
+  for (int i = 32; i < 64; i++) value.byte[i] = shifted(value.byte[i], kSecond < 0 ? -kSecond : 0, kSecond < 0 ? 0 : kSecond);
+  return value;
+}
+inline Bytes merge(Bytes a, uint8_t mask_a, Bytes b, uint8_t mask_b) {
+  for (int i = 0; i < 64; i++) a.byte[i] = static_cast<uint8_t>((a.byte[i] & mask_a) | (b.byte[i] & mask_b));
+  return a;
+}
+template <uint32_t v>
+inline Floats to_floats(const Bytes& value) {
+  return each([&](int i) { return static_cast<float>(value.byte[16 * v + static_cast<uint32_t>(i)]); });
+}
+
 inline void decode_float8(const uint8_t* codes, Floats* weights) {
   for (int v = 0; v < 4; v++) {
     weights[v] = each([&](int i) {
