@@ -234,6 +234,41 @@ describe("quantize", () => {
   });
 });
 
+describe("dequantize", () => {
+  it("decodes uint4: codes, then float16 scales, then zeros", () => {
+    const row = new Uint8Array(native().rowBytes("uint4", 48, 32));
+    row[0] = 0x2f; // columns 0 and 16
+    row[16] = 0x05; // columns 32 and 48, which does not exist
+    row.set([0x00, 0x38, 0x00, 0xc0], 32); // 0.5 and -2
+    row.set([8, 3], 36);
+    const output = new Float32Array(48);
+    native().dequantize("uint4", row, 1, 48, 32, output);
+    expect([output[0], output[1], output[16], output[32], output[47]]).toEqual([3.5, -4, -3, -4, 6]);
+  });
+
+  it("decodes ggml's q4_0 and q8_0 blocks", () => {
+    const output = new Float32Array(32);
+    native().dequantize("q4_0", Uint8Array.from([0x00, 0x3c, 0x0f, ...Array(15).fill(0x88)]), 1, 32, 32, output);
+    expect([output[0], output[1], output[16], output[31]]).toEqual([7, 0, -8, 0]);
+    native().dequantize("q8_0", Uint8Array.from([0x00, 0x34, ...Array(31).fill(0), 0x80]), 1, 32, 32, output);
+    expect([output[0], output[31]]).toEqual([0, -32]);
+  });
+
+  it("decodes fp8 with one scale a row and mxfp4 with one a block", () => {
+    const fp8 = Uint8Array.from([0x7e, 0x81, 0xc0, 0, 0, 0, 0x40]); // 448, -2^-9, -2; scale 2
+    const values = new Float32Array(3);
+    native().dequantize("fp8", fp8, 1, 3, 3, values);
+    expect([...values]).toEqual([896, -(2 ** -8), -4]);
+    const mxfp4 = new Uint8Array(native().rowBytes("mxfp4", 33, 32));
+    mxfp4.set([0xf2, 0x00]); // columns 0 and 16: 1 and -6
+    mxfp4[16] = 0x07; // column 32: 6
+    mxfp4.set([128, 0], 32);
+    const columns = new Float32Array(33);
+    native().dequantize("mxfp4", mxfp4, 1, 33, 32, columns);
+    expect([columns[0], columns[16], columns[32]]).toEqual([2, -12, Math.fround(6 * 2 ** -127)]);
+  });
+});
+
 describe("arguments", () => {
   const bytes = new Uint8Array(4096);
   const floats = new Float32Array(64);

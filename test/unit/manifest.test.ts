@@ -133,6 +133,23 @@ describe("readManifest", () => {
       "wrong block",
       (m) => Object.assign(layer(m).stages[0]?.tensors[1] ?? {}, { block: undefined }),
     ],
+    [
+      "blocks that its format cannot have",
+      "wrong block",
+      (m) => Object.assign(layer(m).stages[0]?.tensors[1] ?? {}, { block: 48, rowBytes: 100, byteLength: 400 }),
+    ],
+    [
+      "part of a super-block",
+      "wrong block",
+      (m) =>
+        Object.assign(layer(m).stages[0]?.tensors[1] ?? {}, {
+          format: "q4_k",
+          shape: [1, 320],
+          block: 256,
+          rowBytes: 180,
+          byteLength: 180,
+        }),
+    ],
     ["an unknown format", "format", (m) => Object.assign(layer(m).stages[0]?.tensors[1] ?? {}, { format: "3bit" })],
     [
       "an order of columns past its stage",

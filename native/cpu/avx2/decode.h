@@ -119,7 +119,8 @@ inline Bytes shift_bytes(Bytes value) {
   return {shift_words<kFirst>(value.low), shift_words<kSecond>(value.high)};
 }
 inline Bytes merge(Bytes a, uint8_t mask_a, Bytes b, uint8_t mask_b) {
-  const __m256i first = _mm256_set1_epi8(static_cast<char>(mask_a)), second = _mm256_set1_epi8(static_cast<char>(mask_b));
+  const __m256i first = _mm256_set1_epi8(static_cast<char>(mask_a));
+  const __m256i second = _mm256_set1_epi8(static_cast<char>(mask_b));
   return {_mm256_or_si256(_mm256_and_si256(a.low, first), _mm256_and_si256(b.low, second)),
           _mm256_or_si256(_mm256_and_si256(a.high, first), _mm256_and_si256(b.high, second))};
 }
@@ -136,8 +137,8 @@ inline void decode_float8(const uint8_t* codes, Floats* weights) {
     const __m256i words = _mm256_slli_epi16(_mm256_cvtepi8_epi16(load_halves(codes + 16 * v)), 7);
     const __m256i magnitude = _mm256_and_si256(words, _mm256_set1_epi16(0x3f80));
     const __m256i is_nan = _mm256_cmpeq_epi16(magnitude, _mm256_set1_epi16(0x3f80));
-    const __m256i halves =
-        _mm256_or_si256(_mm256_and_si256(words, _mm256_set1_epi16(static_cast<int16_t>(0xbf80))), _mm256_srli_epi16(is_nan, 1));
+    const __m256i moved = _mm256_and_si256(words, _mm256_set1_epi16(static_cast<int16_t>(0xbf80)));
+    const __m256i halves = _mm256_or_si256(moved, _mm256_srli_epi16(is_nan, 1));
     weights[v] = {_mm256_mul_ps(_mm256_cvtph_ps(_mm256_castsi256_si128(halves)), factor),
                   _mm256_mul_ps(_mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1)), factor)};
   }

@@ -1,5 +1,4 @@
-// Codecs of ggml's blocks, as GGUF files hold them. Layouts: ggml-common.h of ggml; half-precision numbers and words are
-// little-endian.
+// Codecs of ggml's blocks, as GGUF files hold them. Layouts: ggml-common.h of ggml; all numbers are little-endian.
 #include "step_codec.h"
 
 namespace layerstream::cpu::LAYERSTREAM_ISA {
@@ -57,8 +56,8 @@ inline void decode_bytes(Bytes codes, const GroupScales& groups, Sink&& sink) {
   });
 }
 
-// Formats of super-blocks of 256 columns, kBytes each. Codec::load_block_scales(block, groups) decodes the scales of one,
-// Codec::decode_part<kPart>(block, groups, sink) a quarter.
+// Formats of super-blocks of 256 columns, kBytes each. Codec::load_block_scales(block, groups) decodes the scales of
+// one, Codec::decode_part<kPart>(block, groups, sink) a quarter.
 template <class Codec, size_t kBytes>
 struct SuperBlocks {
   static constexpr uint32_t kRows = kQuantizedRows;

@@ -132,7 +132,8 @@ class ChunkOf {
  private:
   // Weights 16 * v ... 16 * v + 15 of a step of kRows rows, in stages that leave processors the most to overlap.
   template <uint32_t kRows>
-  void weights(const uint8_t* const* codes, const ChunkScales* scales, uint32_t step, uint32_t v, Floats* output) const {
+  void weights(const uint8_t* const* codes, const ChunkScales* scales, uint32_t step, uint32_t v,
+               Floats* output) const {
     for (uint32_t r = 0; r < kRows; ++r) output[r] = decode<kFormat>(codes[r], scale(scales[r], step, v), v);
     if constexpr (kFormat == Format::kQ8) {
       for (uint32_t r = 0; r < kRows; ++r) output[r] = output[r] * broadcast(scale(scales[r], step, v));

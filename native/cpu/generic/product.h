@@ -147,7 +147,8 @@ void decode_chunk(const Codec& codec, const uint8_t* row, uint32_t column, uint3
       chunk.pad_last_step(row, padded);
       codes = padded;
     }
-    chunk.decode_step(codes, row, scales, step, [&](uint32_t v, Floats weights) { store(output + v * stride, weights); });
+    chunk.decode_step(codes, row, scales, step,
+                      [&](uint32_t v, Floats weights) { store(output + v * stride, weights); });
     output += Codec::kStep / kMatmulLanes * stride;
   }
 }

@@ -142,7 +142,8 @@ inline void decode_float8(const uint8_t* codes, Floats* weights) {
   const uint16x8_t largest = vdupq_n_u16(0x3f80);
   for (int v = 0; v < 4; v++) {
     for (int half = 0; half < 2; half++) {
-      const uint16x8_t words = vreinterpretq_u16_s16(vshll_n_s8(vld1_s8(reinterpret_cast<const int8_t*>(codes + 16 * v + 8 * half)), 7));
+      const int8x8_t bytes = vreinterpret_s8_u8(vld1_u8(codes + 16 * v + 8 * half));
+      const uint16x8_t words = vreinterpretq_u16_s16(vshll_n_s8(bytes, 7));
       const uint16x8_t is_nan = vceqq_u16(vandq_u16(words, largest), largest);
       const uint16x8_t halves = vorrq_u16(vandq_u16(words, vdupq_n_u16(0xbf80)), vshrq_n_u16(is_nan, 1));
       const float16x8_t values = vreinterpretq_f16_u16(halves);
