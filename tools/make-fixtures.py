@@ -92,7 +92,8 @@ def write_json(path, value):
 def expect(directory, case, seed):
     """Logits, input ids and greedy ids of the checkpoint in `directory`, or None if a greedy step is too close."""
     forward, model = load(directory, case, torch.float32)
-    vocabulary = model.config.vocab_size
+    config = model.config.get_text_config()
+    vocabulary = config.vocab_size
     drawn = torch.randint(3, vocabulary, (case["length"] - 1,), generator=torch.Generator().manual_seed(seed))
     input_ids = [1, *drawn.tolist()]
     logits = forward(input_ids)
@@ -101,7 +102,7 @@ def expect(directory, case, seed):
     if greedy is None:
         return None
     expected = {"input_ids": input_ids, "greedy": greedy}
-    if (model.config.rope_parameters or {}).get("rope_type") == "dynamic":
+    if (config.rope_parameters or {}).get("rope_type") == "dynamic":
         cache = DynamicCache()
         step = lambda sequence, known: model(torch.tensor([sequence[known:]]), past_key_values=cache).logits[0, -1]
         expected["greedy_cached"] = continue_greedily(step, input_ids, gap)

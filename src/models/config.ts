@@ -43,6 +43,11 @@ export class ConfigReader {
     return new ConfigReader(this.values, this.file, this.prefix, spellings);
   }
 
+  /** The same object, where keys that it does not have have these values. */
+  withDefaults(defaults: Readonly<Record<string, unknown>>): ConfigReader {
+    return new ConfigReader({ ...defaults, ...this.values }, this.file, this.prefix, this.spellings);
+  }
+
   /** True when the key is present, even as null. */
   has(key: string): boolean {
     return Object.hasOwn(this.values, this.spellingOf(key));

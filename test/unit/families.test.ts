@@ -124,6 +124,23 @@ describe("biases and head norms", () => {
   });
 });
 
+describe("gemma3 with a vision part", () => {
+  const text = { hidden_size: 64, intermediate_size: 48, num_hidden_layers: 2 };
+
+  it("is its text part, with the defaults that published configs rely on", () => {
+    const architecture = architectureOf({ model_type: "gemma3", text_config: text }, "f");
+    expect(architecture).toMatchObject({ heads: 8, kvHeads: 4, headDim: 256, vocabSize: 262_208, tied: true });
+    const names = tensorNames(architecture);
+    expect(names.every((name) => name.startsWith("language_model.model."))).toBe(true);
+  });
+
+  it("is refused without one, and names keys in full", () => {
+    expect(errorOf({ model_type: "gemma3" }).message).toContain("text_config is missing");
+    const error = errorOf({ model_type: "gemma3", text_config: { ...text, hidden_size: -1 } });
+    expect(error.message).toContain("text_config.hidden_size is -1");
+  });
+});
+
 describe("sliding windows", () => {
   const windowsOf = (modelType: string, changes: Record<string, unknown>): (number | undefined)[] => {
     const architecture = architectureOf(config(modelType, changes), "config.json");
