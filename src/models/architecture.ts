@@ -290,8 +290,6 @@ export interface Architecture {
   headTensor: string;
   /** Multiplies gathered embedding rows. */
   embeddingScale: number;
-  /** Tensors that checkpoints of this family may carry and that are recomputed or unused, as exact names or patterns. */
-  ignoredTensors: readonly RegExp[];
 }
 
 /** Full name of a spec's or source's tensor in a layer. */

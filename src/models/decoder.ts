@@ -72,7 +72,6 @@ export function compileDecoder(family: string, modelType: string, spec: DecoderS
     embeddingTensor: `${names.embedding}.weight`,
     headTensor: `${names.head}.weight`,
     embeddingScale: spec.embeddingScale ?? 1,
-    ignoredTensors: spec.ignoredTensors,
   };
 }
 

@@ -89,7 +89,6 @@ export function readDenseDecoder(config: ConfigReader, traits: DenseDecoderTrait
       if (window !== undefined) spec.window = window;
       return spec;
     }),
-    ignoredTensors: [/(^|\.)rotary_emb\.inv_freq$/],
   };
 }
 

@@ -127,8 +127,6 @@ export interface DecoderSpec {
   };
   /** Where the checkpoint's names differ from the Llama spellings that stores use. */
   names?: TensorNames;
-  /** Tensors that checkpoints of this family carry and that execution does not need. */
-  ignoredTensors: readonly RegExp[];
 }
 
 /**

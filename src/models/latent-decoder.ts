@@ -56,7 +56,6 @@ export function readLatentDecoder(
     tied: config.boolean("tie_word_embeddings", false),
     attention,
     layers: Array.from({ length: layerCount }, () => ({ rope, feedForward })),
-    ignoredTensors: [/(^|\.)rotary_emb\.inv_freq$/],
   };
 }
 

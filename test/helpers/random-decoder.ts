@@ -69,7 +69,6 @@ export function drawDecoder(draw: Draw): DecoderSpec {
       scale: draw.one([1, 0.25]),
       ...(draw.chance(0.3) ? { softCap: 5 } : {}),
     },
-    ignoredTensors: [],
   };
   if ((spec.placement === "pre" || spec.placement === "parallel") && draw.chance(0.3)) spec.residualScale = 0.4;
   if (draw.chance(0.5)) spec.names = {};

@@ -112,13 +112,6 @@ describe("the plan of a plain llama", () => {
     expect(deep.layers.at(-2)?.file).toBe("layer-1000.safetensors");
     expect(deep.kinds.length).toBe(4);
   });
-
-  it("ignores rotary tables of old checkpoints and nothing that it executes", () => {
-    const [pattern] = architecture.ignoredTensors;
-    expect(pattern?.test("model.layers.0.self_attn.rotary_emb.inv_freq")).toBe(true);
-    const names = architecture.kinds.flatMap((kind) => kind.tensors.map((tensor) => tensor.name));
-    expect(names.some((name) => pattern?.test(name))).toBe(false);
-  });
 });
 
 describe("kinds of layers", () => {
@@ -177,18 +170,8 @@ describe.each(families.map((family) => ({ name: family.name, example: family.exa
       }
     });
 
-    it("ignores no tensor that it executes", () => {
-      const specs = architecture.kinds.flatMap((kind) => kind.tensors);
-      const names = specs.flatMap((spec) => [spec, ...(spec.sources ?? [])]).map(({ name }) => name);
-      for (const pattern of architecture.ignoredTensors) {
-        expect(names.filter((name) => pattern.test(name))).toEqual([]);
-      }
-    });
-
     it("is plain data", () => {
-      const { ignoredTensors, ...data } = architecture;
-      expect(JSON.parse(JSON.stringify(data))).toEqual(data);
-      expect(ignoredTensors.every((pattern) => pattern instanceof RegExp)).toBe(true);
+      expect(JSON.parse(JSON.stringify(architecture))).toEqual(architecture);
     });
   },
 );

@@ -52,7 +52,6 @@ export const chatglm: ModelFamily = {
         finalNorm: "transformer.encoder.final_layernorm",
         head: "transformer.output_layer",
       },
-      ignoredTensors: [/^transformer\.rotary_pos_emb\.inv_freq$/],
     };
   },
   example: {
