@@ -1,6 +1,8 @@
-import { readFileSync } from "node:fs";
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
+import { GLM4_PATTERN } from "../../dist/tokenizer/original-tokenizers.js";
 import { parseTiktokenRanks, TiktokenCodec } from "../../dist/tokenizer/tiktoken.js";
 import { AutoTokenizer } from "../../dist/tokenizer/tokenizer.js";
 
@@ -29,6 +31,21 @@ describe("qwen.tiktoken", () => {
     ]);
     expect(tokenizer.decode([330, 331, 332, 333], { skipSpecialTokens: true })).toBe("");
     expect(tokenizer.eosTokenIds).toEqual([330, 332, 331]);
+  });
+
+  it("reads GLM-4's, which is called tokenizer.model and keeps up to three digits together", async () => {
+    const directory = mkdtempSync(path.join(tmpdir(), "glm4-"));
+    cpSync(path.join(folder, "qwen.tiktoken"), path.join(directory, "tokenizer.model"));
+    const names = ["<|endoftext|>", "[gMASK]", "<sop>", "<|user|>"];
+    const decoder = Object.fromEntries(names.map((content, i) => [330 + i, { content, special: true }]));
+    writeFileSync(path.join(directory, "config.json"), JSON.stringify({ model_type: "chatglm" }));
+    writeFileSync(path.join(directory, "tokenizer_config.json"), JSON.stringify({ added_tokens_decoder: decoder }));
+    const [glm4, qwen] = await Promise.all([directory, folder].map((path) => AutoTokenizer.fromPretrained(path)));
+    rmSync(directory, { recursive: true });
+    expect(glm4?.encode("hi<|user|>")).toEqual([331, 332, ...(qwen?.encode("hi") ?? []), 333]);
+    expect(glm4?.decode([331, 332, 333], { skipSpecialTokens: true })).toBe("");
+    for (const digits of ["2024", "3.14159"]) expect(glm4?.decode(glm4.encode(digits).slice(2))).toBe(digits);
+    expect([..."1234567".matchAll(GLM4_PATTERN)].map(([word]) => word)).toEqual(["123", "456", "7"]);
   });
 
   it.each([
