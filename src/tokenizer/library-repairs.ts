@@ -40,6 +40,8 @@ interface LibraryPart {
   decoders?: (LibraryPart | null)[];
   normalize?(text: string): string;
   pre_tokenize_text?(text: string, options: object): string[];
+  /** Of pre-tokenizers: matches one word after the other. */
+  pattern?: RegExp | null;
   decode_chain?(tokens: string[]): string[];
 }
 
@@ -174,10 +176,29 @@ function mendNormalizer(part: LibraryPart, spec: Spec): void {
   };
 }
 
-/** The library does not know `split`: by default words begin at spaces. */
+/** GPT-2's words. `\s` of JavaScript has U+FEFF and lacks U+0085. */
+const BYTE_LEVEL_WORDS =
+  /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{White_Space}\p{L}\p{N}]+|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+/gu;
+
 function mendPreTokenizer(part: LibraryPart, spec: Spec): void {
-  const { type, split, replacement } = spec;
-  if (type !== "Metaspace" || split === false || part.pre_tokenize_text === undefined) return;
+  switch (spec.type) {
+    case "ByteLevel":
+      part.pattern = BYTE_LEVEL_WORDS;
+      break;
+    case "Digits":
+      // Digits are all numeric characters, such as superscripts and fractions.
+      part.pattern = spec.individual_digits === true ? /\P{N}+|\p{N}/gu : /\P{N}+|\p{N}+/gu;
+      break;
+    case "Metaspace":
+      mendMetaspace(part, spec);
+      break;
+  }
+}
+
+/** The library does not know `split`: by default words begin at spaces. */
+function mendMetaspace(part: LibraryPart, spec: Spec): void {
+  const { split, replacement } = spec;
+  if (split === false || part.pre_tokenize_text === undefined) return;
   const space = typeof replacement === "string" ? replacement : "\u2581";
   const whole = part.pre_tokenize_text.bind(part);
   part.pre_tokenize_text = (text, options) => whole(text, options).flatMap((word) => splitBefore(word, space));

@@ -121,3 +121,27 @@ describe.each(["spm_llama", "spm_gemma"])("tokenizer.model of %s without tokeniz
     expect(tokenizer.eosTokenIds.length).toBe(1);
   });
 });
+
+describe("texts that the table of replacements removes whole", () => {
+  /** Replaces U+0005 by nothing: a double array of one key, then the replacement. */
+  const removesOne = () => {
+    const units = new Uint32Array(16);
+    units[0] = 8 << 10;
+    units[8 ^ 5] = (12 << 10) | (1 << 8) | 5;
+    units[8 ^ 5 ^ 12] = 1 << 31;
+    const size = new Uint32Array([units.byteLength]);
+    return Buffer.concat([Buffer.from(size.buffer), Buffer.from(units.buffer), Buffer.alloc(1)]);
+  };
+
+  // As sentencepiece 0.2.2 has it for models with nmt_nfkc, which removes control characters.
+  it("keep the dummy prefix, unless spaces are removed at the ends", () => {
+    const model = parseModelProto(readFileSync(path.join(folder, "bpe_rules.model")));
+    const normalizer = { ...model.normalizer, charsMap: removesOne(), addDummyPrefix: true, escapeWhitespaces: true };
+    const kept = codecOf({ ...model, normalizer: { ...normalizer, removeExtraWhitespaces: false } });
+    expect(kept.encode("\u0005\u0005", false)).toEqual([model.pieces.indexOf("\u2581")]);
+    expect(kept.encode("", false)).toEqual([]);
+    const removed = codecOf({ ...model, normalizer: { ...normalizer, removeExtraWhitespaces: true } });
+    expect(removed.encode("\u0005\u0005", false)).toEqual([]);
+    expect(removed.encode(" ", false)).toEqual([]);
+  });
+});

@@ -195,6 +195,27 @@ describe("long texts without spaces", () => {
   );
 });
 
+describe("pre-tokenizers", () => {
+  const wordsOf = async (preTokenizer: object, text: string) => {
+    const all = { type: "Sequence", pretokenizers: [preTokenizer, { type: "ByteLevel", use_regex: false }] };
+    const model = { type: "WordPiece", unk_token: "u", continuing_subword_prefix: "", vocab: { u: 0 } };
+    const file = { added_tokens: [], normalizer: null, pre_tokenizer: all, post_processor: null, decoder: null, model };
+    const tokenizer = await AutoTokenizer.fromPretrained(variant({ "tokenizer.json": file }));
+    return tokenizer.encode(text).length;
+  };
+
+  // The Rust library: U+FEFF is no white space, U+0085 is.
+  it("GPT-2 words end at Unicode's white space", async () => {
+    expect(await wordsOf({ type: "ByteLevel", add_prefix_space: false }, "a   \ufeff b")).toBe(4);
+    expect(await wordsOf({ type: "ByteLevel", add_prefix_space: false }, "a!\u0085b")).toBe(4);
+  });
+
+  it("digits are all numeric characters", async () => {
+    expect(await wordsOf({ type: "Digits", individual_digits: true }, "m² ½12")).toBe(6);
+    expect(await wordsOf({ type: "Digits", individual_digits: false }, "m² ½12")).toBe(4);
+  });
+});
+
 describe("grapheme clusters", () => {
   it("are those of Intl.Segmenter", () => {
     const segmenter = new Intl.Segmenter(undefined, { granularity: "grapheme" });

@@ -29,9 +29,12 @@ export class Normalizer {
       : this.treatWhitespaceAsSuffix
         ? ["", space]
         : [space, ""];
-    let body = this.replace(text.replace(/\p{Surrogate}/gu, "\uFFFD"));
-    if (removeExtraWhitespaces) body = withoutTrailing(body.replace(/^ +/, ""), " ").replace(/ {2,}/g, " ");
-    if (body === "") return "";
+    const replaced = this.replace(text.replace(/\p{Surrogate}/gu, "\uFFFD"));
+    const body = removeExtraWhitespaces
+      ? withoutTrailing(replaced.replace(/^ +/, ""), " ").replace(/ {2,}/g, " ")
+      : replaced;
+    // The dummy prefix stays where the table removed the whole text, and goes with texts of nothing but spaces.
+    if (text === "" || (body === "" && replaced !== "")) return "";
     let normalized = prefix + (escapeWhitespaces ? body.replaceAll(" ", SPACE_SYMBOL) : body);
     // Not only spaces, but also what was written as the symbol itself.
     if (removeExtraWhitespaces) normalized = withoutTrailing(normalized, space);
