@@ -194,37 +194,35 @@ inline void load_k_scales(const uint8_t* block, GroupScales& groups) {
   store(groups.offset, broadcast(0.0f) - numbers * broadcast_half(block + 2));
 }
 
-// The weights of a part of which two vectors each share a scale of load_k_scales.
-template <int kPart, class Sink>
-inline void decode_pairs(Bytes codes, const GroupScales& groups, Sink&& sink) {
-  unroll<4>([&](auto v) {
-    constexpr uint32_t kGroup = 2 * kPart + v / 2;
-    sink(v, groups.value(to_floats<v>(codes), kGroup, 8 + kGroup));
-  });
+constexpr LaneValues make_odd_high_nibbles() {
+  LaneValues factors = {};
+  for (uint32_t i = 0; i < kMatmulLanes; ++i) factors.values[i] = i % 2 == 0 ? 1.0f : kHighNibble;
+  return factors;
 }
+
+constexpr LaneValues kOddHighNibbles = make_odd_high_nibbles();
 
 // float16 d and dmin, scales [12], codes [128]: code * d * scale - dmin * minimum. Byte 32n + l of the codes has columns
 // 64n + l and 64n + 32 + l.
 struct Q4KCodec : SuperBlocks<Q4KCodec, 144> {
   using SuperBlocks::SuperBlocks;
 
-  static void load_block_scales(const uint8_t* block, GroupScales& groups) { load_k_scales(block, groups); }
+  // Codes of groups with odd numbers are used as they lie, in high nibbles.
+  static void load_block_scales(const uint8_t* block, GroupScales& groups) {
+    load_k_scales(block, groups);
+    store(groups.scale, load(groups.scale) * load(kOddHighNibbles.values));
+  }
 
   template <int kPart, class Sink>
   static void decode_part(const uint8_t* block, const GroupScales& groups, Sink&& sink) {
-    if constexpr (kFastLookUp) {
-      unroll<2>([&](auto high) {
-        constexpr int kHigh = high;
-        constexpr uint32_t kGroup = 2 * kPart + kHigh;
-        const Affine<4> weights(broadcast(groups.scale[kGroup]), broadcast(groups.offset[8 + kGroup]));
-        unroll<2>([&](auto i) {
-          sink(2 * kHigh + i, weights(shift<4 * kHigh>(load_bytes(block + 16 + kPart * 32 + i * 16))));
-        });
-      });
-    } else {
-      const Bytes codes = shift_bytes<0, 4>(load_twice(block + 16 + kPart * 32));
-      decode_pairs<kPart>(merge(codes, 15, codes, 15), groups, sink);
-    }
+    constexpr uint32_t kLow = 2 * kPart, kHigh = kLow + 1;
+    const uint8_t* const codes = block + 16 + kPart * 32;
+    const Affine<4> low(broadcast(groups.scale[kLow]), broadcast(groups.offset[8 + kLow]));
+    unroll<2>([&](auto i) { sink(i, low(load_bytes(codes + i * 16))); });
+    unroll<2>([&](auto i) {
+      sink(2 + i, high_nibbles(load_bytes(codes + i * 16), broadcast(groups.scale[kHigh]),
+                               broadcast(groups.offset[8 + kHigh])));
+    });
   }
 };
 
@@ -238,7 +236,11 @@ struct Q5KCodec : SuperBlocks<Q5KCodec, 176> {
   static void decode_part(const uint8_t* block, const GroupScales& groups, Sink&& sink) {
     const Bytes low = shift_bytes<0, 4>(load_twice(block + 48 + kPart * 32));
     const Bytes high = shift_bytes<2 * kPart - 4, 2 * kPart - 3>(load_twice(block + 16));
-    decode_pairs<kPart>(merge(low, 15, high, 16), groups, sink);
+    const Bytes codes = merge(low, 15, high, 16);
+    unroll<4>([&](auto v) {
+      constexpr uint32_t kGroup = 2 * kPart + v / 2;
+      sink(v, groups.value(to_floats<v>(codes), kGroup, 8 + kGroup));
+    });
   }
 };
 

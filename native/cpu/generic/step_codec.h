@@ -133,18 +133,26 @@ inline Number read(const uint8_t* source) {
   return value;
 }
 
-struct alignas(kMatmulAlignment) Ramp {
+struct alignas(kMatmulAlignment) LaneValues {
   float values[16];
 };
 
-constexpr Ramp make_ramp(uint32_t bits) {
-  Ramp ramp = {};
+constexpr LaneValues make_ramp(uint32_t bits) {
+  LaneValues ramp = {};
   for (uint32_t i = 0; i < 16; ++i) ramp.values[i] = static_cast<float>(i & ((1u << bits) - 1));
   return ramp;
 }
 
 template <uint32_t kBits>
-constexpr Ramp kRamp = make_ramp(kBits);
+constexpr LaneValues kRamp = make_ramp(kBits);
+
+// Of a scale, for codes that are still in the high nibble of a byte.
+constexpr float kHighNibble = 0x1p-4f;
+
+// code * scale + offset, of the codes in the high nibbles of sixteen bytes, where `scale` has been multiplied by kHighNibble.
+inline Floats high_nibbles(Integers bytes, Floats scale, Floats offset) {
+  return multiply_add(to_floats(bytes & 240), scale, offset);
+}
 
 // Sixteen entries of an array in a row, from entry `wanted` on. At the array's end they begin earlier, so as not to read
 // past it: the wanted entry is that in lane skipped().
