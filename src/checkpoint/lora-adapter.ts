@@ -2,6 +2,7 @@
 import { join, resolve } from "node:path";
 import { LayerstreamError } from "../errors.js";
 import { native } from "../native/binding.js";
+import { compileModulePattern } from "../quant/methods/module-pattern.js";
 import { elementFormatOf } from "../quant/registry.js";
 import { withFile } from "./byte-source.js";
 import { readJsonFile } from "./json-file.js";
@@ -12,6 +13,7 @@ import { isRecord } from "./strict-json.js";
 const CONFIG_FILE = "adapter_config.json";
 const WEIGHTS_FILE = "adapter_model.safetensors";
 const MAX_RANK = 4096;
+const PLAIN_NAME = /^[\w.]+$/;
 /** PEFT wraps the model in two modules of its own; "default" is the adapter's name in some files. */
 const TENSOR_NAME = /^base_model\.model\.(.+)\.lora_(A|B)(?:\.default)?\.weight$/;
 
@@ -38,7 +40,7 @@ export interface LoraAdapter {
 
 /**
  * Reads an adapter. Everything in the file is used or refused: nothing is ignored.
- * @throws LORA_INVALID, SAFETENSORS_INVALID, UNSAFE_PATH, IO_ERROR
+ * @throws LORA_INVALID, SAFETENSORS_INVALID, UNSAFE_PATH, IO_ERROR; UNSUPPORTED_MODEL for a pattern of modules that is not read
  */
 export async function readLoraAdapter(directory: string): Promise<LoraAdapter> {
   const path = resolve(directory);
@@ -130,8 +132,8 @@ function pairs(
 
 /** lora_alpha / r, or lora_alpha / sqrt(r) with `use_rslora`; patterns name modules that have values of their own. */
 function scaleOf(config: Record<string, unknown>, file: string, module: string, rank: number): number {
-  const alpha = patternValue(config.alpha_pattern, module) ?? config.lora_alpha;
-  const declared = patternValue(config.rank_pattern, module) ?? config.r;
+  const alpha = patternValue(config.alpha_pattern, module, file) ?? config.lora_alpha;
+  const declared = patternValue(config.rank_pattern, module, file) ?? config.r;
   if (typeof alpha !== "number" || !Number.isFinite(alpha)) {
     throw invalid(file, `lora_alpha of "${module}" is ${String(alpha).slice(0, 40)}`, "It must be a finite number.");
   }
@@ -145,10 +147,14 @@ function scaleOf(config: Record<string, unknown>, file: string, module: string, 
   return alpha / (config.use_rslora === true ? Math.sqrt(rank) : rank);
 }
 
-/** As PEFT matches: a key is the module's name or the end of it, from a dot on. Keys that are regular expressions match nothing. */
-function patternValue(pattern: unknown, module: string): unknown {
+/** As PEFT matches: the first key that is the module's name or the end of it, from a dot on. Keys may be patterns. */
+function patternValue(pattern: unknown, module: string, file: string): unknown {
   if (!isRecord(pattern)) return undefined;
-  const key = Object.keys(pattern).find((end) => module === end || module.endsWith(`.${end}`));
+  const key = Object.keys(pattern).find((end) =>
+    PLAIN_NAME.test(end)
+      ? module === end || module.endsWith(`.${end}`)
+      : compileModulePattern(`(.*\\.)?(${end})$`, file)(module),
+  );
   return key === undefined ? undefined : pattern[key];
 }
 

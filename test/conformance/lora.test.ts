@@ -74,6 +74,23 @@ describe("beside packed weights", () => {
   });
 });
 
+describe("ranks and alphas of modules' own", () => {
+  it("are found by patterns too, the first that matches", async () => {
+    const { lora, checkpoint, ids, logits: expected } = readCase("qwen3_all_linear");
+    const patterned = path.join(directory, "patterned");
+    cpSync(lora, patterned, { recursive: true });
+    const file = path.join(patterned, "adapter_config.json");
+    const config = JSON.parse(readFileSync(file, "utf8")) as { rank_pattern: object; alpha_pattern: object };
+    expect([config.rank_pattern, config.alpha_pattern]).toEqual([{ "mlp.down_proj": 2 }, { lm_head: 3 }]);
+    const patterns = { rank_pattern: { "mlp.*down_proj": 2 }, alpha_pattern: { "(lm|no)_head": 3, "lm.*": 100 } };
+    writeFileSync(file, JSON.stringify({ ...config, ...patterns }));
+    const model = await AutoModel.fromPretrained(checkpoint, { cacheDir: directory, lora: patterned });
+    const { logits } = await model.forward(ids);
+    await model.dispose();
+    expect(relativeError(logits, expected)).toBeLessThan(1e-3);
+  });
+});
+
 describe("adapters that cannot be right are refused", () => {
   const { lora, checkpoint } = readCase("llama_attention");
   let count = 0;
