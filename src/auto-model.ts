@@ -30,24 +30,37 @@ export const AutoModel = {
     const store = await openStore(path, options);
     options.signal?.throwIfAborted();
     const architecture = architectureOf(store.manifest.config, store.filePath("config.json"));
-    const tokenizer = await AutoTokenizer.fromPretrained(store.path).catch(withoutTokenizer);
-    const eosTokenIds = tokenizer?.eosTokenIds ?? (await readEosTokenIds(store.path));
+    const vocabulary = await openTokenizer(store.path);
+    const ends = vocabulary instanceof LayerstreamError ? undefined : vocabulary?.eosTokenIds;
+    const eosTokenIds = ends ?? (await readEosTokenIds(store.path));
     const engine = await Engine.open(store, architecture, { ...settings, adapters });
-    return new LoadedModel(engine, tokenizer, eosTokenIds);
+    return new LoadedModel(engine, vocabulary, eosTokenIds);
   },
 };
 
-/** A model without a tokenizer works with token ids. */
-function withoutTokenizer(error: unknown): undefined {
-  if (!(error instanceof LayerstreamError && error.code === "TOKENIZER_MISSING")) throw error;
+/** A model without a tokenizer works with token ids, and so does one whose tokenizer cannot be used: the error waits. */
+async function openTokenizer(directory: string): Promise<TokenizerLike | LayerstreamError | undefined> {
+  try {
+    return await AutoTokenizer.fromPretrained(directory);
+  } catch (error) {
+    if (!(error instanceof LayerstreamError)) throw error;
+    if (error.code === "TOKENIZER_MISSING") return undefined;
+    if (error.code === "TOKENIZER_INVALID") return error;
+    throw error;
+  }
 }
 
 class LoadedModel implements Model {
   constructor(
     private readonly engine: Engine,
-    readonly tokenizer: TokenizerLike | undefined,
+    private readonly vocabulary: TokenizerLike | LayerstreamError | undefined,
     private readonly eosTokenIds: readonly number[],
   ) {}
+
+  get tokenizer(): TokenizerLike | undefined {
+    if (this.vocabulary instanceof LayerstreamError) throw this.vocabulary;
+    return this.vocabulary;
+  }
 
   get vocabSize(): number {
     return this.engine.architecture.vocabSize;
@@ -63,7 +76,7 @@ class LoadedModel implements Model {
 
   generate(prompt: Prompt, options: GenerateOptions = {}): Generation {
     return startGeneration(
-      { engine: this.engine, tokenizer: this.tokenizer, eosTokenIds: this.eosTokenIds },
+      { engine: this.engine, vocabulary: this.vocabulary, eosTokenIds: this.eosTokenIds },
       prompt,
       options,
     );

@@ -116,6 +116,7 @@ export interface Model {
   residency(): Residency;
   /** Stops reads and frees everything. Running generations fail with MODEL_DISPOSED. Safe to call twice. */
   dispose(): Promise<void>;
+  /** Undefined without tokenizer files. @throws TOKENIZER_INVALID if there are some that cannot be used */
   readonly tokenizer: TokenizerLike | undefined;
   readonly vocabSize: number;
   readonly maxSeqLen: number;

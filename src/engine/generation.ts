@@ -17,7 +17,8 @@ const DEFAULT_NEW_TOKENS = 256;
 
 export interface GenerationContext {
   engine: Engine;
-  tokenizer: TokenizerLike | undefined;
+  /** The tokenizer; or why it cannot be used, which is raised once text needs it. */
+  vocabulary: TokenizerLike | LayerstreamError | undefined;
   eosTokenIds: readonly number[];
 }
 
@@ -59,9 +60,12 @@ class LazyGeneration implements Generation {
   }
 
   private async *run(): AsyncGenerator<GeneratedToken> {
-    const { engine, tokenizer, eosTokenIds } = this.context;
+    const { engine, vocabulary, eosTokenIds } = this.context;
     const { options } = this;
     engine.checkAlive();
+    const needsText = !isTokenIds(this.prompt) || (options.stop?.length ?? 0) > 0;
+    if (vocabulary instanceof LayerstreamError && needsText) throw vocabulary;
+    const tokenizer = vocabulary instanceof LayerstreamError ? undefined : vocabulary;
     const prompt = promptTokens(this.prompt, tokenizer);
     this.promptTokens = prompt.length;
     checkPrompt(prompt, engine);

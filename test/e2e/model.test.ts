@@ -43,6 +43,21 @@ describe("generate", () => {
     expect(seen).toEqual(greedy);
   });
 
+  it("a tokenizer that cannot be used is an error once text needs it, not before", async () => {
+    const checkpoint = path.join(cacheDir, "bad-tokenizer");
+    cpSync(directory, checkpoint, { recursive: true });
+    writeFileSync(path.join(checkpoint, "tokenizer.json"), "{}");
+    const damaged = await AutoModel.fromPretrained(checkpoint, { cacheDir });
+    try {
+      expect(await damaged.generate(inputIds, { maxNewTokens: 12, ignoreEos: true }).tokens()).toEqual(greedy);
+      expect(await codeOf(() => damaged.generate("text").tokens())).toBe("TOKENIZER_INVALID");
+      expect(await codeOf(() => damaged.generate(inputIds, { stop: "x" }).tokens())).toBe("TOKENIZER_INVALID");
+      expect(() => damaged.tokenizer).toThrow("tokenizer.json");
+    } finally {
+      await damaged.dispose();
+    }
+  });
+
   it("two generations at once are both right, interleaved or not", async () => {
     const other = inputIds.slice(0, 5);
     const alone = await tokens({}, other);
