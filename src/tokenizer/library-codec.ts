@@ -1,7 +1,8 @@
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import { isRecord } from "../checkpoint/strict-json.js";
 import { MAX_TOKEN_ID } from "./declared-tokens.js";
-import { type Library, mendLibrary } from "./library-repairs.js";
+import type { Library } from "./library.js";
+import { mendLibrary } from "./library-repairs.js";
 import type { TextCodec } from "./text-codec.js";
 
 /** Very old files name none. */

@@ -5,47 +5,11 @@
 import { isRecord } from "../checkpoint/strict-json.js";
 import { joinSymbols } from "./byte-pair-encoding.js";
 import { graphemes } from "./graphemes.js";
+import type { Library, LibraryModel, LibraryPart, Spec } from "./library.js";
+import { mendPreTokenizer } from "./pre-tokenizer-repairs.js";
 import { CharsMap } from "./sentencepiece/chars-map.js";
 import { decodeBytes } from "./sentencepiece/piece-decoder.js";
 import { Unigram } from "./unigram.js";
-
-/** What is used of the library. Its own declarations do not resolve under NodeNext: they import without extensions. */
-export interface Library {
-  encode(text: string, options: { add_special_tokens: boolean }): { ids: (number | undefined)[] };
-  decode(ids: number[], options: { clean_up_tokenization_spaces: boolean }): string;
-  token_to_id(token: string): number | undefined;
-  id_to_token(id: number): string | undefined;
-  get_added_tokens_decoder(): Map<number, { id: number; special: boolean }>;
-  model: LibraryModel;
-  normalizer: LibraryPart | null;
-  pre_tokenizer: LibraryPart | null;
-  decoder: LibraryPart | null;
-}
-
-interface LibraryModel {
-  tokens_to_ids: Map<string, number>;
-  unk_token: string | undefined;
-  /** Only of byte pair encoding: the pieces of a word, looked up in the vocabulary afterwards. */
-  bpe?(word: string): string[];
-  merges?: readonly (readonly [string, string])[];
-  bpe_ranks?: Map<string, number>;
-  end_of_word_suffix?: string | null;
-  encode(words: string[]): string[];
-}
-
-/** A normalizer, a pre-tokenizer or a decoder, or a sequence of them. */
-interface LibraryPart {
-  normalizers?: (LibraryPart | null)[];
-  tokenizers?: (LibraryPart | null)[];
-  decoders?: (LibraryPart | null)[];
-  normalize?(text: string): string;
-  pre_tokenize_text?(text: string, options: object): string[];
-  /** Of pre-tokenizers: matches one word after the other. */
-  pattern?: RegExp | null;
-  decode_chain?(tokens: string[]): string[];
-}
-
-type Spec = Readonly<Record<string, unknown>>;
 
 /** @param tokenizer tokenizer.json, from which the library was built. */
 export function mendLibrary(library: Library, tokenizer: Spec): void {
@@ -174,45 +138,6 @@ function mendNormalizer(part: LibraryPart, spec: Spec): void {
     }
     return normalized;
   };
-}
-
-/** GPT-2's words. `\s` of JavaScript has U+FEFF and lacks U+0085. */
-const BYTE_LEVEL_WORDS =
-  /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{White_Space}\p{L}\p{N}]+|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+/gu;
-
-function mendPreTokenizer(part: LibraryPart, spec: Spec): void {
-  switch (spec.type) {
-    case "ByteLevel":
-      part.pattern = BYTE_LEVEL_WORDS;
-      break;
-    case "Digits":
-      // Digits are all numeric characters, such as superscripts and fractions.
-      part.pattern = spec.individual_digits === true ? /\P{N}+|\p{N}/gu : /\P{N}+|\p{N}+/gu;
-      break;
-    case "Metaspace":
-      mendMetaspace(part, spec);
-      break;
-  }
-}
-
-/** The library does not know `split`: by default words begin at spaces. */
-function mendMetaspace(part: LibraryPart, spec: Spec): void {
-  const { split, replacement } = spec;
-  if (split === false || part.pre_tokenize_text === undefined) return;
-  const space = typeof replacement === "string" ? replacement : "\u2581";
-  const whole = part.pre_tokenize_text.bind(part);
-  part.pre_tokenize_text = (text, options) => whole(text, options).flatMap((word) => splitBefore(word, space));
-}
-
-function splitBefore(text: string, separator: string): string[] {
-  const words: string[] = [];
-  let start = 0;
-  for (let at = text.indexOf(separator, 1); at > 0; at = text.indexOf(separator, at + separator.length)) {
-    words.push(text.slice(start, at));
-    start = at;
-  }
-  words.push(text.slice(start));
-  return words.filter((word) => word !== "");
 }
 
 const BYTE_TOKEN = /^<0x([0-9A-Fa-f]{2})>$/;

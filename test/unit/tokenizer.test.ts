@@ -196,23 +196,49 @@ describe("long texts without spaces", () => {
 });
 
 describe("pre-tokenizers", () => {
-  const wordsOf = async (preTokenizer: object, text: string) => {
-    const all = { type: "Sequence", pretokenizers: [preTokenizer, { type: "ByteLevel", use_regex: false }] };
-    const model = { type: "WordPiece", unk_token: "u", continuing_subword_prefix: "", vocab: { u: 0 } };
-    const file = { added_tokens: [], normalizer: null, pre_tokenizer: all, post_processor: null, decoder: null, model };
+  /** The words into which a text is cut; its parts are the vocabulary. */
+  const wordsOf = async (preTokenizer: object, text: string): Promise<string[]> => {
+    const parts = new Set(["[unknown]"]);
+    for (let start = 0; start < text.length; start++) {
+      for (let end = start + 1; end <= text.length; end++) parts.add(text.slice(start, end));
+    }
+    const vocab = Object.fromEntries([...parts].map((part, id) => [part, id]));
+    const model = { type: "WordPiece", unk_token: "[unknown]", continuing_subword_prefix: "[more]", vocab };
+    const others = { added_tokens: [], normalizer: null, post_processor: null, decoder: null };
+    const file = { ...others, pre_tokenizer: preTokenizer, model };
     const tokenizer = await AutoTokenizer.fromPretrained(variant({ "tokenizer.json": file }));
-    return tokenizer.encode(text).length;
+    return tokenizer.encode(text).map((id) => tokenizer.decode([id]));
   };
 
-  // The Rust library: U+FEFF is no white space, U+0085 is.
+  // All as the Rust library has them. U+FEFF is no white space, U+0085 is.
   it("GPT-2 words end at Unicode's white space", async () => {
-    expect(await wordsOf({ type: "ByteLevel", add_prefix_space: false }, "a   \ufeff b")).toBe(4);
-    expect(await wordsOf({ type: "ByteLevel", add_prefix_space: false }, "a!\u0085b")).toBe(4);
+    const count = async (text: string) => (await wordsOf({ type: "ByteLevel", add_prefix_space: false }, text)).length;
+    expect(await count("a   \ufeff b")).toBe(4);
+    expect(await count("a!\u0085b")).toBe(4);
   });
 
   it("digits are all numeric characters", async () => {
-    expect(await wordsOf({ type: "Digits", individual_digits: true }, "m² ½12")).toBe(6);
-    expect(await wordsOf({ type: "Digits", individual_digits: false }, "m² ½12")).toBe(4);
+    const digits = (individual: boolean) => ({ type: "Digits", individual_digits: individual });
+    expect(await wordsOf(digits(true), "m² ½12")).toEqual(["m", "²", " ", "½", "1", "2"]);
+    expect(await wordsOf(digits(false), "m² ½12")).toEqual(["m", "²", " ", "½12"]);
+  });
+
+  it("words and white space are those of Unicode", async () => {
+    const text = "Straße, né\u0301e\u0085 \ufeff!";
+    expect(await wordsOf({ type: "Whitespace" }, text)).toEqual(["Straße", ",", "né\u0301e", "\ufeff!"]);
+    expect(await wordsOf({ type: "WhitespaceSplit" }, text)).toEqual(["Straße,", "né\u0301e", "\ufeff!"]);
+  });
+
+  it.each([
+    ["Removed", ["a", "b", "c"], [",", " ", ";", "."]],
+    ["Isolated", ["a", ",", " ", "b", ";", "c", "."], ["a", ",", " ", "b", ";", "c", "."]],
+    ["Contiguous", ["a", ", ", "b", ";", "c", "."], ["a", ", ", "b", ";", "c", "."]],
+    ["MergedWithPrevious", ["a,", " ", "b;", "c."], ["a", ",", " b", ";c", "."]],
+    ["MergedWithNext", ["a", ",", " b", ";c", "."], ["a,", " ", "b;", "c."]],
+  ])("separators are %s, and what lies between them if inverted", async (behavior, words, inverted) => {
+    const split = { type: "Split", pattern: { Regex: "[,; .]" }, behavior };
+    expect(await wordsOf({ ...split, invert: false }, "a, b;c.")).toEqual(words);
+    expect(await wordsOf({ ...split, invert: true }, "a, b;c.")).toEqual(inverted);
   });
 });
 
