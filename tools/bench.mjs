@@ -2,7 +2,9 @@
 /**
  * Speed of the addon's codecs and kernels, with tinybench, each beside the yardstick of the same run:
  *
- *   npm run bench [-- --json] [-- --seconds 0.5] [-- --threads 2]
+ *   npm run bench [-- --json] [-- --seconds 0.5] [-- --threads 2] [-- --formats bf16,8bit,4bit]
+ *
+ * Kernels are measured for bf16, 8bit, 4bit and the formats of checkpoints that come quantized; --formats chooses.
  *
  * - codecs, on one core: bytes of input a second, beside a copy from memory to memory
  * - decode (one token): bytes of weights a second, and their share of what the threads read from memory
@@ -19,6 +21,21 @@ const addon = native();
 const block = 64;
 const codecShape = { rows: 1024, columns: 8192 };
 const matmulShape = { rows: 4096, columns: 14336 };
+/** Format and columns that share a scale; the formats of GGUF have blocks of their own. */
+const formats = new Map([
+  ["bf16", block],
+  ["8bit", block],
+  ["4bit", block],
+  ["uint4", 128],
+  ["uint8", 128],
+  ["fp8", 128],
+  ["mxfp4", 32],
+  ["nf4", 64],
+  ["q8_0", 32],
+  ["q4_0", 32],
+  ["q4_k", 256],
+  ["q6_k", 256],
+]);
 const prefillTokens = 128;
 const memoryBytes = 512 * 2 ** 20;
 
@@ -70,14 +87,15 @@ function timedByAddon(name, bytes, rate, facts) {
   return { name, bytes, ...facts, call: () => ({ overriddenDuration: (bytes * 1000) / rate() }) };
 }
 
-function kernelCases(threadCounts, seconds) {
+function kernelCases(threadCounts, names, seconds) {
   const { rows, columns } = matmulShape;
   const cases = [];
   for (const threads of threadCounts) {
     const suffix = `${threads} ${threads === 1 ? "thread" : "threads"}`;
     const memory = `read memory, ${suffix}`;
     cases.push(timedByAddon(memory, memoryBytes, () => addon.measureMemoryRate(memoryBytes, threads, seconds)));
-    for (const format of ["bf16", "8bit", "4bit"]) {
+    for (const format of names) {
+      const block = formats.get(format);
       const rowBytes = addon.rowBytes(format, columns, block);
       const measure = (tokens) => addon.measureMatmulRate(format, rows, columns, block, tokens, threads, seconds);
       const add = (name, tokens, facts) =>
@@ -119,14 +137,18 @@ const { values } = parseArgs({
     json: { type: "boolean", default: false },
     seconds: { type: "string", default: "0.5" },
     threads: { type: "string", default: String(os.availableParallelism()) },
+    formats: { type: "string", default: [...formats.keys()].join() },
   },
 });
 const seconds = Number(values.seconds);
 const threads = Number(values.threads);
+const names = values.formats.split(",");
+const unknown = names.find((name) => !formats.has(name));
+if (unknown !== undefined) throw new Error(`--formats takes ${[...formats.keys()].join(", ")}, not ${unknown}.`);
 const results = [
   ...(await run(codecCases(), { time: seconds * 1000, iterations: 3 })),
   // One sample each: the addon repeats within it, and fills half a gigabyte before it starts.
-  ...(await run(kernelCases([...new Set([1, threads])], seconds), { time: 0, iterations: 1 })),
+  ...(await run(kernelCases([...new Set([1, threads])], names, seconds), { time: 0, iterations: 1 })),
 ];
 if (values.json) console.log(JSON.stringify(results));
 else console.log(formatTable(results.map((result) => [result.name, describe(result)])));
