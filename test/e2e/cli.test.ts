@@ -161,6 +161,31 @@ describe("generate", () => {
     expect(stderr).toMatch(/streamed per token[\s\S]*peak memory/);
   });
 
+  it("applies LoRA adapters, and refuses one that is not there", async () => {
+    const base = path.join(fixtures, "families", "llama_bias");
+    const adapter = path.join(fixtures, "lora", "llama_attention");
+    const tokens = async (...lora: string[]) => {
+      const options = [
+        "--tokens",
+        "1,5,9",
+        "-n",
+        "5",
+        "--ignore-eos",
+        "--cache-dir",
+        path.join(directory, "lora"),
+        "--json",
+      ];
+      const { exitCode, stdout, stderr } = await runCli(["generate", base, ...options, ...lora]);
+      return exitCode === 0 ? (JSON.parse(stdout) as { tokens: number[] }).tokens : stderr;
+    };
+    const plain = await tokens();
+    const adapted = await tokens("--lora", adapter);
+    expect(adapted).toHaveLength(5);
+    expect(adapted).not.toEqual(plain);
+    expect(await tokens("--lora", adapter, "--lora", adapter)).not.toEqual(adapted);
+    expect(await tokens("--lora", path.join(directory, "nowhere"))).toContain("LORA_INVALID");
+  });
+
   it("repeats sampled tokens with the same seed", async () => {
     const sample = (seed: string) => runCli(["generate", store, ...args, "--temperature", "2", "--seed", seed]);
     const [first, again, other] = [await sample("5"), await sample("5"), await sample("6")];
