@@ -11,7 +11,11 @@ export interface ByteSource {
   read(offset: number, length: number): Promise<Buffer>;
 }
 
-/** @throws IO_ERROR, and what `use` throws. */
+/** What a clone without Git LFS has in place of a large file begins with this, and is small. */
+const POINTER_START = "version https://git-lfs.github.com/spec/";
+const MAX_POINTER_BYTES = 1024;
+
+/** @throws IO_ERROR, CHECKPOINT_NOT_FOUND for a pointer of Git LFS, and what `use` throws. */
 export async function withFile<T>(file: string, use: (source: ByteSource) => Promise<T>): Promise<T> {
   let handle: FileHandle;
   try {
@@ -31,10 +35,20 @@ export async function withFile<T>(file: string, use: (source: ByteSource) => Pro
         remedy: "Restore the file and try again.",
       });
     };
+    await refusePointer({ file, size, read });
     return await use({ file, size, read });
   } catch (error) {
     throw ioError(error, "read", file);
   } finally {
     await handle.close();
   }
+}
+
+async function refusePointer({ file, size, read }: ByteSource): Promise<void> {
+  if (size < POINTER_START.length || size > MAX_POINTER_BYTES) return;
+  if ((await read(0, POINTER_START.length)).toString("latin1") !== POINTER_START) return;
+  throw new LayerstreamError("CHECKPOINT_NOT_FOUND", `${file} is a pointer of Git LFS instead of the file itself.`, {
+    file,
+    remedy: "Fetch it with: git lfs pull",
+  });
 }

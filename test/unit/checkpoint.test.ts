@@ -24,6 +24,16 @@ async function failure(directory: string): Promise<{ code: string; message: stri
 }
 
 describe("openCheckpoint", () => {
+  it.each([SINGLE, "pytorch_model.bin"])("says what to do where %s is a pointer of Git LFS", async (name) => {
+    const directory = checkpointDirectory();
+    rmSync(path.join(directory, SINGLE));
+    const pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0a1b\nsize 4976698672\n";
+    writeFileSync(path.join(directory, name), pointer);
+    const { code, message } = await failure(directory);
+    expect(code).toBe("CHECKPOINT_NOT_FOUND");
+    expect(message).toContain("git lfs pull");
+  });
+
   it.each([1, 3])("lists tensors, shards and companions of %i shards", async (shards) => {
     const directory = path.join(temporaryDirectory(), "tiny");
     const written = writeCheckpoint(directory, { shards, files: { "tokenizer.json": "{}", "README.md": "no" } });
