@@ -20,10 +20,16 @@ const WRITE_ERRORS: Record<string, [code: ErrorCode, what: string, remedy: strin
   ENOTDIR: ["NOT_WRITABLE", "a part of the path is not a directory", "Choose another directory."],
 };
 
-/** Turns an error of the operating system into one with a stable code. LayerstreamErrors pass unchanged. */
+/**
+ * Turns an error of the operating system into one with a stable code. LayerstreamErrors pass unchanged; mistakes of the
+ * program's own are no fault of the disk.
+ */
 export function ioError(cause: unknown, action: "read" | "write", file: string, offset?: number): LayerstreamError {
   if (cause instanceof LayerstreamError) return cause;
   const errno = errnoOf(cause);
+  if (errno === undefined && (cause instanceof TypeError || cause instanceof ReferenceError)) {
+    return new LayerstreamError("INTERNAL", `${file}: ${cause.message}.`, { file, offset, cause });
+  }
   const known = action === "write" && errno ? WRITE_ERRORS[errno] : undefined;
   const where = offset === undefined ? file : `${file} at byte ${offset}`;
   if (known) {

@@ -14,7 +14,7 @@ let loaded: NativeAddon | undefined;
  * The addon, loaded at the first call: the prebuilt package of this platform where it is installed, else the file
  * that `layerstream build` leaves in the package.
  *
- * @throws LayerstreamError NATIVE_ADDON_MISSING if there is neither, or if it does not load here.
+ * @throws LayerstreamError NATIVE_ADDON_MISSING if there is neither, if it does not load here, or if it is of another version.
  */
 export function native(): NativeAddon {
   loaded ??= load();
@@ -34,17 +34,43 @@ function load(): NativeAddon {
     );
   }
   const file = packaged ?? builtHere;
+  const remedy = "Build it again with: npx layerstream build";
+  let addon: Partial<NativeAddon>;
   try {
-    return require(file) as NativeAddon;
+    addon = require(file) as Partial<NativeAddon>;
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new LayerstreamError("NATIVE_ADDON_MISSING", `The native addon ${file} does not load here: ${reason}.`, {
-      file,
-      cause,
-      remedy: "Build it again with: npx layerstream build",
-    });
+    const what = `The native addon ${file} does not load here: ${reason}.`;
+    throw new LayerstreamError("NATIVE_ADDON_MISSING", what, { file, cause, remedy });
   }
+  const missing = Object.keys(functionNames).find((name) => typeof addon[name as keyof NativeAddon] !== "function");
+  if (missing === undefined) return addon as NativeAddon;
+  const what = `The native addon ${file} is of another version: it has no ${missing}.`;
+  throw new LayerstreamError("NATIVE_ADDON_MISSING", what, { file, remedy });
 }
+
+/** Everything that the addon exports. One built from other sources lacks some of it. */
+const functionNames = {
+  cancelModel: true,
+  crc32c: true,
+  createModel: true,
+  dequantize: true,
+  destroyModel: true,
+  expandRows: true,
+  measureMatmulRate: true,
+  measureMemoryRate: true,
+  measureReadRate: true,
+  modelStats: true,
+  packRows: true,
+  quantize: true,
+  readStage: true,
+  resetTape: true,
+  rowBytes: true,
+  runPass: true,
+  setTapeIdle: true,
+  stageLoaded: true,
+  unpackCodes: true,
+} satisfies Record<keyof NativeAddon, true>;
 
 function prebuiltPath(): string | undefined {
   try {

@@ -1,6 +1,6 @@
 import { execFileSync } from "node:child_process";
 import { once } from "node:events";
-import { cpSync, mkdtempSync, rmSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
@@ -341,19 +341,34 @@ describe("loading", () => {
     expect(answers).toEqual([0xe3069283, 0xe3069283, 0xe3069283]);
   });
 
-  it("names the command that builds a missing addon", () => {
+  /** What loading prints in a package that has these files besides the built ones. */
+  const loadElsewhere = (files: Record<string, string>) => {
     const directory = mkdtempSync(path.join(tmpdir(), "layerstream-binding-"));
     try {
       for (const file of ["dist/errors.js", "dist/native/binding.js", "package.json"]) {
         cpSync(path.join(root, file), path.join(directory, file));
       }
+      for (const [name, text] of Object.entries(files)) {
+        mkdirSync(path.dirname(path.join(directory, name)), { recursive: true });
+        writeFileSync(path.join(directory, name), text);
+      }
       const script = `import { native } from ${JSON.stringify(pathToFileURL(path.join(directory, "dist/native/binding.js")).href)};
         try { native(); } catch (error) { console.log(error.name, error.code, error.message); }`;
-      const output = execFileSync(process.execPath, ["--input-type=module", "-e", script], { encoding: "utf8" });
-      expect(output).toMatch(/^LayerstreamError NATIVE_ADDON_MISSING .*layerstream\.node.*npx layerstream build\n$/);
+      return execFileSync(process.execPath, ["--input-type=module", "-e", script], { encoding: "utf8" });
     } finally {
       rmSync(directory, { recursive: true });
     }
+  };
+
+  it("names the command that builds a missing addon", () => {
+    const output = loadElsewhere({});
+    expect(output).toMatch(/^LayerstreamError NATIVE_ADDON_MISSING .*layerstream\.node.*npx layerstream build\n$/);
+  });
+
+  it("refuses an addon of another version", () => {
+    const package_ = `node_modules/@layerstream/${process.platform}-${process.arch}/index.js`;
+    const output = loadElsewhere({ [package_]: "exports.cancelModel = exports.crc32c = () => 0;" });
+    expect(output).toMatch(/^LayerstreamError NATIVE_ADDON_MISSING .*no createModel\. .*npx layerstream build\n$/);
   });
 
   const quantizeElsewhere = (simd: string) => {
