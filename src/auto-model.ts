@@ -119,6 +119,9 @@ class LoadedModel implements Model {
   }
 }
 
+/** By store: who asks for it meanwhile waits, and writes it when the other could not. */
+const decomposing = new Map<string, Promise<unknown>>();
+
 /** The store at `path`, or that of the checkpoint at `path`, written first if it is missing or the checkpoint changed. */
 async function openStore(path: string, options: LoadOptions): Promise<LayerStore> {
   if (await isLayerStore(path)) return openLayerStore(path);
@@ -140,8 +143,14 @@ async function openStore(path: string, options: LoadOptions): Promise<LayerStore
     embeddingCompression,
     headCompression,
   });
-  if (!(await isLayerStore(store))) {
-    await decompose({
+  while (!(await isLayerStore(store))) {
+    options.signal?.throwIfAborted();
+    const other = decomposing.get(store);
+    if (other) {
+      await other.catch(() => {});
+      continue;
+    }
+    const own = decompose({
       checkpoint: path,
       store,
       compression,
@@ -152,6 +161,8 @@ async function openStore(path: string, options: LoadOptions): Promise<LayerStore
       signal: options.signal,
       onProgress: ({ bytesDone, bytesTotal }) => options.onProgress?.({ phase: "decompose", bytesDone, bytesTotal }),
     });
+    decomposing.set(store, own);
+    await own.finally(() => decomposing.delete(store));
   }
   return openLayerStore(store);
 }

@@ -158,6 +158,25 @@ describe("forward", () => {
 });
 
 describe("fromPretrained", () => {
+  it("lets loads of one checkpoint at the same time share its store, also when the first is aborted", async () => {
+    const together = path.join(cacheDir, "together");
+    const models = await Promise.all([1, 2, 3].map(() => AutoModel.fromPretrained(directory, { cacheDir: together })));
+    expect(new Set(models.map(({ store }) => store)).size).toBe(1);
+    await Promise.all(models.map((loaded) => loaded.dispose()));
+
+    const aborted = path.join(cacheDir, "aborted");
+    const control = new AbortController();
+    const onProgress = () => control.abort();
+    const [first, second] = await Promise.allSettled([
+      AutoModel.fromPretrained(directory, { cacheDir: aborted, signal: control.signal, onProgress }),
+      AutoModel.fromPretrained(directory, { cacheDir: aborted }),
+    ]);
+    // The abort may come too late for the first; the second must not feel it.
+    if (first.status === "fulfilled") await first.value.dispose();
+    if (second.status === "rejected") throw second.reason;
+    await second.value.dispose();
+  });
+
   it("decomposes once, and again when the checkpoint has changed", async () => {
     const copy = path.join(cacheDir, "changing");
     cpSync(directory, copy, { recursive: true });
