@@ -43,8 +43,9 @@ class Device {
   virtual void* host_address(Range range) = 0;
 
   virtual Stream* create_stream() = 0;
-  virtual void destroy(Stream* stream) = 0;
+  virtual void destroy(Stream* stream) = 0;  // runs what has been enqueued
   virtual Event* create_event() = 0;
+  // No stream may still have to record or wait for it: destroy the streams first, or synchronize with each of them.
   virtual void destroy(Event* event) = 0;
   virtual void record(Event* event, Stream* stream) = 0;  // completes when everything enqueued so far has run
   virtual void wait(Stream* stream, Event* event) = 0;    // the stream waits for the last record; the host does not

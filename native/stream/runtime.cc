@@ -68,13 +68,14 @@ Runtime::~Runtime() {
   }
   release_changed_.notify_all();
   if (release_thread_.joinable()) release_thread_.join();
+  // Streams run what is left in them; the events that they record must still be there.
+  for (Stream* stream : {compute_, copies_}) {
+    if (stream != nullptr) device_->destroy(stream);
+  }
   experts_.reset();
   for (Event* event : chunk_events_) device_->destroy(event);
   for (Event* event : {copied_, finished_, stage_events_[0], stage_events_[1]}) {
     if (event != nullptr) device_->destroy(event);
-  }
-  for (Stream* stream : {compute_, copies_}) {
-    if (stream != nullptr) device_->destroy(stream);
   }
   for (Buffer* buffer : buffers_) device_->free(buffer);
   if (logits_ != nullptr) device_->free(logits_);

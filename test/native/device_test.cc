@@ -55,8 +55,8 @@ void test_copies(Device& device) {
   check(std::memcmp(host, host + kFloats, kBytes) == 0, "bytes after copies");
   check(device.busy_nanoseconds(stream) > 0, "time of commands");
   device.synchronize(event);
-  device.destroy(event);
   device.destroy(stream);
+  device.destroy(event);
   device.free(buffer);
   device.free_pinned(host);
 }
@@ -97,8 +97,9 @@ void test_events(Device& device) {
     device.record(never, streams[round % 2]);
     device.synchronize(never);
   }
-  for (Event* event : {events[0], events[1], never}) device.destroy(event);
+  // The other stream may not have come to its record yet: streams first.
   for (Stream* stream : streams) device.destroy(stream);
+  for (Event* event : {events[0], events[1], never}) device.destroy(event);
   device.free(buffer);
   device.free_pinned(host);
 }
@@ -144,8 +145,8 @@ void test_ops(Device& device) {
     for (uint32_t column = 0; column < kColumns; ++column) expected += weight[row * kColumns + column] * input[column];
     check(output[row] == expected, "product", row);
   }
-  device.destroy(event);
   device.destroy(stream);
+  device.destroy(event);
   device.free(buffer);
   for (float* memory : {weight, input, output}) device.free_pinned(memory);
 }
@@ -196,8 +197,8 @@ void test_failures(Device& device) {
   device.synchronize(event);
   check(host[8] == 5, "a healthy stream works on");
 
-  for (Event* each : {event, other}) device.destroy(each);
   for (Stream* stream : {failing, healthy, dependent}) device.destroy(stream);
+  for (Event* each : {event, other}) device.destroy(each);
   device.free(buffer);
   device.free_pinned(host);
 }
