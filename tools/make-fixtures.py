@@ -154,16 +154,17 @@ def make(directory, name, case):
     print(f"{name}: seed {seed}, largest logit {logits.abs().max():.2f}", flush=True)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def run(description, cases, make_case):
+    """The command line that scripts of fixtures share: --out DIR and the names of cases."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("cases", nargs="*", help="default: all")
     options = parser.parse_args()
     torch.set_num_threads(1)
     disable_progress_bar()
-    for name in options.cases or CASES:
-        make(options.out / name, name, CASES[name])
+    for name in options.cases or cases:
+        make_case(options.out / name, name, cases[name])
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, CASES, make)

@@ -7,7 +7,6 @@ are drawn at random, packed as the method's own tools pack them, and dequantized
 checkpoint, from which the logits come: activations are not quantized, and weights are not rounded again.
 """
 
-import argparse
 import importlib.util
 import math
 import tempfile
@@ -16,7 +15,6 @@ from pathlib import Path
 import torch
 from fixture_cases import shape
 from safetensors.torch import save_file
-from transformers.utils.logging import disable_progress_bar
 
 specification = importlib.util.spec_from_file_location("fixtures", Path(__file__).with_name("make-fixtures.py"))
 fixtures = importlib.util.module_from_spec(specification)
@@ -446,16 +444,5 @@ def make(directory, name, case):
     print(f"{name}: seed {seed}, largest logit {logits.abs().max():.2f}", flush=True)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("cases", nargs="*", help="default: all")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    disable_progress_bar()
-    for name in options.cases or CASES:
-        make(options.out / name, name, CASES[name])
-
-
 if __name__ == "__main__":
-    main()
+    fixtures.run(__doc__, CASES, make)

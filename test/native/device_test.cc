@@ -12,6 +12,7 @@
 #include "../../native/cpu/execute.h"
 #include "../../native/cpu/stream.h"
 #include "../../native/platform/error.h"
+#include "failure.h"
 
 using namespace layerstream;
 
@@ -24,16 +25,6 @@ void check(bool condition, const char* what, size_t where = 0) {
   if (condition) return;
   fprintf(stderr, "device_test: %s (at %zu)\n", what, where);
   exit(1);
-}
-
-template <typename Function>
-std::string code_of(Function function) {
-  try {
-    function();
-  } catch (const Error& error) {
-    return error.code();
-  }
-  return "";
 }
 
 // More commands than a stream's queue holds: whoever enqueues waits, and nothing is lost or reordered.

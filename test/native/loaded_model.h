@@ -18,6 +18,8 @@
 
 #include "../../native/platform/error.h"
 #include "../../native/stream/runtime.h"
+#include "failure.h"
+#include "temporary_directory.h"
 
 // The C++ library that counts references to exceptions is not instrumented: the sanitizer cannot see that it is atomic.
 extern "C" [[gnu::used]] inline const char* __tsan_default_suppressions() { return "race:std::__exception_ptr::exception_ptr::_M_release\n"; }
@@ -34,34 +36,6 @@ inline void check(bool condition, const std::string& what) {
   fprintf(stderr, "failed: %s\n", what.c_str());
   exit(1);
 }
-
-struct Failure {
-  std::string code, message;
-};
-
-template <typename Function>
-Failure failure_of(Function function) {
-  try {
-    function();
-  } catch (const Error& error) {
-    return {error.code(), error.what()};
-  }
-  return {};
-}
-
-class TemporaryDirectory {
- public:
-  TemporaryDirectory() {
-    std::string name = (std::filesystem::temp_directory_path() / "layerstream-runtime-XXXXXX").string();
-    check(mkdtemp(name.data()) != nullptr, "no temporary directory");
-    path_ = name;
-  }
-  ~TemporaryDirectory() { std::filesystem::remove_all(path_); }
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 inline bool equal(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;

@@ -16,6 +16,8 @@
 #include "../../native/io/reader.h"
 #include "../../native/platform/error.h"
 #include "../../native/platform/memory.h"
+#include "failure.h"
+#include "temporary_directory.h"
 
 using namespace layerstream;
 namespace filesystem = std::filesystem;
@@ -30,34 +32,6 @@ void check(bool condition, const std::string& what, size_t where = 0) {
   fprintf(stderr, "reader_test: %s (at %zu)\n", what.c_str(), where);
   exit(1);
 }
-
-struct Failure {
-  std::string code, message;
-  bool has(const std::string& part) const { return message.find(part) != std::string::npos; }
-};
-
-Failure failure_of(const std::function<void()>& function) {
-  try {
-    function();
-  } catch (const Error& error) {
-    return {error.code(), error.what()};
-  }
-  return {};
-}
-
-class TemporaryDirectory {
- public:
-  explicit TemporaryDirectory(const filesystem::path& parent) {
-    std::string name = (parent / "layerstream-reader-XXXXXX").string();
-    check(mkdtemp(name.data()) != nullptr, "no temporary directory in " + parent.string());
-    path_ = name;
-  }
-  ~TemporaryDirectory() { filesystem::remove_all(path_); }
-  std::string file(const char* name) const { return path_ / name; }
-
- private:
-  filesystem::path path_;
-};
 
 std::vector<uint8_t> random_bytes(size_t count) {
   std::mt19937_64 random(7);

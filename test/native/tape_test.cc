@@ -11,6 +11,7 @@
 
 #include "../../native/platform/error.h"
 #include "../../native/stream/tape.h"
+#include "failure.h"
 
 using namespace layerstream;
 using Status = Tape::Status;
@@ -24,16 +25,6 @@ void check(bool condition, const char* what, size_t where = 0) {
   if (condition) return;
   fprintf(stderr, "tape_test: %s (at %zu)\n", what, where);
   exit(1);
-}
-
-template <typename Function>
-std::string code_of(Function function) {
-  try {
-    function();
-  } catch (const Error& error) {
-    return error.code();
-  }
-  return "";
 }
 
 // One reader's turn: a chunk of `bytes` and the end of the position.
