@@ -1,28 +1,15 @@
 /** Which tensor of the checkpoint goes where: every one is stored, tied or dropped, and every one needed is there. */
 import type { Checkpoint } from "../checkpoint/checkpoint.js";
-import type { RowSource } from "../checkpoint/row-source.js";
 import { LayerstreamError } from "../errors.js";
-import type { WeightFormat } from "../native/types.js";
 import { type Architecture, type Layer, type StageKind, type TensorSpec, tensorName } from "./architecture.js";
-import { resolveSource } from "./source-resolution.js";
+import { type ResolvedSource, resolveSource } from "./source-resolution.js";
 
-export interface AssignedTensor {
+export interface AssignedTensor extends Omit<ResolvedSource, "parts"> {
   /** In the store. */
   name: string;
   role: TensorSpec["role"];
   /** As it multiplies: [rows, columns] or [length]. */
   shape: readonly number[];
-  source: RowSource;
-  /** The file of the checkpoint that it is in, or the first of them. */
-  file: string;
-  /** What the source's rows come in. */
-  sourceFormat: WeightFormat;
-  /** Columns that share a scale in the source's rows, where there are scales. */
-  block?: number;
-  /** Numbers of columns: stored column c multiplies input column columnOrder[c]. */
-  columnOrder?: RowSource;
-  /** Why the rows are float32 although the checkpoint has them packed. */
-  expanded?: string;
 }
 
 export interface AssignedStage {

@@ -170,26 +170,20 @@ function latentAttention(
     { input, output: "query", outputOffset: latentRank, groups: intoHeads },
     { source: part(nopeDim, ropeDim) },
   );
-  const expanded = `${prefix}kv_b_proj`;
-  const shape = [heads * (nopeDim + valueDim), latentRank] as const;
-  stage.plan.push({
-    op: "matmul",
-    input: "queryNope",
-    output: "query",
-    groups: { rows: latentRank, inputStride: nopeDim, outputStride: keyDim },
-    weight: stage.tensor({
-      name: `${expanded}.key`,
-      shape: [heads * latentRank, nopeDim],
-      role: "matrix",
-      sources: [
-        {
-          name: `${expanded}.weight`,
-          shape,
-          transposedGroups: { stride: nopeDim + valueDim, rows: nopeDim },
-        },
-      ],
-    }),
-  });
+  const module = `${prefix}kv_b_proj`;
+  const expandedRows = heads * (nopeDim + valueDim);
+  const keyGroups = { stride: nopeDim + valueDim, rows: nopeDim };
+  stage.linear(
+    `${module}.key`,
+    [heads * latentRank, nopeDim],
+    false,
+    {
+      input: "queryNope",
+      output: "query",
+      groups: { rows: latentRank, inputStride: nopeDim, outputStride: keyDim },
+    },
+    { source: { module, transposed: { shape: [expandedRows, latentRank], groups: keyGroups } } },
+  );
   const compressed = `${prefix}kv_a_proj_with_mqa`;
   stage.linear(compressed, [keyDim, spec.hiddenSize], bias, { input: normed, output: "key" });
   stage.norm(`${prefix}kv_a_layernorm`, latentNorm, { input: "key", output: "key", width: latentRank });
@@ -208,29 +202,20 @@ function latentAttention(
     valueDim: latentRank,
     scale: attention.scale,
   });
-  stage.plan.push({
-    op: "matmul",
-    input: "attended",
-    output: "value",
-    groups: { rows: valueDim, inputStride: latentRank, outputStride: valueDim },
-    weight: stage.tensor({
-      name: `${expanded}.value`,
-      shape: [heads * valueDim, latentRank],
-      role: "matrix",
-      sources: [
-        {
-          name: `${expanded}.weight`,
-          shape,
-          rows: {
-            offset: nopeDim,
-            dims: [
-              [heads, nopeDim + valueDim],
-              [valueDim, 1],
-            ],
-          },
-        },
-      ],
-    }),
-  });
+  const valueDims = [
+    [heads, nopeDim + valueDim],
+    [valueDim, 1],
+  ] as const;
+  stage.linear(
+    `${module}.value`,
+    [heads * valueDim, latentRank],
+    false,
+    {
+      input: "attended",
+      output: "value",
+      groups: { rows: valueDim, inputStride: latentRank, outputStride: valueDim },
+    },
+    { source: { module, packed: { rows: expandedRows, view: { offset: nopeDim, dims: valueDims } } } },
+  );
   return { input: "value", columns: heads * valueDim };
 }

@@ -9,10 +9,15 @@ import { type ClaimedMatrix, claimMatrix } from "./claim.js";
 
 export interface ResolvedSource {
   source: RowSource;
+  /** The file of the checkpoint that it is in, or the first of them. */
   file: string;
+  /** What the source's rows come in. */
   sourceFormat: WeightFormat;
+  /** Columns that share a scale in the source's rows, where there are scales. */
   block?: number;
+  /** Numbers of columns: stored column c multiplies input column columnOrder[c]. */
   columnOrder?: RowSource;
+  /** Why the rows are float32 although the checkpoint has them packed. */
   expanded?: string;
   /** Names in the checkpoint of everything that it is made of. */
   parts: readonly string[];

@@ -9,6 +9,8 @@ export interface LinearSource {
   module: string;
   /** The module holds more than this layer: so many rows in all, of which these are this layer's. */
   packed?: { rows: number; view: RowView };
+  /** The matrix is this part of the module's [rows, columns], group by group transposed; it has no bias. */
+  transposed?: { shape: readonly [number, number]; groups: { stride: number; rows: number } };
 }
 
 /** Collects a stage's tensors and ops side by side, so that tensor indices and execution order agree. */
@@ -52,7 +54,10 @@ export class StageBuilder {
     const { source, role = "matrix" } = options;
     const weight: TensorSpec = { name: `${name}.weight`, shape, role };
     const packed = source?.packed;
-    if (source && packed) {
+    if (source?.transposed) {
+      const { shape: from, groups } = source.transposed;
+      weight.sources = [{ name: `${source.module}.weight`, shape: from, transposedGroups: groups }];
+    } else if (source && packed) {
       weight.sources = [
         { name: `${source.module}.weight`, shape: [packed.rows, shape[1]], rows: packed.view } satisfies TensorSource,
       ];
