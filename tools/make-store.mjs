@@ -1,0 +1,158 @@
+#!/usr/bin/env node
+/**
+ * Writes a layer store with random weights, without a checkpoint: for measurements on models whose checkpoint would not
+ * fit on the disk.
+ *
+ *   node tools/make-store.mjs DIRECTORY [--compression none|8bit|4bit] [--embedding-compression ...]
+ *     [--head-compression ...] [the options of make-checkpoint.mjs that name a shape]
+ *
+ * `--hidden 8192 --intermediate 28672 --layers 80 --heads 64 --vocab 128256 --compression 4bit` has the shape of
+ * Llama-3-70B and takes 39 GB. Weights are N(0, 0.02), quantized where the compression says so; every matrix is a window
+ * of a pool of such rows that starts at a place of its own. Norms are 1. The same options give the same bytes.
+ */
+import fs from "node:fs";
+import path from "node:path";
+import { MANIFEST_FILE, MANIFEST_VERSION } from "../dist/checkpoint/manifest.js";
+import { encodeManifest } from "../dist/checkpoint/manifest-text.js";
+import { BlockWriter } from "../dist/decompose/block-writer.js";
+import { allocateAligned } from "../dist/decompose/direct-file.js";
+import { layoutBytes, layoutLayer } from "../dist/decompose/layout.js";
+import { Control } from "../dist/decompose/task.js";
+import { tensorName } from "../dist/models/architecture.js";
+import { architectureOf } from "../dist/models/registry.js";
+import { native } from "../dist/native/binding.js";
+import { compressionSettings } from "../dist/quant/registry.js";
+import { formatBytes, formatDuration, formatRate } from "../dist/units.js";
+import { encode, gaussianPool, poolValues, randomIntegers } from "./synthetic/random-weights.mjs";
+import { claimDirectory, configOf, dtypes, readShape } from "./synthetic/shape.mjs";
+
+const stagingBytes = 8 << 20;
+
+/** Rows of random weights in any format of a store, made once for each width. */
+class RowPools {
+  #pools = new Map();
+  #values;
+  #dtype;
+
+  constructor(random, dtype) {
+    this.#values = encode(gaussianPool(random), dtype);
+    this.#dtype = dtype;
+  }
+
+  rows({ format, block, shape, rowBytes }) {
+    const columns = shape.at(-1);
+    const count = Math.floor(poolValues / columns);
+    const plain = this.#values.subarray(0, count * columns * dtypes[this.#dtype].bytes);
+    if (format === this.#dtype) return plain;
+    const key = `${format} ${block} ${columns}`;
+    if (!this.#pools.has(key)) {
+      const packed = new Uint8Array(count * rowBytes);
+      if (!native().quantize(this.#dtype, plain, count, columns, format, block, packed)) {
+        throw new Error(`Random weights could not be quantized to ${format}.`);
+      }
+      this.#pools.set(key, packed);
+    }
+    return this.#pools.get(key);
+  }
+}
+
+/** What decompose would read from a checkpoint of this architecture, sources left out. */
+function layersOf({ layers, kinds }, dtype) {
+  return layers.map(({ file, stages }) => ({
+    file,
+    stages: stages.map(({ kind, layer, expert }) => ({
+      name: kinds[kind].name,
+      layer,
+      ...(expert === undefined ? {} : { expert }),
+      tensors: kinds[kind].tensors.map((spec) => ({
+        name: tensorName(spec, layer, expert),
+        role: spec.role,
+        shape: spec.shape,
+        sourceFormat: dtype,
+        source: { kind: "strided" },
+      })),
+    })),
+  }));
+}
+
+function writeTensor(writer, tensor, dtype, pools, random) {
+  if (tensor.shape.length === 1) {
+    writer.append(encode(new Float32Array(tensor.shape[0]).fill(1), dtype));
+    return;
+  }
+  const rows = pools.rows(tensor);
+  let start = (random() % (rows.length / tensor.rowBytes)) * tensor.rowBytes;
+  for (let left = tensor.byteLength; left > 0; start = 0) {
+    const part = rows.subarray(start, start + left);
+    writer.append(part);
+    left -= part.length;
+  }
+}
+
+/** Returns the file's checksums. */
+function writeFile(file, layout, buffer, dtype, pools, random) {
+  const stored = new Map(layout.stages.flatMap(({ tensors }) => tensors.map((tensor) => [tensor.name, tensor])));
+  const writer = new BlockWriter(file, buffer, new Control());
+  try {
+    writer.append(layout.header);
+    for (const segment of layout.segments) {
+      if (segment.kind === "padding") writer.appendZeros(segment.byteLength);
+      else writeTensor(writer, stored.get(segment.name), dtype, pools, random);
+    }
+    return writer.finish();
+  } finally {
+    writer.close();
+  }
+}
+
+function main() {
+  const compression = { type: "string" };
+  const { directory, shape, family, dtype, seed, values } = readShape({
+    compression,
+    "embedding-compression": compression,
+    "head-compression": compression,
+  });
+  const settings = compressionSettings({
+    compression: values.compression,
+    embeddingCompression: values["embedding-compression"],
+    headCompression: values["head-compression"],
+  });
+  const config = configOf(shape, family, dtype);
+  const layouts = [
+    ...layersOf(architectureOf(config, "config.json"), dtype).map((layer) => layoutLayer(layer, settings)),
+    layoutBytes("config.json", Buffer.from(`${JSON.stringify(config, null, 2)}\n`)),
+  ];
+  const total = layouts.reduce((sum, { size }) => sum + size, 0);
+  claimDirectory(directory, total);
+
+  const started = performance.now();
+  const random = randomIntegers(seed);
+  const pools = new RowPools(random, dtype);
+  const buffer = allocateAligned(stagingBytes);
+  const files = layouts.map((layout) => {
+    const { name, size, stages } = layout;
+    const checksums = writeFile(path.join(directory, name), layout, buffer, dtype, pools, random);
+    console.error(`${name} written`);
+    return { name, size, checksums, stages };
+  });
+  const manifest = {
+    formatVersion: MANIFEST_VERSION,
+    generator: "tools/make-store.mjs",
+    source: { path: "random weights", identity: `random-${seed}`, files: [] },
+    ...settings,
+    config,
+    files,
+    tied: {},
+    dropped: [],
+  };
+  fs.writeFileSync(path.join(directory, MANIFEST_FILE), encodeManifest(manifest));
+  const seconds = (performance.now() - started) / 1000;
+  console.log(`${directory}: ${formatBytes(total)} in ${formatDuration(seconds)} (${formatRate(total / seconds)})`);
+}
+
+try {
+  main();
+} catch (error) {
+  console.error(`make-store: ${error.message}`);
+  process.exitCode = error.code?.startsWith("ERR_PARSE_ARGS") ? 2 : 1;
+}
