@@ -4,11 +4,14 @@
  * fit on the disk.
  *
  *   node tools/make-store.mjs DIRECTORY [--compression none|8bit|4bit] [--embedding-compression ...]
- *     [--head-compression ...] [the options of make-checkpoint.mjs that name a shape]
+ *     [--head-compression ...] [--distinct-layers N] [the options of make-checkpoint.mjs that name a shape]
  *
  * `--hidden 8192 --intermediate 28672 --layers 80 --heads 64 --vocab 128256 --compression 4bit` has the shape of
  * Llama-3-70B and takes 39 GB. Weights are N(0, 0.02), quantized where the compression says so; every matrix is a window
  * of a pool of such rows that starts at a place of its own. Norms are 1. The same options give the same bytes.
+ *
+ * With --distinct-layers, layer N + i is a hard link to layer i: a 70B shape in bf16 then takes a few GB. Their safetensors
+ * headers name the tensors of the layer that is linked to; the manifest names the layer's own.
  */
 import fs from "node:fs";
 import path from "node:path";
@@ -105,13 +108,39 @@ function writeFile(file, layout, buffer, dtype, pools, random) {
   }
 }
 
+/** The layout of `layer`, stored as the file of `original` is. */
+function linkedLayout(layer, original) {
+  const stages = original.stages.map((stage, index) => {
+    const { tensors, ...place } = layer.stages[index];
+    const renamed = stage.tensors.map((tensor, ordinal) => ({ ...tensor, name: tensors[ordinal].name }));
+    return { ...stage, ...place, tensors: renamed };
+  });
+  return { ...original, name: layer.file, stages, linkTo: original.name };
+}
+
+/** Layouts of all layers; decoder layers from number `distinct` on are links. */
+function layoutsOf(layers, settings, distinct) {
+  const originals = new Map();
+  return layers.map((layer) => {
+    const number = layer.stages[0].layer;
+    const original = number < distinct ? undefined : originals.get(number % distinct);
+    if (original) return linkedLayout(layer, original);
+    const layout = layoutLayer(layer, settings);
+    originals.set(number, layout);
+    return layout;
+  });
+}
+
 function main() {
   const compression = { type: "string" };
   const { directory, shape, family, dtype, seed, values } = readShape({
     compression,
     "embedding-compression": compression,
     "head-compression": compression,
+    "distinct-layers": { type: "string", default: "Infinity" },
   });
+  const distinct = Number(values["distinct-layers"]);
+  if (!(distinct >= 1)) throw new Error(`--distinct-layers must be a positive number.`);
   const settings = compressionSettings({
     compression: values.compression,
     embeddingCompression: values["embedding-compression"],
@@ -119,19 +148,23 @@ function main() {
   });
   const config = configOf(shape, family, dtype);
   const layouts = [
-    ...layersOf(architectureOf(config, "config.json"), dtype).map((layer) => layoutLayer(layer, settings)),
+    ...layoutsOf(layersOf(architectureOf(config, "config.json"), dtype), settings, distinct),
     layoutBytes("config.json", Buffer.from(`${JSON.stringify(config, null, 2)}\n`)),
   ];
-  const total = layouts.reduce((sum, { size }) => sum + size, 0);
+  const total = layouts.reduce((sum, { size, linkTo }) => sum + (linkTo ? 0 : size), 0);
   claimDirectory(directory, total);
 
   const started = performance.now();
   const random = randomIntegers(seed);
   const pools = new RowPools(random, dtype);
   const buffer = allocateAligned(stagingBytes);
+  const checksumsOf = new Map();
   const files = layouts.map((layout) => {
-    const { name, size, stages } = layout;
-    const checksums = writeFile(path.join(directory, name), layout, buffer, dtype, pools, random);
+    const { name, size, stages, linkTo } = layout;
+    const file = path.join(directory, name);
+    if (linkTo) fs.linkSync(path.join(directory, linkTo), file);
+    const checksums = checksumsOf.get(linkTo) ?? writeFile(file, layout, buffer, dtype, pools, random);
+    checksumsOf.set(name, checksums);
     console.error(`${name} written`);
     return { name, size, checksums, stages };
   });
