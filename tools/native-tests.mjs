@@ -6,8 +6,8 @@
  *   node tools/native-tests.mjs [--bench] [--plain] [--thread] [--arm64] [name ...]
  *
  * Without options: every test/native/*_test.cc, under the address and undefined-behaviour sanitizers.
- * --bench   the *_bench.cc instead, as optimized as the addon
- * --plain   tests without sanitizers, as optimized as the addon
+ * --bench   the *_bench.cc instead, with the addon's own objects
+ * --plain   tests without sanitizers, of the addon's own objects
  * --thread  tests under the thread sanitizer: for those with threads (tape, reader, device, ops, thread_pool, runtime)
  * --arm64   with aarch64-linux-gnu-g++, run by qemu-aarch64 (Debian: g++-aarch64-linux-gnu, qemu-user)
  * name      only programs whose names start so
@@ -19,6 +19,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { build } from "./build.mjs";
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
 const { values: options, positionals: names } = parseArgs({
@@ -31,7 +32,9 @@ const { values: options, positionals: names } = parseArgs({
   },
 });
 
-const optimized = options.bench || options.plain || options.arm64;
+/** The objects that node-gyp made for the addon are what is linked. */
+const shipped = (options.bench || options.plain) && !options.arm64;
+const optimized = shipped || options.arm64;
 const compiler = process.env.CXX ?? (options.arm64 ? "aarch64-linux-gnu-g++" : "c++");
 const emulator = options.arm64 ? ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"] : [];
 const sanitizers = options.thread ? "thread" : "address,undefined";
@@ -99,6 +102,13 @@ async function compile(sources) {
   return objects;
 }
 
+/** Where node-gyp leaves the object of a source. */
+function addonObject(file) {
+  const set = path.basename(path.dirname(file));
+  const target = instructionSetFlags().has(set) ? `kernels_${set}` : "layerstream";
+  return path.join("build", "Release", "obj.target", target, file.replace(/\.cc$/, ".o"));
+}
+
 async function main() {
   fs.mkdirSync(folder, { recursive: true });
   const instructionSets = [...instructionSetFlags()].map(([set, flags]) => [`cpu/${set}`, flags]);
@@ -111,8 +121,10 @@ async function main() {
   if (programs.length === 0)
     throw new Error(`No program in test/native has a name that starts with ${names.join(", ")}.`);
 
-  const objects = await compile([...sources, ...programs.map((file) => ({ file, flags: [] }))]);
-  const library = sources.map(({ file }) => objects.get(file));
+  if (shipped) await build({ addonOnly: true });
+  const compiled = programs.map((file) => ({ file, flags: [] }));
+  const objects = await compile(shipped ? compiled : [...sources, ...compiled]);
+  const library = sources.map(({ file }) => (shipped ? addonObject(file) : objects.get(file)));
   for (const file of programs) {
     const program = path.join(folder, path.basename(file, ".cc"));
     execFileSync(compiler, [...commonFlags, ...modeFlags, ...library, objects.get(file), "-o", program]);
