@@ -42,8 +42,20 @@
       ]
     },
     {
+      "target_name": "kernels_vnni",
+      "type": "static_library",
+      "sources": ["<!@(<(list) native/cpu/vnni)"],
+      "conditions": [
+        ["target_arch=='x64'", {
+          "cflags": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vbmi", "-mavx512vnni", "-mavx512bf16", "-mfma", "-mf16c", "-mprefer-vector-width=512"],
+          "xcode_settings": { "OTHER_CFLAGS": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vbmi", "-mavx512vnni", "-mavx512bf16", "-mfma", "-mf16c"] },
+          "msvs_settings": { "VCCLCompilerTool": { "AdditionalOptions": ["/arch:AVX512"] } }
+        }]
+      ]
+    },
+    {
       "target_name": "layerstream",
-      "dependencies": ["kernels_avx2", "kernels_avx512"],
+      "dependencies": ["kernels_avx2", "kernels_avx512", "kernels_vnni"],
       "include_dirs": ["<(node_addon_api)"],
       "defines": ["NAPI_VERSION=8"],
       "sources": [

@@ -30,6 +30,7 @@ constexpr const char* kRegisterNames[kRegisterCount] = {"hidden",   "normed", "q
 constexpr const char* kActivationNames[] = {"silu", "gelu", "geluTanh", "clampedSwiglu"};
 constexpr const char* kScoringNames[] = {"softmax", "sigmoid"};
 constexpr const char* kGroupScoreNames[] = {"max", "topTwoSum"};
+constexpr const char* kPrecisionNames[] = {"exact", "fast"};
 
 Register register_at(const Napi::Object& object, const char* key) { return named_at<Register>(object, key, kRegisterNames); }
 
@@ -187,6 +188,7 @@ RuntimeDescription read_description(const Napi::Object& object) {
   RuntimeDescription description;
   description.device = string_at(object, "device");
   description.threads = uint_at(object, "threads");
+  description.precision = named_at<Precision>(object, "precision", kPrecisionNames);
   each(object, "files", [&](const Napi::Object& file) { description.files.push_back({string_at(file, "path"), bytes_at(file, "size")}); });
   each(object, "plans", [&](const Napi::Object& steps) {
     Plan plan;

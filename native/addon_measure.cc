@@ -96,7 +96,7 @@ Napi::Value measure_memory_rate(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(rounds * part * threads) / seconds_since(start));
 }
 
-// measureMatmulRate(format, rows, columns, block, tokens, threads, seconds): through a device, as the engine does.
+// measureMatmulRate(format, rows, columns, block, tokens, threads, seconds, exact): through a device, as the engine does.
 Napi::Value measure_matmul_rate(const Napi::CallbackInfo& info) {
   const std::string name = info[0].ToString().Utf8Value();
   const std::optional<Format> named = format_named(name);
@@ -134,6 +134,8 @@ Napi::Value measure_matmul_rate(const Napi::CallbackInfo& info) {
   op.rows = rows;
   op.columns = columns;
   op.tokens = tokens;
+  op.precision = info[7].ToBoolean() ? Precision::kExact : Precision::kFast;
+  op.prompt = tokens > 1;
   op.input = {input, 0, uint64_t{tokens} * columns * sizeof(float)};
   op.output = {output, 0, uint64_t{tokens} * rows * sizeof(float)};
   op.input_stride = columns;

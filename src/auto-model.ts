@@ -99,7 +99,11 @@ class LoadedModel implements Model {
     const logits = new Float32Array(tokens.length * this.vocabSize);
     const sequence = await engine.kvCache.acquire([], tokens.length, options.signal);
     try {
-      await engine.run(sequence, Array.from(tokens), logits, true, options.signal);
+      await engine.run(sequence, Array.from(tokens), logits, {
+        allLogits: true,
+        prompt: true,
+        signal: options.signal,
+      });
     } finally {
       engine.kvCache.release(sequence, false);
     }
@@ -183,6 +187,7 @@ const optionNames = {
   maxSeqLen: true,
   memory: true,
   onProgress: true,
+  precision: true,
   prefetching: true,
   profilingMode: true,
   requantize: true,
@@ -220,7 +225,12 @@ function checkOptions(options: LoadOptions) {
       remedy: "Use auto or cpu.",
     });
   }
-  const { maxSeqLen, threads } = options;
+  const { maxSeqLen, threads, precision = "fast" } = options;
+  if (!["fast", "exact"].includes(precision)) {
+    throw new LayerstreamError("INVALID_ARGUMENT", `precision is ${JSON.stringify(precision)}.`, {
+      remedy: 'Use "fast" or "exact".',
+    });
+  }
   for (const [name, value, most] of [
     ["maxSeqLen", maxSeqLen, 2 ** 24],
     ["threads", threads, 1024],
@@ -234,6 +244,7 @@ function checkOptions(options: LoadOptions) {
     budgetBytes: options.memory === undefined ? defaultBudgetBytes() : parseBytes(options.memory, "memory"),
     device: device === "auto" ? "cpu" : device,
     threads: threads ?? availableParallelism(),
+    precision,
     maxSeqLen,
     hold: options.hold,
     prefetching: options.prefetching,

@@ -11,6 +11,7 @@ export type {
   LoadOptions,
   LoadProgress,
   Model,
+  Precision,
   Prompt,
   Residency,
   ResidencyEntry,

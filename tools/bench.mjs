@@ -97,11 +97,16 @@ function kernelCases(threadCounts, names, seconds) {
     for (const format of names) {
       const block = formats.get(format);
       const rowBytes = addon.rowBytes(format, columns, block);
-      const measure = (tokens) => addon.measureMatmulRate(format, rows, columns, block, tokens, threads, seconds);
-      const add = (name, tokens, facts) =>
-        cases.push(timedByAddon(`${name} ${format}, ${suffix}`, rows * rowBytes, () => measure(tokens), facts));
-      add("decode", 1, { yardstick: memory });
-      add(`prefill ${prefillTokens}`, prefillTokens, { operationsPerByte: (2 * prefillTokens * columns) / rowBytes });
+      const measure = (tokens, exact) =>
+        addon.measureMatmulRate(format, rows, columns, block, tokens, threads, seconds, exact);
+      for (const precision of ["fast", "exact"]) {
+        const add = (name, tokens, facts) => {
+          const rate = () => measure(tokens, precision === "exact");
+          cases.push(timedByAddon(`${name} ${format} ${precision}, ${suffix}`, rows * rowBytes, rate, facts));
+        };
+        add("decode", 1, { yardstick: memory });
+        add(`prefill ${prefillTokens}`, prefillTokens, { operationsPerByte: (2 * prefillTokens * columns) / rowBytes });
+      }
     }
   }
   return cases;

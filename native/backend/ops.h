@@ -46,7 +46,12 @@ struct NormOp {
   bool accumulate;     // output += result
 };
 
-// value = (input[t] . weight[r] * row_scale[r] + bias[r]) * scale for `rows` rows of a matrix
+// How activations enter a product: kExact as float32; kFast as a device likes best, rounded to no less than 13 bits of the
+// largest of a group of columns.
+enum class Precision : uint8_t { kExact, kFast };
+
+// value = (input[t] . weight[r] * row_scale[r] + bias[r]) * scale for `rows` rows of a matrix. The value depends on the
+// row, the token, `precision` and `prompt` only, whatever `rows` and `tokens` are.
 struct MatmulOp {
   Format format;
   uint32_t block;
@@ -58,6 +63,8 @@ struct MatmulOp {
   uint32_t input_stride, output_stride;
   bool accumulate;        // output[t][r] += value instead of output[t][r] = value
   float scale = 1.0f;
+  Precision precision = Precision::kExact;
+  bool prompt = false;    // part of a request of many tokens, although there may be one here
 };
 
 // Rotates pairs of elements of each head in place: elements offset ... offset + rotary_dim - 1 of the head.

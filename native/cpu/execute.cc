@@ -8,17 +8,7 @@ namespace layerstream::cpu {
 
 namespace {
 
-template <typename T = float>
-T* address(Range range) {
-  return range.buffer == nullptr ? nullptr : reinterpret_cast<T*>(range.buffer->data + range.offset);
-}
-
 float* row(Range range, uint32_t index, uint32_t stride) { return address(range) + size_t{index} * stride; }
-
-// Below this much work, waking another thread costs more than it saves.
-constexpr uint64_t kParallelBytes = 64 << 10;
-// From this many tokens on, a matrix product is bound by arithmetic.
-constexpr uint32_t kPromptTokens = 8;
 
 }  // namespace
 
@@ -28,15 +18,6 @@ Executor::Executor(const KernelTable& kernels, uint32_t threads)
 float* Executor::scratch(uint32_t thread, size_t floats) {
   if (scratch_[thread].size() < floats * sizeof(float)) scratch_[thread] = Arena(floats * sizeof(float));
   return reinterpret_cast<float*>(scratch_[thread].data());
-}
-
-template <typename Function>
-void Executor::for_each_token(uint32_t tokens, uint64_t width, const Function& function) {
-  if (tokens == 1 || tokens * width * sizeof(float) < kParallelBytes) {
-    for (uint32_t token = 0; token < tokens; ++token) function(token);
-  } else {
-    pool_.parallel_for(tokens, [&](uint32_t token, uint32_t) { function(token); });
-  }
 }
 
 void Executor::execute(const Op& op) {
@@ -65,38 +46,6 @@ void Executor::run(const NormOp& op) {
     args.group_weights = op.group_weights;
     args.accumulate = op.accumulate;
     kernels_.norm(args);
-  });
-}
-
-void Executor::run(const MatmulOp& op) {
-  // Several parts a thread even out cores of unequal speed. With many tokens a kernel prepares its input once a call, so
-  // parts stay large there.
-  const bool parallel = pool_.threads() > 1 && uint64_t{op.rows} * op.row_bytes * op.tokens >= kParallelBytes;
-  const uint32_t least_rows = op.tokens < kPromptTokens ? 16 : 256;
-  const uint32_t even_share = parallel ? (op.rows + pool_.threads() - 1) / pool_.threads() : op.rows;
-  const uint32_t part_rows = static_cast<uint32_t>(align_up(std::min(even_share, std::max(even_share / 4, least_rows)), 16));
-  const uint32_t count = (op.rows + part_rows - 1) / part_rows;
-  const size_t scratch_floats = matmul_scratch_floats(op.columns, op.tokens);
-  for (uint32_t thread = 0; thread < pool_.threads(); ++thread) scratch(thread, scratch_floats);
-  pool_.parallel_for(count, [&](uint32_t index, uint32_t thread) {
-    const uint32_t first = index * part_rows;
-    MatmulArgs args{};
-    args.weight = address<const uint8_t>(op.weight) + first * op.row_bytes;
-    args.row_bytes = op.row_bytes;
-    args.rows = std::min(part_rows, op.rows - first);
-    args.columns = op.columns;
-    args.block = op.block;
-    args.input = address(op.input);
-    args.input_stride = op.input_stride;
-    args.output = address(op.output) + first;
-    args.output_stride = op.output_stride;
-    args.tokens = op.tokens;
-    args.bias = op.bias.buffer == nullptr ? nullptr : address(op.bias) + first;
-    args.row_scale = op.row_scale.buffer == nullptr ? nullptr : address(op.row_scale) + first;
-    args.scale = op.scale;
-    args.accumulate = op.accumulate;
-    args.scratch = reinterpret_cast<float*>(scratch_[thread].data());
-    kernels_.matmul[static_cast<size_t>(op.format)](args);
   });
 }
 

@@ -21,6 +21,14 @@ struct Buffer {
 
 namespace layerstream::cpu {
 
+// Below this much work, waking another thread costs more than it saves.
+constexpr uint64_t kParallelBytes = 64 << 10;
+
+template <typename T = float>
+T* address(Range range) {
+  return range.buffer == nullptr ? nullptr : reinterpret_cast<T*>(range.buffer->data + range.offset);
+}
+
 class Executor {
  public:
   Executor(const KernelTable& kernels, uint32_t threads);
@@ -30,7 +38,11 @@ class Executor {
  private:
   void run(const EmbedOp& op);
   void run(const NormOp& op);
+  // execute_matmul.cc
   void run(const MatmulOp& op);
+  void run_exact(const MatmulOp& op);
+  void run_fast(const MatmulOp& op, const FastKernels& kernels);
+  const FastKernels* fast_kernels(const MatmulOp& op) const;
   void run(const RopeOp& op);
   void run(const AttentionOp& op);
   void run(const ActivationOp& op);
@@ -49,6 +61,16 @@ class Executor {
   const KernelTable& kernels_;
   ThreadPool pool_;
   std::vector<Arena> scratch_;  // one a thread, grown to the largest op seen
+  Arena prepared_;              // activations of a fast product, grown likewise
 };
+
+template <typename Function>
+void Executor::for_each_token(uint32_t tokens, uint64_t width, const Function& function) {
+  if (tokens == 1 || tokens * width * sizeof(float) < kParallelBytes) {
+    for (uint32_t token = 0; token < tokens; ++token) function(token);
+  } else {
+    pool_.parallel_for(tokens, [&](uint32_t token, uint32_t) { function(token); });
+  }
+}
 
 }  // namespace layerstream::cpu

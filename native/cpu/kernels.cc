@@ -6,6 +6,7 @@
 
 #include "../platform/error.h"
 #include "functions.h"
+#include "vnni/products.h"
 
 #if defined(__x86_64__) || defined(_M_X64)
 #define LAYERSTREAM_X64 1
@@ -26,6 +27,7 @@ namespace {
 struct Features {
   bool avx2 = false;
   bool avx512 = false;
+  bool vnni = false;
 };
 
 #if defined(LAYERSTREAM_X64)
@@ -80,6 +82,7 @@ Features detect() {
   features.avx512 = features.avx2 && (states & kAvx512States) == kAvx512States &&
                     has(extended.ebx, {16 /* f */, 17 /* dq */, 30 /* bw */, 31 /* vl */}) &&
                     has(extended.ecx, {1 /* vbmi */});
+  features.vnni = features.avx512 && has(extended.ecx, {11 /* vnni */}) && has(cpuid(7, 1).eax, {5 /* bf16 */});
   return features;
 }
 
@@ -95,7 +98,7 @@ Features detect() { return {}; }
 }
 
 const KernelTable& choose() {
-  const KernelTable* const candidates[] = {avx512_kernels(), avx2_kernels(), neon_kernels(), &scalar_kernels()};
+  const KernelTable* const candidates[] = {vnni_kernels(), avx512_kernels(), avx2_kernels(), neon_kernels(), &scalar_kernels()};
   const char* const setting = std::getenv("LAYERSTREAM_SIMD");
   const std::string wanted = setting == nullptr ? "" : setting;
   std::string names;
@@ -123,6 +126,19 @@ const KernelTable* avx2_kernels() {
 const KernelTable* avx512_kernels() {
 #if defined(LAYERSTREAM_X64)
   if (features().avx512) return &avx512::kTable;
+#endif
+  return nullptr;
+}
+
+const KernelTable* vnni_kernels() {
+#if defined(LAYERSTREAM_X64)
+  static const KernelTable table = [] {
+    KernelTable extended = avx512::kTable;
+    extended.name = "avx512-vnni";
+    extended.fast = vnni::kProducts;
+    return extended;
+  }();
+  if (features().vnni) return &table;
 #endif
   return nullptr;
 }

@@ -106,8 +106,28 @@ struct RopeArgs {
   const float* sine;
 };
 
+// One way to Precision::kFast: activations are prepared once an op, rows multiplied in any parts after that.
+struct FastKernels {
+  // Whether such a matrix is multiplied this way; the exact kernels do the others.
+  bool (*supports)(Format format, uint32_t block, uint32_t columns);
+  // Memory for `tokens` prepared tokens, which needs to be aligned to 64 bytes.
+  size_t (*prepared_bytes)(Format format, uint32_t block, uint32_t columns, uint32_t tokens);
+  // Prepares tokens [token_begin, token_end) of `args.tokens`; weight, output and scratch are not used.
+  void (*prepare)(Format format, const MatmulArgs& args, uint32_t token_begin, uint32_t token_end, uint8_t* prepared);
+  // Scratch of one call of `multiply`, private to its thread.
+  size_t (*scratch_bytes)(Format format, uint32_t block, uint32_t columns, uint32_t tokens);
+  // As KernelTable::matmul, from prepared tokens; the input is not used.
+  void (*multiply)(Format format, const MatmulArgs& args, const uint8_t* prepared);
+};
+
+// Null where this processor has none.
+struct FastProducts {
+  const FastKernels* vector;  // for a request of one token
+  const FastKernels* matrix;  // for prompts
+};
+
 struct KernelTable {
-  const char* name;  // "scalar", "avx2", "avx512", "neon"
+  const char* name;  // "scalar", "avx2", "avx512", "avx512-vnni", "neon"
   void (*matmul[kFormatCount])(const MatmulArgs&);
   void (*attention)(const AttentionArgs&);
   void (*norm)(const NormArgs&);
@@ -119,15 +139,18 @@ struct KernelTable {
   void (*dequantize_row[kFormatCount])(const uint8_t* row, uint32_t columns, uint32_t block, float* output);
   // Throws nothing; returns false if a source value is NaN or infinite, or a scale does not fit in float16.
   bool (*quantize)(const QuantizeArgs&);
+  FastProducts fast = {};
 };
 
 const KernelTable& scalar_kernels();
 // Null where not compiled for this architecture or not supported by this processor.
 const KernelTable* avx2_kernels();
 const KernelTable* avx512_kernels();
+// The kernels of AVX-512, and with VNNI and BF16 also fast products.
+const KernelTable* vnni_kernels();
 const KernelTable* neon_kernels();
 
-// The fastest table that this processor runs; LAYERSTREAM_SIMD=scalar|avx2|avx512|neon picks a slower one.
+// The fastest table that this processor runs; LAYERSTREAM_SIMD=scalar|avx2|avx512|avx512-vnni|neon picks a slower one.
 const KernelTable& best_kernels();
 
 }  // namespace layerstream::cpu

@@ -205,6 +205,7 @@ struct EmbeddingDescription {
 struct RuntimeDescription {
   std::string device = "cpu";
   uint32_t threads = 1;
+  Precision precision = Precision::kExact;
   std::vector<FileDescription> files;
   std::vector<Plan> plans;
   std::vector<Stage> stages;  // in execution order; the embedding's stage first unless tied

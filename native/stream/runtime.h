@@ -49,6 +49,7 @@ struct PassRequest {
   std::vector<uint32_t> tokens;  // of all segments, concatenated
   std::vector<Segment> segments;
   std::vector<RopeTable> ropes;
+  bool prompt = false;           // of a request of many tokens: MatmulOp::prompt
   bool all_logits = false;       // of every token, else of the last of each segment
   float* logits = nullptr;       // [rows, vocab_size], host memory; null: no logits, the head is not executed
 };
@@ -193,6 +194,7 @@ class Runtime {
   Range chunk_{};
   uint32_t permuted_group_ = kNone;  // of the running product: whose input is in permuted_
   PassResult result_;
+  bool prompt_ = false;  // of the pass that runs
 
   std::mutex readers_mutex_;
   std::vector<std::unique_ptr<Reader>> readers_;

@@ -22,6 +22,7 @@ PassResult Runtime::execute(const PassRequest& request) {
   const Clock::time_point start = Clock::now();
   const uint64_t busy_before = device_->busy_nanoseconds(compute_);
   result_ = {};
+  prompt_ = request.prompt;
   auto tokens = static_cast<uint32_t>(request.tokens.size());
   upload_tables(request);
 

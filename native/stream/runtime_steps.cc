@@ -93,6 +93,9 @@ void Runtime::launch_rows(const Stage& stage, const MatmulStep& step, uint32_t r
     op.row_scale = rows_of(step.row_scale_vector);
     op.accumulate = step.accumulate;
     op.scale = step.scale;
+    // A rounded score could choose another expert.
+    op.precision = step.output == Register::kRouter ? Precision::kExact : description_.precision;
+    op.prompt = prompt_;
     launch(op);
   }
 }

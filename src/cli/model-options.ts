@@ -1,5 +1,5 @@
-import type { Command } from "commander";
-import type { LoadOptions, Model } from "../engine/contract.js";
+import { type Command, Option } from "commander";
+import type { LoadOptions, Model, Precision } from "../engine/contract.js";
 import { bytes, integer } from "./arguments.js";
 import { addCompressionOptions, type CompressionOptions } from "./compression-options.js";
 import type { Interrupts } from "./interrupts.js";
@@ -10,6 +10,7 @@ export interface ModelOptions extends CompressionOptions {
   maxSeqLen?: number;
   device?: string;
   threads?: number;
+  precision?: Precision;
   cacheDir?: string;
   lora?: string[];
   hold: boolean;
@@ -26,6 +27,12 @@ export function addModelOptions(command: Command): Command {
     .option("--max-seq-len <tokens>", "prompt and answer together", integer(1))
     .option("--device <device>", '"auto" or "cpu"')
     .option("--threads <count>", "CPU threads that compute", integer(1, 1024))
+    .addOption(
+      new Option("--precision <precision>", "fast: rounded activations where that is faster; exact: float32").choices([
+        "fast",
+        "exact",
+      ]),
+    )
     .option("--no-hold", "stream every layer in every pass, even what memory could hold")
     .option("--lora <directory>", "LoRA adapter (PEFT) to apply beside the weights; may be given again", collect)
     .option("--cache-dir <directory>", "where layer stores of checkpoints go");
@@ -45,6 +52,7 @@ export async function loadModel(model: string, options: ModelOptions, interrupts
     maxSeqLen: options.maxSeqLen,
     device: options.device,
     threads: options.threads,
+    precision: options.precision,
     cacheDir: options.cacheDir,
     hold: options.hold,
     lora: options.lora,

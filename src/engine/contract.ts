@@ -72,7 +72,7 @@ export interface Stats {
   computeSeconds: number;
   peakMemoryBytes: number;
   threads: number;
-  /** "avx512", "avx2", "neon" or "scalar". */
+  /** "avx512-vnni", "avx512", "avx2", "neon" or "scalar". */
   kernels: string;
   /** How reads are submitted, and why not by io_uring. */
   reader: "io_uring" | "pread" | "";
@@ -142,6 +142,9 @@ export interface LoadProgress {
   bytesTotal: number;
 }
 
+/** How activations enter products with weights. */
+export type Precision = "fast" | "exact";
+
 export interface LoadOptions {
   /** How a checkpoint is stored when it is decomposed on first use. A store keeps what it has. Default "none". */
   compression?: "none" | "8bit" | "4bit";
@@ -157,6 +160,11 @@ export interface LoadOptions {
   lora?: string | readonly string[];
   /** "auto" or "cpu" in this version. */
   device?: string;
+  /**
+   * "fast" rounds activations to 13 bits or more of the largest of their group where the processor multiplies integers
+   * or bfloat16 faster than float32; "exact" keeps float32. Default "fast".
+   */
+  precision?: Precision;
   /** Where layer stores of checkpoints go. Default: cacheDir, else ~/.cache/layerstream. */
   layerShardsSavingPath?: string;
   cacheDir?: string;

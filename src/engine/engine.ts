@@ -8,7 +8,7 @@ import { dependsOnLength, type RopeFrequencies, ropeFrequencies } from "../model
 import { native } from "../native/binding.js";
 import type { NativePassResult } from "../native/types.js";
 import { formatBytes } from "../units.js";
-import type { Residency, Stats } from "./contract.js";
+import type { Precision, Residency, Stats } from "./contract.js";
 import { KvCache, type Sequence } from "./kv-cache.js";
 import { peakResidentBytes, residentBytes } from "./memory.js";
 import { describeModel, type ModelDescription } from "./model-description.js";
@@ -22,6 +22,7 @@ export interface EngineOptions {
   budgetBytes: number;
   device: string;
   threads: number;
+  precision: Precision;
   maxSeqLen?: number;
   hold?: boolean;
   prefetching?: boolean;
@@ -65,6 +66,7 @@ export class Engine {
     this.model = native().createModel({
       device: options.device,
       threads: options.threads,
+      precision: options.precision,
       files: description.files,
       plans: description.plans,
       stages,
@@ -124,13 +126,13 @@ export class Engine {
    * Runs tokens that follow what `sequence` holds, in as few passes as their number allows, and appends them to it.
    *
    * @param logits [vocab] for the last token, or [tokens, vocab] with `allLogits`
+   * @param prompt the tokens are a prompt or what is new of one, even if it is a single token
    */
   async run(
     sequence: Sequence,
     tokens: readonly number[],
     logits: Float32Array,
-    allLogits: boolean,
-    signal?: AbortSignal,
+    { allLogits = false, prompt, signal }: { allLogits?: boolean; prompt: boolean; signal?: AbortSignal },
   ): Promise<void> {
     const vocab = this.architecture.vocabSize;
     const total = sequence.tokens.length + tokens.length;
@@ -143,7 +145,7 @@ export class Engine {
         : last
           ? logits
           : undefined;
-      await this.exclusive(() => this.pass(sequence, part, total, destination, allLogits, signal));
+      await this.exclusive(() => this.pass(sequence, part, total, destination, { allLogits, prompt, signal }));
       sequence.tokens.push(...part);
     }
     const seconds = (performance.now() - started) / 1000;
@@ -258,8 +260,7 @@ export class Engine {
     tokens: readonly number[],
     sequenceLength: number,
     logits: Float32Array | undefined,
-    allLogits: boolean,
-    signal?: AbortSignal,
+    { allLogits, prompt, signal }: { allLogits: boolean; prompt: boolean; signal?: AbortSignal },
   ): Promise<void> {
     const addon = native();
     const cancel = () => addon.cancelModel(this.model);
@@ -280,6 +281,7 @@ export class Engine {
           tokens: Uint32Array.from(tokens),
           segments: [{ tokens: tokens.length, firstPosition: sequence.tokens.length, pages: sequence.pages }],
           ropes: this.ropes.map((table, index) => table ?? this.stretchedRope(index, sequenceLength)),
+          prompt,
           allLogits,
           logits,
         }),

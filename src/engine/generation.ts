@@ -87,7 +87,10 @@ class LazyGeneration implements Generation {
     };
     try {
       const seen = [...prompt];
-      await engine.run(sequence, prompt.slice(sequence.tokens.length), logits, false, options.signal);
+      await engine.run(sequence, prompt.slice(sequence.tokens.length), logits, {
+        prompt: true,
+        signal: options.signal,
+      });
       for (let count = 1; ; count++) {
         const token = sampler(logits, seen);
         seen.push(token);
@@ -114,7 +117,7 @@ class LazyGeneration implements Generation {
         yield { text, token };
         if (finish !== undefined) return;
         intact = false;
-        await engine.run(sequence, [token], logits, false, options.signal);
+        await engine.run(sequence, [token], logits, { prompt: false, signal: options.signal });
       }
     } catch (error) {
       if (options.signal?.aborted) this.finishReason = "aborted";

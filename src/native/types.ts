@@ -232,6 +232,7 @@ export interface NativeStage {
 export interface NativeModelDescription {
   device: string;
   threads: number;
+  precision: "exact" | "fast";
   files: { path: string; size: number }[];
   plans: NativeStep[][];
   stages: NativeStage[];
@@ -257,6 +258,8 @@ export interface NativePassRequest {
   tokens: Uint32Array;
   segments: { tokens: number; firstPosition: number; pages: Uint32Array }[];
   ropes: { inverseFrequencies: Float32Array; attentionFactor: number }[];
+  /** Part of a request of many tokens, although this pass may carry one: products take the way of prompts. */
+  prompt: boolean;
   /** Logits of every token, else of the last token of each segment. */
   allLogits: boolean;
   /** [rows, vocabSize]; absent: the head is not executed. */
@@ -328,6 +331,7 @@ export interface NativeMeasure {
     tokens: number,
     threads: number,
     seconds: number,
+    exact: boolean,
   ): number;
 }
 

@@ -54,7 +54,7 @@ async function logitsOf(engine: Engine, tokens: readonly number[], lengths: read
   let first = 0;
   for (const length of lengths) {
     const part = logits.subarray(first * vocabSize, (first + length) * vocabSize);
-    await engine.run(sequence, tokens.slice(first, first + length), part, true);
+    await engine.run(sequence, tokens.slice(first, first + length), part, { allLogits: true, prompt: length > 1 });
     first += length;
   }
   engine.kvCache.release(sequence, false);
@@ -73,7 +73,7 @@ describe.each(Array.from({ length: decoders }, (_, index) => firstSeed + index))
     }
 
     const expected = new ReferenceDecoder(architecture, readTensors(source)).forward(tokens);
-    const base: EngineOptions = { budgetBytes: 2 ** 30, device: "cpu", threads: 2, maxSeqLen: 64 };
+    const base: EngineOptions = { budgetBytes: 2 ** 30, device: "cpu", threads: 2, precision: "exact", maxSeqLen: 64 };
     let logits: Float32Array | undefined;
     for (const change of [{}, { hold: false }, { threads: 1 }, { device: "cpu-discrete", hold: false }]) {
       const engine = await Engine.open(store, architecture, { ...base, ...change });

@@ -226,6 +226,7 @@ describe("fromPretrained", () => {
     ["INVALID_ARGUMENT", { memory: "lots" }],
     ["INVALID_ARGUMENT", { maxSeqLen: 0 }],
     ["INVALID_ARGUMENT", { threads: 1.5 }],
+    ["INVALID_ARGUMENT", { precision: "double" as "fast" }],
     ["DEVICE_UNAVAILABLE", { device: "cuda" }],
     ["MEMORY_BUDGET_TOO_SMALL", { memory: "10MiB" }],
   ] as const)("%s for %j", async (code, options) => {

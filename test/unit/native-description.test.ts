@@ -73,6 +73,7 @@ function description(): NativeModelDescription {
   return {
     device: "cpu",
     threads: 1,
+    precision: "exact",
     files: [{ path: file, size: 4096 }],
     plans,
     stages: [
@@ -126,6 +127,7 @@ describe("a model's description", () => {
       tokens: Uint32Array.of(0, 1),
       segments: [{ tokens: 2, firstPosition: 0, pages: Uint32Array.of(0) }],
       ropes: [],
+      prompt: true,
       allLogits: true,
       logits,
     });

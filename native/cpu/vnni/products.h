@@ -1,0 +1,10 @@
+// Products of Precision::kFast for AVX-512 with VNNI and BF16. See functions.h about linkage in this folder.
+#pragma once
+
+#include "../kernels.h"
+
+namespace layerstream::cpu::vnni {
+
+extern const FastProducts kProducts;
+
+}  // namespace layerstream::cpu::vnni

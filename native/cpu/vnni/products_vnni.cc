@@ -1,0 +1,11 @@
+#if defined(__x86_64__) || defined(_M_X64)
+
+#include "products.h"
+
+namespace layerstream::cpu::vnni {
+
+extern const FastProducts kProducts = {nullptr, nullptr};
+
+}  // namespace layerstream::cpu::vnni
+
+#endif
