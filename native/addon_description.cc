@@ -171,7 +171,7 @@ Stage read_stage(const Napi::Object& object) {
   stage.file = uint_at(object, "file");
   stage.layer = optional_index_at(object, "layer");
   if (has(object, "routed")) stage.expert = uint_at(object_at(object, "routed"), "expert");
-  stage.held = flag_at(object, "held");
+  if (has(object, "heldChunks")) stage.held_chunks = flags_of(object.Get("heldChunks"));
   each(object, "matrices", [&](const Napi::Object& item) { stage.matrices.push_back(read_matrix(item)); });
   each(object, "vectors", [&](const Napi::Object& item) {
     stage.vectors.push_back({.format = format_at(item),
@@ -183,6 +183,22 @@ Stage read_stage(const Napi::Object& object) {
 }
 
 }  // namespace
+
+std::vector<uint8_t> flags_of(const Napi::Value& value) {
+  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) {
+    throw Error("INTERNAL", "Expected a Uint8Array: heldChunks");
+  }
+  const auto array = value.As<Napi::Uint8Array>();
+  return {array.Data(), array.Data() + array.ElementLength()};
+}
+
+std::vector<uint64_t> chunk_lengths(const Napi::Object& object, uint64_t chunk_bytes) {
+  Stage stage = read_stage(object);
+  cut_into_chunks(stage, chunk_bytes);
+  std::vector<uint64_t> lengths;
+  for (const Chunk& chunk : stage.chunks) lengths.push_back(chunk.length);
+  return lengths;
+}
 
 RuntimeDescription read_description(const Napi::Object& object) {
   RuntimeDescription description;

@@ -2,6 +2,7 @@
 // thread and piscina workers, each with a copy of this addon's bindings, speak of the same one.
 #include <napi.h>
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -10,6 +11,7 @@
 #include "addon_description.h"
 #include "addon_values.h"
 #include "platform/error.h"
+#include "platform/memory.h"
 #include "stream/runtime.h"
 
 namespace layerstream {
@@ -137,7 +139,7 @@ Napi::Value destroy_model(const Napi::CallbackInfo& info) {
 Napi::Value read_stage(const Napi::CallbackInfo& info) {
   const std::shared_ptr<Entry> entry = find(info[0]);
   const auto position = static_cast<uint64_t>(info[1].ToNumber().Int64Value());
-  const Tape::Status status = entry->runtime->read_stage(position, info[2].ToNumber().Uint32Value());
+  const Tape::Status status = entry->runtime->read_stage(position, info[2].ToNumber().Uint32Value(), info[3].ToBoolean());
   return Napi::Number::New(info.Env(), static_cast<int>(status));
 }
 
@@ -163,6 +165,28 @@ Napi::Value run_pass(const Napi::CallbackInfo& info) {
 
 Napi::Value cancel_model(const Napi::CallbackInfo& info) {
   find(info[0])->runtime->cancel();
+  return info.Env().Undefined();
+}
+
+Napi::Value stage_chunks(const Napi::CallbackInfo& info) {
+  const double chunk_bytes = info[1].ToNumber().DoubleValue();
+  if (!(chunk_bytes >= kPageBytes && chunk_bytes <= 0x1p50)) throw Error("INTERNAL", "No chunks of that size.");
+  const std::vector<uint64_t> lengths = chunk_lengths(info[0].As<Napi::Object>(), static_cast<uint64_t>(chunk_bytes));
+  auto result = Napi::Float64Array::New(info.Env(), lengths.size());
+  std::ranges::copy(lengths, result.Data());
+  return result;
+}
+
+Napi::Value set_held(const Napi::CallbackInfo& info) {
+  std::vector<std::vector<uint8_t>> flags;
+  const auto stages = info[1].As<Napi::Array>();
+  for (uint32_t index = 0; index < stages.Length(); ++index) {
+    const Napi::Value stage = stages.Get(index);
+    flags.push_back(stage.IsUndefined() ? std::vector<uint8_t>() : flags_of(stage));
+  }
+  const double ring_bytes = info[2].ToNumber().DoubleValue();
+  if (!(ring_bytes >= 0 && ring_bytes <= 0x1p50)) throw Error("INTERNAL", "No ring of that size.");
+  find(info[0])->runtime->set_held(std::move(flags), static_cast<uint64_t>(ring_bytes));
   return info.Env().Undefined();
 }
 
@@ -201,6 +225,8 @@ void register_model(Napi::Env env, Napi::Object exports) {
   add("readStage", read_stage);
   add("runPass", run_pass);
   add("cancelModel", cancel_model);
+  add("stageChunks", stage_chunks);
+  add("setHeld", set_held);
   add("resetTape", reset_tape);
   add("setTapeIdle", set_tape_idle);
   add("stageLoaded", stage_loaded);

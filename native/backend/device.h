@@ -34,6 +34,10 @@ class Device {
 
   virtual Buffer* alloc(uint64_t bytes) = 0;
   virtual void free(Buffer* buffer) = 0;
+  // Like alloc, for memory of which parts are used: costs what is committed. Released with free().
+  virtual Buffer* reserve(uint64_t bytes) = 0;
+  virtual void commit(Range range) = 0;   // before the first use of this part
+  virtual void discard(Range range) = 0;  // gives the memory of its whole pages back at once; their content is lost
   // Page-aligned host memory that copies can use directly; resident from the start.
   virtual void* alloc_pinned(uint64_t bytes) = 0;
   virtual void free_pinned(void* memory) = 0;

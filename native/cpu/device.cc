@@ -23,6 +23,13 @@ class CpuDevice final : public Device {
     return new Buffer{data, bytes, std::move(arena)};
   }
   void free(Buffer* buffer) override { delete buffer; }
+  Buffer* reserve(uint64_t bytes) override {
+    Arena arena = Arena::reserve(bytes);
+    uint8_t* data = arena.data();
+    return new Buffer{data, bytes, std::move(arena)};
+  }
+  void commit(Range range) override { range.buffer->arena.commit(range.offset, range.size); }
+  void discard(Range range) override { range.buffer->arena.discard(range.offset, range.size); }
 
   void* alloc_pinned(uint64_t bytes) override {
     Arena arena(bytes);

@@ -13,22 +13,42 @@ namespace {
 constexpr size_t kHugePageBytes = size_t{2} << 20;
 }
 
-Arena::Arena(size_t bytes) {
+Arena::Arena(size_t bytes, bool committed) {
   if (bytes == 0) return;
   if (bytes > SIZE_MAX / 2) throw Error("DEVICE_FAILED", "No system has " + std::to_string(bytes) + " bytes of memory.");
   const bool huge = bytes >= kHugePageBytes;
   size_ = align_up(bytes, kPageBytes);
   mapping_bytes_ = size_ + (huge ? kHugePageBytes : 0);
-  mapping_ = mmap(nullptr, mapping_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  mapping_ = mmap(nullptr, mapping_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | (committed ? 0 : MAP_NORESERVE), -1, 0);
   if (mapping_ == MAP_FAILED) {
     mapping_ = nullptr;
     throw Error("DEVICE_FAILED", "The system refused " + std::to_string(bytes) + " bytes of memory.");
   }
   const uint64_t start = reinterpret_cast<uint64_t>(mapping_);
   data_ = reinterpret_cast<uint8_t*>(huge ? align_up(start, kHugePageBytes) : start);
+  if (committed) commit(0, size_);
+}
+
+void Arena::commit(size_t offset, size_t bytes) {
 #ifdef MADV_HUGEPAGE
-  // Only whole huge pages: a tail of 4 KiB pages keeps the resident size exact.
-  if (huge) madvise(data_, align_down(size_, kHugePageBytes), MADV_HUGEPAGE);
+  // Only whole huge pages: small ones around them keep the resident size exact.
+  const uint64_t begin = align_up(offset, kHugePageBytes);
+  const uint64_t end = align_down(offset + bytes, kHugePageBytes);
+  if (begin < end) madvise(data_ + begin, end - begin, MADV_HUGEPAGE);
+#endif
+}
+
+void Arena::discard(size_t offset, size_t bytes) {
+  const uint64_t begin = align_up(offset, kPageBytes);
+  const uint64_t end = align_down(offset + bytes, kPageBytes);
+  if (begin >= end) return;
+#ifdef MADV_NOHUGEPAGE
+  madvise(data_ + begin, end - begin, MADV_NOHUGEPAGE);
+#endif
+#ifdef __linux__
+  madvise(data_ + begin, end - begin, MADV_DONTNEED);
+#else
+  mmap(data_ + begin, end - begin, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 #endif
 }
 

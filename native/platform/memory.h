@@ -17,7 +17,9 @@ class Arena {
  public:
   Arena() = default;
   // Throws Error{"DEVICE_FAILED"} when the system refuses.
-  explicit Arena(size_t bytes);
+  explicit Arena(size_t bytes) : Arena(bytes, true) {}
+  // Address space of which only what is committed will be used, on small pages outside of that.
+  static Arena reserve(size_t bytes) { return Arena(bytes, false); }
   ~Arena();
   Arena(Arena&& other) noexcept;
   Arena& operator=(Arena&& other) noexcept;
@@ -28,8 +30,14 @@ class Arena {
   size_t size() const { return size_; }
   // Makes every page resident now, so that no read or kernel pays for a page fault later.
   void touch();
+  // This part will be used: on huge pages where whole ones lie within it. Nothing is resident yet.
+  void commit(size_t offset, size_t bytes);
+  // Gives the memory behind the whole pages of this part back to the system. It reads as zero afterwards.
+  void discard(size_t offset, size_t bytes);
 
  private:
+  Arena(size_t bytes, bool committed);
+
   uint8_t* data_ = nullptr;
   size_t size_ = 0;
   void* mapping_ = nullptr;

@@ -29,8 +29,9 @@ Experts::Experts(Device& device, Stream* compute, Stream* copies, std::span<cons
   for (const Stage& stage : stages_) {
     if (!stage.routed()) continue;
     ++routed;
-    if (stage.held && unified) continue;
-    for (const Chunk& chunk : stage.chunks) place_bytes = std::max(place_bytes, chunk.length);
+    for (const Chunk& chunk : stage.chunks) {
+      if (!chunk.held || !unified) place_bytes = std::max(place_bytes, chunk.length);
+    }
   }
   if (place_bytes > ring_bytes) {
     throw Error("INTERNAL", "A chunk of " + std::to_string(place_bytes) + " bytes never fits in an expert ring of " +
@@ -75,22 +76,24 @@ void Experts::begin(std::span<const uint32_t> stages) {
 void Experts::read_ahead() {
   while (wanted_index_ < wanted_.size() && read_ < free_ + places_.size() && !reader_->full()) {
     const Stage& stage = stages_[wanted_[wanted_index_]];
-    read(read_++, stage, stage.chunks[chunk_index_]);
+    read(read_++, stage, chunk_index_);
     if (++chunk_index_ < stage.chunks.size()) continue;
     chunk_index_ = 0;
     ++wanted_index_;
   }
 }
 
-void Experts::read(uint64_t sequence, const Stage& stage, const Chunk& chunk) {
+void Experts::read(uint64_t sequence, const Stage& stage, size_t index) {
+  const Chunk& chunk = stage.chunks[index];
   Place& target = place(sequence);
   target.stage = &stage;
   target.chunk = &chunk;
+  target.known = stage.known(index);
   target.ready = false;
-  const uint64_t offset = chunk.offset + target.known();
-  const uint64_t length = chunk.length - target.known();
+  const uint64_t offset = chunk.offset + target.known;
+  const uint64_t length = chunk.length - target.known;
   uint8_t* destination = target.host;
-  if (stage.held && copies_ == nullptr) {
+  if (chunk.held && copies_ == nullptr) {
     destination = static_cast<uint8_t*>(device_.host_address({stage.memory, offset - stage.extent_offset, length}));
   }
   ++reading_;
@@ -109,16 +112,16 @@ Range Experts::take() {
     Place& arrived = place(reader_->wait());
     arrived.ready = true;
     --reading_;
-    meter_.end(arrived.chunk->length - arrived.known());
+    meter_.end(arrived.chunk->length - arrived.known);
     read_ahead();
   }
   ++taken_;
   const Stage& stage = *current.stage;
   const Chunk& chunk = *current.chunk;
-  const Range range = stage.held ? Range{stage.memory, chunk.offset - stage.extent_offset, chunk.length}
+  const Range range = chunk.held ? Range{stage.memory, chunk.offset - stage.extent_offset, chunk.length}
                                  : current.device.at(0, chunk.length);
   if (copies_ != nullptr) {
-    device_.upload(copies_, range.at(current.known(), chunk.length - current.known()), current.host);
+    device_.upload(copies_, range.at(current.known, chunk.length - current.known), current.host);
     device_.record(copied_, copies_);
     device_.wait(compute_, copied_);
   }

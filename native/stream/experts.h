@@ -45,17 +45,15 @@ class Experts {
     Event* used = nullptr;    // behind the last op on the chunk
     const Stage* stage = nullptr;
     const Chunk* chunk = nullptr;
+    uint64_t known = 0;       // bytes at the front of a held chunk that the chunk before brings
     bool ready = false;
-
-    // Bytes at the front of a held chunk that the chunk before has brought.
-    uint64_t known() const { return stage->held ? chunk->shared : 0; }
   };
 
   Experts(Device& device, Stream* compute, Stream* copies, std::span<const Stage> stages, std::span<const WeightFile> files,
           ReadMeter& meter);
   Place& place(uint64_t sequence) { return places_[sequence % places_.size()]; }
   void read_ahead();
-  void read(uint64_t sequence, const Stage& stage, const Chunk& chunk);
+  void read(uint64_t sequence, const Stage& stage, size_t chunk);
 
   Device& device_;
   Stream* compute_;

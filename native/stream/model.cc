@@ -57,4 +57,16 @@ void cut_into_chunks(Stage& stage, uint64_t chunk_bytes) {
   stage.extent_bytes = stage.chunks.back().offset + stage.chunks.back().length - stage.extent_offset;
 }
 
+void mark_held(Stage& stage) {
+  for (size_t index = 0; index < stage.chunks.size(); ++index) {
+    Chunk& chunk = stage.chunks[index];
+    chunk.held = !stage.held_chunks.empty() && stage.held_chunks[index] != 0;
+    chunk.loaded &= chunk.held;
+  }
+}
+
+bool Stage::resident() const {
+  return std::ranges::all_of(chunks, [](const Chunk& chunk) { return chunk.loaded; });
+}
+
 }  // namespace layerstream

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <variant>
 #include <vector>
@@ -168,6 +169,8 @@ struct Chunk {
   uint64_t offset = 0, length = 0;
   uint64_t shared = 0;  // bytes at its front that the chunk before it ends with: at most a page, never all
   std::vector<Piece> pieces;
+  bool held = false;
+  bool loaded = false;  // held, and read into its stage's memory
 };
 
 struct Stage {
@@ -175,19 +178,26 @@ struct Stage {
   uint32_t file = 0;
   uint32_t layer = kNone;   // index in the KV cache; kNone for embed and head
   uint32_t expert = kNone;  // of the route step in the stage before the layer's first expert; never on the tape
-  bool held = false;
+  std::vector<uint8_t> held_chunks{};  // 0 or 1 for each chunk; none: nothing is held
   std::vector<Matrix> matrices;  // in the order in which the plan uses them, which is their order in the file
   std::vector<Vector> vectors;
   std::vector<Chunk> chunks;
   uint64_t extent_offset = 0, extent_bytes = 0;  // all chunks, page-aligned
-  Buffer* memory = nullptr;       // held stages: mirrors the extent
+  Buffer* memory = nullptr;       // mirrors the extent; only held chunks are committed in it
   std::vector<float> correction;  // of the stage's route step: added to scores when experts are chosen
 
   bool routed() const { return expert != kNone; }
+  // Bytes at the front of a chunk that the one before brings to the same place.
+  uint64_t known(size_t chunk) const { return chunk > 0 && chunks[chunk].held && chunks[chunk - 1].held ? chunks[chunk].shared : 0; }
+  // Every chunk is in memory.
+  bool resident() const;
 };
 
 // Cuts the matrices of a stage into chunks of about `chunk_bytes`, at row boundaries, and fills chunks and extent.
 void cut_into_chunks(Stage& stage, uint64_t chunk_bytes);
+
+// Sets the chunks' flags from `held_chunks`; chunks that are held no longer are not loaded either.
+void mark_held(Stage& stage);
 
 // --- the model ---------------------------------------------------------------------------------------------------
 
@@ -225,5 +235,9 @@ struct RuntimeDescription {
 // Throws Error{"INTERNAL"} for a plan that contradicts itself, the registers or the stages, Error{"STORE_INVALID"} for
 // numbers of tensors that cannot be. What passes cannot make a step touch memory outside its registers and tensors.
 void check_description(const RuntimeDescription& description);
+
+// Throws Error{"INTERNAL"} unless there is a flag for each chunk of the stage, which has been cut, or none at all.
+// Experts, and embeddings that are gathered, are held as a whole.
+void check_held(const RuntimeDescription& description, size_t stage, std::span<const uint8_t> flags);
 
 }  // namespace layerstream

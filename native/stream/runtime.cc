@@ -27,13 +27,13 @@ Runtime::Runtime(Checked checked)
     : description_(std::move(checked.description)),
       device_(open_device(description_)),
       unified_(device_->info().unified),
-      ring_memory_(static_cast<uint8_t*>(description_.ring_bytes > 0 ? device_->alloc_pinned(description_.ring_bytes) : nullptr)),
-      tape_(ring_memory_, description_.ring_bytes, meter_) {}
+      tape_(nullptr, 0, meter_) {}
 
 // The object is complete once the other constructor returns: what fails here is undone by the destructor.
 Runtime::Runtime(RuntimeDescription description) : Runtime(checked(std::move(description))) {
   for (const FileDescription& file : description_.files) files_.emplace_back(file.path, file.size);
-  for (Stage& stage : description_.stages) {
+  for (size_t index = 0; index < description_.stages.size(); ++index) {
+    Stage& stage = description_.stages[index];
     for (const Matrix& matrix : stage.matrices) {
       MatmulOp op{};
       op.format = matrix.format;
@@ -42,8 +42,9 @@ Runtime::Runtime(RuntimeDescription description) : Runtime(checked(std::move(des
                                             " weights.");
     }
     cut_into_chunks(stage, description_.chunk_bytes);
+    check_held(description_, index, stage.held_chunks);
+    mark_held(stage);
   }
-  loaded_ = std::make_unique<std::atomic<bool>[]>(description_.stages.size());
   allocate();
   pass_thread_ = std::thread([this] { pass_loop(); });
   release_thread_ = std::thread([this] { release_loop(); });
@@ -79,8 +80,11 @@ Runtime::~Runtime() {
   }
   for (Buffer* buffer : buffers_) device_->free(buffer);
   if (logits_ != nullptr) device_->free(logits_);
+  for (const Stage& stage : description_.stages) {
+    if (stage.memory != nullptr) device_->free(stage.memory);
+  }
   for (void* memory : pinned_) device_->free_pinned(memory);
-  if (ring_memory_ != nullptr) device_->free_pinned(ring_memory_);
+  free_ring();
 }
 
 // --- readers -----------------------------------------------------------------------------------------------------
@@ -106,25 +110,29 @@ struct Runtime::ReaderLease {
   std::unique_ptr<Reader> reader;
 };
 
-Tape::Status Runtime::read_stage(uint64_t position, uint32_t index) {
+Tape::Status Runtime::read_stage(uint64_t position, uint32_t index, bool load) {
   const Stage& stage = description_.stages.at(index);
   if (stage.routed()) throw Error("INTERNAL", "Stage " + std::to_string(index) + " is an expert, which no tape carries.");
-  const bool in_place = stage.held && unified_;
-  uint32_t first_chunk = 0;
-  Tape::Status status = tape_.begin(position, &first_chunk);
+  uint32_t acquired = 0;
+  Tape::Status status = tape_.begin(position, &acquired);
   if (status != Tape::Status::kDone) return status;
   try {
     ReaderLease lease(*this);
     Reader& reader = *lease.reader;
     const auto publish_one = [&] { tape_.publish(reader.wait()); };
-    for (uint32_t number = first_chunk; number < stage.chunks.size(); ++number) {
+    for (size_t number = 0; number < stage.chunks.size(); ++number) {
       const Chunk& chunk = stage.chunks[number];
+      if (chunk.held && (!load || chunk.loaded)) continue;
+      if (acquired > 0) {
+        --acquired;
+        continue;
+      }
       // Held memory is computed on while later chunks arrive: no page of it is read twice, because an encrypted disk
       // writes other bytes there first.
-      const uint64_t offset = chunk.offset + (stage.held ? chunk.shared : 0);
+      const uint64_t offset = chunk.offset + stage.known(number);
       const uint64_t length = chunk.offset + chunk.length - offset;
       uint8_t* fixed = nullptr;
-      if (in_place) fixed = static_cast<uint8_t*>(device_->host_address({stage.memory, offset - stage.extent_offset, length}));
+      if (chunk.held && unified_) fixed = static_cast<uint8_t*>(device_->host_address({stage.memory, offset - stage.extent_offset, length}));
       Tape::Chunk place;
       if (reader.full()) publish_one();
       // Reads in flight are published before waiting for space: the consumer may need them to free any.
@@ -152,6 +160,24 @@ RuntimeStats Runtime::stats() {
     if (!file.direct()) stats.buffered_reason = file.buffered_reason();
   }
   return stats;
+}
+
+bool Runtime::loaded(uint32_t index) const {
+  return std::ranges::all_of(description_.stages.at(index).chunks, [](const Chunk& chunk) { return chunk.loaded || !chunk.held; });
+}
+
+void Runtime::set_held(std::vector<std::vector<uint8_t>> flags, uint64_t ring_bytes) {
+  std::vector<Stage>& stages = description_.stages;
+  if (flags.size() != stages.size()) throw Error("INTERNAL", "Stages and flags for what is held disagree.");
+  for (size_t index = 0; index < stages.size(); ++index) check_held(description_, index, flags[index]);
+  // First what gives memory back.
+  for (size_t index = 0; index < stages.size(); ++index) discard_held(stages[index], flags[index]);
+  if (ring_bytes != description_.ring_bytes) {
+    free_ring();
+    description_.ring_bytes = ring_bytes;
+    allocate_ring();
+  }
+  for (Stage& stage : stages) commit_held(stage);
 }
 
 void Runtime::reset() {

@@ -12,7 +12,6 @@
 // runtime_pass.cc the pass; runtime_steps.cc from steps to ops; runtime_experts.cc routing.
 #pragma once
 
-#include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <memory>
@@ -79,8 +78,9 @@ class Runtime {
   // Waits for a running pass, which it aborts. No reader may be inside.
   ~Runtime();
 
-  // Reads one stage into the ring, or, if it is held and not yet loaded, into its own memory. Blocks. Never a routed one.
-  Tape::Status read_stage(uint64_t position, uint32_t stage);
+  // Reads what one stage has on the tape. Blocks. Never a routed one. Streamed chunks go to the ring; with `load`, for
+  // positions of the first pass after a reset, held chunks that are not in memory yet are read there.
+  Tape::Status read_stage(uint64_t position, uint32_t stage, bool load);
   // Runs the pass on the pass thread; `done` is called there with the result or the error. One at a time.
   void run_pass(PassRequest request, std::function<void(PassResult, std::exception_ptr)> done);
   // Ends the running pass and all reads with ABORTED, as soon as possible.
@@ -89,9 +89,16 @@ class Runtime {
   void reset();
   // Before a pass: false. The end of a pass sets it to true.
   void set_idle(bool idle) { tape_.set_idle(idle); }
-  // Held, and read completely: no longer on the tape.
-  bool loaded(uint32_t stage) const { return stage < description_.stages.size() && loaded_[stage]; }
+  // All held chunks of the stage have been read. When no pass runs.
+  bool loaded(uint32_t stage) const;
+  // When the tape has been cancelled, no reader is inside and no pass runs; reset() must follow. Changes what is held (a
+  // flag for each chunk of each stage, as in Stage::held_chunks) and the size of the ring. Memory of chunks that are held
+  // no longer is given back at once; new ones are read by the next pass. Throws what check_held throws, before any
+  // change, and Error{"DEVICE_FAILED"}.
+  void set_held(std::vector<std::vector<uint8_t>> flags, uint64_t ring_bytes);
   RuntimeStats stats();
+  // Pinned memory is device memory.
+  bool unified() const { return unified_; }
 
  private:
   struct ReaderLease;
@@ -106,6 +113,10 @@ class Runtime {
   Buffer* mirror(uint8_t* host, uint64_t bytes);
   uint8_t* alloc_pinned(uint64_t bytes);
   void allocate();
+  void allocate_ring();
+  void free_ring();
+  void commit_held(Stage& stage);
+  void discard_held(Stage& stage, const std::vector<uint8_t>& flags);
   void allocate_registers();
   void allocate_tables();
   void allocate_routing();
@@ -127,6 +138,7 @@ class Runtime {
   // runtime_steps.cc
   void run_steps(uint32_t index, const PassRequest& request, uint32_t tokens);
   void run_matmul(uint32_t index, const MatmulStep& step, uint32_t tokens);
+  uint32_t pass_loaded_rows(const Stage& stage, uint32_t row, uint32_t rows);
   void launch_rows(const Stage& stage, const MatmulStep& step, uint32_t row_begin, uint32_t row_end, Range weight, uint32_t tokens);
   void launch_adapter(const Matrix& matrix, const Adapter& adapter, const MatmulStep& step, uint32_t tokens);
   void run(const Stage& stage, const NormStep& step, uint32_t tokens);
@@ -165,7 +177,6 @@ class Runtime {
   Range registers_[kRegisterCount];
   Buffer* logits_ = nullptr;      // an alias of the caller's memory, or where logits are before their download
   uint64_t logits_bytes_ = 0;
-  std::unique_ptr<std::atomic<bool>[]> loaded_;
   Range keys_, values_;           // KV cache: [layer][page][...]
   uint64_t layer_key_bytes_ = 0, layer_value_bytes_ = 0;
   std::vector<Range> cosines_, sines_;

@@ -19,7 +19,7 @@ void Runtime::route(uint32_t index, const RouteStep& step, uint32_t tokens) {
   }
   arriving_.clear();
   for (const uint32_t expert : router_.chosen()) {
-    if (!loaded_[index + 1 + expert]) arriving_.push_back(index + 1 + expert);
+    if (!description_.stages[index + 1 + expert].resident()) arriving_.push_back(index + 1 + expert);
   }
   experts_->begin(arriving_);
   route_ = &step;

@@ -1,5 +1,6 @@
 // What a Runtime allocates, all of it when it is made.
 #include <algorithm>
+#include <utility>
 
 #include "../platform/memory.h"
 #include "constants.h"
@@ -34,10 +35,8 @@ void Runtime::allocate() {
   finished_ = device_->create_event();
   for (Event*& event : stage_events_) event = device_->create_event();
 
-  if (ring_memory_ != nullptr) ring_slots_ = mirror(ring_memory_, description_.ring_bytes);
-  for (Stage& stage : description_.stages) {
-    if (stage.held) stage.memory = alloc(stage.extent_bytes).buffer;
-  }
+  allocate_ring();
+  for (Stage& stage : description_.stages) commit_held(stage);
   allocate_registers();
   // Before the page table, which is as long as the cache and touched at once: a cache too large fails here.
   const uint64_t cached_floats = uint64_t{description_.page_count} * description_.page_positions * description_.kv_heads;
@@ -49,6 +48,49 @@ void Runtime::allocate() {
   gather_reader_ = make_reader(kGatherRows);
   load_constants(description_, alloc(constant_bytes(description_)), *device_, compute_, *gather_reader_, files_);
   allocate_routing();
+}
+
+void Runtime::allocate_ring() {
+  if (description_.ring_bytes == 0) return;
+  ring_memory_ = static_cast<uint8_t*>(device_->alloc_pinned(description_.ring_bytes));
+  ring_slots_ = unified_ ? device_->alias_host(ring_memory_, description_.ring_bytes) : device_->alloc(description_.ring_bytes);
+  tape_.set_ring(ring_memory_, description_.ring_bytes);
+}
+
+void Runtime::free_ring() {
+  tape_.set_ring(nullptr, 0);
+  if (ring_slots_ != nullptr) device_->free(std::exchange(ring_slots_, nullptr));
+  if (ring_memory_ != nullptr) device_->free_pinned(std::exchange(ring_memory_, nullptr));
+}
+
+// Neighbouring chunks are committed together, so that huge pages may lie across them.
+void Runtime::commit_held(Stage& stage) {
+  const std::vector<Chunk>& chunks = stage.chunks;
+  for (size_t begin = 0, end = 0; begin < chunks.size(); begin = end) {
+    for (end = begin + 1; end < chunks.size() && chunks[end].held == chunks[begin].held;) ++end;
+    if (!chunks[begin].held) continue;
+    if (stage.memory == nullptr) stage.memory = device_->reserve(stage.extent_bytes);
+    const uint64_t offset = chunks[begin].offset - stage.extent_offset;
+    device_->commit({stage.memory, offset, chunks[end - 1].offset + chunks[end - 1].length - stage.extent_offset - offset});
+  }
+}
+
+// Only `flags` are held from now on. A page that two chunks share stays while one of them is held.
+void Runtime::discard_held(Stage& stage, const std::vector<uint8_t>& flags) {
+  stage.held_chunks = flags;
+  mark_held(stage);
+  if (stage.memory == nullptr) return;
+  const std::vector<Chunk>& chunks = stage.chunks;
+  uint64_t kept_end = stage.extent_offset;
+  const auto discard_until = [&](uint64_t end) {
+    if (end > kept_end) device_->discard({stage.memory, kept_end - stage.extent_offset, end - kept_end});
+  };
+  for (const Chunk& chunk : chunks) {
+    if (!chunk.held) continue;
+    discard_until(chunk.offset);
+    kept_end = chunk.offset + chunk.length;
+  }
+  discard_until(stage.extent_offset + stage.extent_bytes);
 }
 
 // Registers of attention and those of MLPs share memory: no stage uses both.

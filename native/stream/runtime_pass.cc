@@ -28,7 +28,8 @@ PassResult Runtime::execute(const PassRequest& request) {
 
   const uint32_t head = static_cast<uint32_t>(description_.stages.size()) - 1;
   const uint32_t embed = description_.embedding.stage;
-  if (embed != head && description_.stages[embed].held && !loaded_[embed]) skip_stage(embed);
+  const auto held = [](const Chunk& chunk) { return chunk.held; };
+  if (embed != head && std::ranges::any_of(description_.stages[embed].chunks, held)) skip_stage(embed);
   gather_embeddings(request);
 
   for (uint32_t index = 0; index < description_.stages.size(); ++index) {
@@ -36,7 +37,7 @@ PassResult Runtime::execute(const PassRequest& request) {
     if (tape_.cancelled()) throw Error("ABORTED", "The pass was aborted.");
     if (index == head) {
       if (request.logits == nullptr) {
-        if (!loaded_[index]) skip_stage(index);
+        skip_stage(index);
         continue;
       }
       if (!request.all_logits) tokens = keep_last_tokens(request);
@@ -117,7 +118,7 @@ void Runtime::gather_embeddings(const PassRequest& request) {
     launch(EmbedOp{matrix.format, matrix.block, matrix.columns, description_.embedding.scale, row, output});
   };
   const auto count = static_cast<uint32_t>(request.tokens.size());
-  if (loaded_[description_.embedding.stage]) {
+  if (stage.resident()) {
     const Range memory{stage.memory, matrix.offset - stage.extent_offset, matrix.rows * matrix.row_bytes};
     for (uint32_t token = 0; token < count; ++token) {
       embed(memory.at(request.tokens[token] * matrix.row_bytes, matrix.row_bytes), token);
@@ -170,7 +171,7 @@ uint32_t Runtime::keep_last_tokens(const PassRequest& request) {
 Range Runtime::take_chunk(uint32_t index) {
   const Stage& stage = description_.stages[index];
   const Chunk& chunk = stage.chunks[chunk_index_];
-  const uint64_t known = stage.held ? chunk.shared : 0;
+  const uint64_t known = stage.known(chunk_index_);
   const Clock::time_point start = Clock::now();
   if (stage.routed()) {
     if (tape_.cancelled()) throw Error("ABORTED", "The pass was aborted.");
@@ -182,7 +183,7 @@ Range Runtime::take_chunk(uint32_t index) {
   uint8_t* host = tape_.wait_ready(next_sequence_);
   result_.wait_seconds += seconds_since(start);
   result_.bytes_taken += chunk.length - known;
-  const Range slot = stage.held ? Range{stage.memory, chunk.offset - stage.extent_offset, chunk.length}
+  const Range slot = chunk.held ? Range{stage.memory, chunk.offset - stage.extent_offset, chunk.length}
                                 : Range{ring_slots_, static_cast<uint64_t>(host - ring_memory_), chunk.length};
   if (!unified_) {
     device_->upload(copies_, slot.at(known, chunk.length - known), host);
@@ -208,12 +209,19 @@ void Runtime::finish_chunk(uint32_t index) {
 
 void Runtime::finish_stage(uint32_t index) {
   chunk_index_ = piece_index_ = 0;
-  if (description_.stages[index].held) loaded_[index] = true;
+  for (Chunk& chunk : description_.stages[index].chunks) {
+    if (chunk.held && !chunk.loaded) chunk.loaded = true;
+  }
 }
 
 void Runtime::skip_stage(uint32_t index) {
-  chunk_index_ = piece_index_ = 0;
-  while (chunk_index_ < description_.stages[index].chunks.size()) {
+  piece_index_ = 0;
+  const std::vector<Chunk>& chunks = description_.stages[index].chunks;
+  for (chunk_index_ = 0; chunk_index_ < chunks.size();) {
+    if (chunks[chunk_index_].loaded) {
+      ++chunk_index_;
+      continue;
+    }
     take_chunk(index);
     finish_chunk(index);
   }

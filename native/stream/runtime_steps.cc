@@ -32,7 +32,7 @@ void Runtime::run_steps(uint32_t index, const PassRequest& request, uint32_t tok
       route(index, std::get<RouteStep>(step), tokens);
     }
   }
-  if (!loaded_[index]) finish_stage(index);
+  finish_stage(index);
 }
 
 // --- products ----------------------------------------------------------------------------------------------------
@@ -41,21 +41,35 @@ void Runtime::run_matmul(uint32_t index, const MatmulStep& step, uint32_t tokens
   const Stage& stage = description_.stages[index];
   const Matrix& matrix = stage.matrices[step.matrix];
   permuted_group_ = kNone;
-  if (loaded_[index]) {
-    const Range weight{stage.memory, matrix.offset - stage.extent_offset, matrix.rows * matrix.row_bytes};
-    launch_rows(stage, step, 0, matrix.rows, weight, tokens);
-  } else {
-    for (uint32_t row = 0; row < matrix.rows;) {
-      const Chunk& chunk = stage.chunks[chunk_index_];
-      if (piece_index_ == 0) chunk_ = take_chunk(index);
-      const Piece& piece = chunk.pieces[piece_index_];
-      const uint64_t bytes = (piece.row_end - piece.row_begin) * matrix.row_bytes;
-      launch_rows(stage, step, piece.row_begin, piece.row_end, chunk_.at(piece.offset, bytes), tokens);
-      row = piece.row_end;
-      if (++piece_index_ == chunk.pieces.size()) finish_chunk(index);
+  for (uint32_t row = 0; row < matrix.rows;) {
+    const uint32_t begin = row;
+    row = pass_loaded_rows(stage, row, matrix.rows);
+    if (row > begin) {
+      const uint64_t offset = matrix.offset + begin * matrix.row_bytes - stage.extent_offset;
+      launch_rows(stage, step, begin, row, {stage.memory, offset, (row - begin) * matrix.row_bytes}, tokens);
+      continue;
     }
+    const Chunk& chunk = stage.chunks[chunk_index_];
+    if (piece_index_ == 0) chunk_ = take_chunk(index);
+    const Piece& piece = chunk.pieces[piece_index_];
+    const uint64_t bytes = (piece.row_end - piece.row_begin) * matrix.row_bytes;
+    launch_rows(stage, step, piece.row_begin, piece.row_end, chunk_.at(piece.offset, bytes), tokens);
+    row = piece.row_end;
+    if (++piece_index_ == chunk.pieces.size()) finish_chunk(index);
   }
   for (const Adapter& adapter : matrix.adapters) launch_adapter(matrix, adapter, step, tokens);
+}
+
+// Moves behind the pieces of neighbouring chunks in memory: they are multiplied together. Returns the row after them.
+uint32_t Runtime::pass_loaded_rows(const Stage& stage, uint32_t row, uint32_t rows) {
+  while (row < rows && stage.chunks[chunk_index_].loaded) {
+    const Chunk& chunk = stage.chunks[chunk_index_];
+    row = chunk.pieces[piece_index_].row_end;
+    if (++piece_index_ < chunk.pieces.size()) continue;
+    piece_index_ = 0;
+    ++chunk_index_;
+  }
+  return row;
 }
 
 // One product for each group of which there are rows.

@@ -6,6 +6,12 @@
 
 namespace layerstream {
 
+void Tape::set_ring(uint8_t* memory, uint64_t bytes) {
+  std::lock_guard lock(mutex_);
+  ring_ = memory;
+  ring_bytes_ = bytes;
+}
+
 Tape::Status Tape::begin(uint64_t position, uint32_t* first_chunk) {
   std::unique_lock lock(mutex_);
   space_.wait(lock, [&] { return cancelled_ || failure_ || position_ == position || (idle_ && paused_); });

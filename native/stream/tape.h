@@ -32,6 +32,8 @@ class Tape {
   // `memory` holds `bytes` bytes; it and the meter outlive the tape.
   Tape(uint8_t* memory, uint64_t bytes, ReadMeter& meter)
       : ring_(memory), ring_bytes_(bytes), meter_(meter), slots_(kSlots) {}
+  // Another ring. Only before the first use, or between cancel() and reset() with nobody inside.
+  void set_ring(uint8_t* memory, uint64_t bytes);
 
   // --- readers -------------------------------------------------------------------------------------------------
   // Waits for the turn of `position`. kDone: it is this reader's turn, and `first_chunk` says where an earlier reader

@@ -85,9 +85,13 @@ export interface Stats {
 export interface ResidencyEntry {
   /** For example "layers.3.mlp" or "head". */
   stage: string;
-  /** Routed: an expert that is read when the router chooses it. */
-  tier: "held" | "streamed" | "gathered" | "routed";
+  /** Mixed: some of its chunks are held. Routed: an expert that is read when the router chooses it. */
+  tier: "held" | "mixed" | "streamed" | "gathered" | "routed";
+  /** Of its whole extent on disk. */
   bytes: number;
+  heldBytes: number;
+  /** Bytes that a pass which uses all of it reads. */
+  streamedBytes: number;
 }
 
 export interface Residency {

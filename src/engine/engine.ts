@@ -8,12 +8,19 @@ import { dependsOnLength, type RopeFrequencies, ropeFrequencies } from "../model
 import { native } from "../native/binding.js";
 import type { NativePassResult } from "../native/types.js";
 import { formatBytes } from "../units.js";
-import type { Precision, Residency, Stats } from "./contract.js";
+import type { Precision, Residency, ResidencyEntry, Stats } from "./contract.js";
 import { KvCache, type Sequence } from "./kv-cache.js";
 import { peakResidentBytes, residentBytes } from "./memory.js";
 import { describeModel, type ModelDescription } from "./model-description.js";
 import { Prefetcher } from "./prefetch.js";
-import { PAGE_POSITIONS, planResidency, type ResidencyPlan } from "./residency.js";
+import {
+  chunkBytesFor,
+  PAGE_POSITIONS,
+  planResidency,
+  type ResidencyPlan,
+  type ResidencyStage,
+  stageParts,
+} from "./residency.js";
 
 /** Growth of the JavaScript heap, thread stacks and kernel scratch after the plan is made. */
 const RUNTIME_RESERVE_BYTES = 40 * 2 ** 20;
@@ -54,15 +61,13 @@ export class Engine {
     readonly plan: ResidencyPlan,
     private readonly description: ModelDescription,
     private readonly options: EngineOptions,
+    private readonly residencyStages: readonly ResidencyStage[],
     private readonly runtimeBytes: number,
     private readonly prefetcher: Prefetcher,
   ) {
     this.ropes = architecture.ropes.map((rope) => (dependsOnLength(rope) ? undefined : ropeFrequencies(rope, 1)));
     this.kvCache = new KvCache(plan.pageCount, PAGE_POSITIONS, !this.ropes.includes(undefined));
-    const stages = description.stages.map(({ native: stage }, index) => ({
-      ...stage,
-      held: plan.held[index] === true,
-    }));
+    const stages = description.stages.map(({ native: stage }, index) => ({ ...stage, heldChunks: plan.held[index] }));
     this.model = native().createModel({
       device: options.device,
       threads: options.threads,
@@ -94,16 +99,19 @@ export class Engine {
     const prefetcher = new Prefetcher();
     try {
       await prefetcher.warmUp();
+      const chunkBytes = chunkBytesFor(description.largestRowBytes);
+      const stages = description.stages.map((stage, index) => ({
+        bytes: stage.extentBytes,
+        chunks: Array.from(native().stageChunks(stage.native, chunkBytes)),
+        gathered: isGathered(architecture, description, index),
+        routed: stage.native.routed !== undefined,
+        share: stage.share,
+      }));
       const runtimeBytes = residentBytes() + RUNTIME_RESERVE_BYTES;
       const plan = planResidency({
         budgetBytes: options.budgetBytes,
         runtimeBytes,
-        stages: description.stages.map((stage, index) => ({
-          bytes: stage.extentBytes,
-          gathered: isGathered(architecture, description, index),
-          routed: stage.native.routed !== undefined,
-          share: stage.share,
-        })),
+        stages,
         vectorBytes: description.vectorBytes,
         largestRowBytes: description.largestRowBytes,
         kvBytesPerPosition: kvBytesPerPosition(architecture),
@@ -115,7 +123,7 @@ export class Engine {
         prefetching: options.prefetching,
         alwaysStaged: options.device !== "cpu",
       });
-      return new Engine(store, architecture, plan, description, options, runtimeBytes, prefetcher);
+      return new Engine(store, architecture, plan, description, options, stages, runtimeBytes, prefetcher);
     } catch (error) {
       await prefetcher.close();
       throw error;
@@ -210,17 +218,20 @@ export class Engine {
       runtimeBytes: this.runtimeBytes,
       minimumBytes: plan.minimumBytes,
       maxSeqLen: plan.maxSeqLen,
-      stages: this.description.stages.map((stage, index) => ({
-        stage: stage.name,
-        tier: plan.held[index]
-          ? "held"
-          : isGathered(this.architecture, this.description, index)
-            ? "gathered"
-            : stage.native.routed
-              ? "routed"
-              : "streamed",
-        bytes: stage.extentBytes,
-      })),
+      stages: this.residencyStages.map((stage, index) => this.residencyEntry(stage, index)),
+    };
+  }
+
+  private residencyEntry(stage: ResidencyStage, index: number): ResidencyEntry {
+    const held = this.plan.held[index] as Uint8Array;
+    const { heldBytes, streamedBytes } = stageParts(stage, held);
+    const otherwise = stage.gathered ? "gathered" : stage.routed ? "routed" : "streamed";
+    return {
+      stage: this.description.stages[index]?.name ?? "",
+      tier: streamedBytes === 0 ? "held" : heldBytes > 0 ? "mixed" : otherwise,
+      bytes: stage.bytes,
+      heldBytes,
+      streamedBytes: stage.gathered ? 0 : streamedBytes,
     };
   }
 
@@ -330,13 +341,10 @@ export class Engine {
 
   private rewind(): void {
     const addon = native();
-    const indices = [...this.description.stages.keys()];
-    const onTape = (index: number) => this.description.stages[index]?.native.routed === undefined;
-    const streamed = (index: number) =>
-      onTape(index) && !this.plan.held[index] && !isGathered(this.architecture, this.description, index);
-    const unloaded = (index: number) => onTape(index) && this.plan.held[index] && !addon.stageLoaded(this.model, index);
+    const indices = [...this.residencyStages.keys()].filter((index) => !this.residencyStages[index]?.routed);
+    const streamed = (index: number) => !this.residencyStages[index]?.gathered && this.plan.held[index]?.includes(0);
     this.prefetcher.rewind(
-      indices.filter((index) => streamed(index) || unloaded(index)),
+      indices.filter((index) => streamed(index) || !addon.stageLoaded(this.model, index)),
       indices.filter(streamed),
     );
   }

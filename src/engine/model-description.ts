@@ -114,7 +114,7 @@ function describeStage(
     end = matrix.offset + matrix.rows * matrix.rowBytes;
   }
   const begin = Math.floor(first.offset / PAGE_BYTES) * PAGE_BYTES;
-  const native: NativeStage = { kind: stage.kind, file, held: false, matrices, vectors };
+  const native: NativeStage = { kind: stage.kind, file, matrices, vectors };
   if (stage.layer >= 0) native.layer = stage.layer;
   if (stage.expert !== undefined) native.routed = { expert: stage.expert };
   const { experts } = architecture;

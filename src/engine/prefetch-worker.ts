@@ -7,9 +7,11 @@ export interface ReadTask {
   model: number;
   position: number;
   stage: number;
+  /** In the first pass: held chunks are read as well. */
+  load: boolean;
 }
 
-export default function readStage({ model, position, stage }: ReadTask): number {
+export default function readStage({ model, position, stage, load }: ReadTask): number {
   const addon = native();
-  return model === 0 ? READ_DONE : addon.readStage(model, position, stage);
+  return model === 0 ? READ_DONE : addon.readStage(model, position, stage, load);
 }

@@ -9,7 +9,7 @@ import type { ReadTask } from "./prefetch-worker.js";
 /** One task reads; the next one waits for its turn, so that no gap opens between two stages. */
 const WORKERS = 2;
 
-/** The stage at a tape position: first those still to be loaded or streamed, then the streamed ones over and over. */
+/** The stage at a tape position: first those with something to load or stream, then those that stream over and over. */
 export function stageAt(position: number, firstPass: readonly number[], cycle: readonly number[]): number | undefined {
   if (position < firstPass.length) return firstPass[position];
   if (cycle.length === 0) return undefined;
@@ -40,7 +40,9 @@ export class Prefetcher {
 
   /** Starts the workers, so that their memory is in the process's size before budgets are cut. */
   async warmUp(): Promise<void> {
-    await Promise.all(Array.from({ length: WORKERS }, () => this.pool.run({ model: 0, position: 0, stage: 0 })));
+    await Promise.all(
+      Array.from({ length: WORKERS }, () => this.pool.run({ model: 0, position: 0, stage: 0, load: false })),
+    );
   }
 
   /** From tape position 0. What the next pass takes off the tape, and what every later one does, in execution order. */
@@ -95,7 +97,7 @@ export class Prefetcher {
 
   private async read(model: number, position: number, stage: number): Promise<void> {
     try {
-      const status = await this.pool.run({ model, position, stage });
+      const status = await this.pool.run({ model, position, stage, load: position < this.firstPass.length });
       if (status === READ_PAUSED) this.paused.push(position);
       else if (status !== READ_DONE) this.failure = "cancelled";
     } catch (error) {

@@ -12,6 +12,11 @@ const RING_CHUNKS_MIN = 3;
 const RING_BYTES_MAX = 64 * MIB;
 /** Experts are read one after the other: reads in flight plus the chunk being multiplied. */
 const EXPERT_RING_CHUNKS = 4;
+/**
+ * Half of what a run of neighbouring held chunks may be off the straight line, at most: long runs are multiplied in one
+ * go and lie on huge pages, short ones keep the disk busy while they are.
+ */
+const SWING_BYTES = 4 * MIB;
 /** Positions in a page of the KV cache. */
 export const PAGE_POSITIONS = 64;
 /** Without maxSeqLen, the cache has room for at most this many tokens. */
@@ -24,7 +29,10 @@ const LEAST_TOKENS = 16;
 const LOGITS_TOKENS = 32;
 
 export interface ResidencyStage {
+  /** Of its whole extent. */
   bytes: number;
+  /** Bytes of its chunks, each with the pages that it shares with its neighbours. */
+  chunks: readonly number[];
   /** An embedding, of which a pass reads rows. */
   gathered: boolean;
   /** An expert: read when a router chooses it, never on the tape. */
@@ -58,8 +66,8 @@ export interface ResidencyInput {
 }
 
 export interface ResidencyPlan {
-  /** A flag for each stage. */
-  held: boolean[];
+  /** For each stage, a flag for each of its chunks. */
+  held: Uint8Array[];
   heldBytes: number;
   streamedBytes: number;
   chunkBytes: number;
@@ -80,14 +88,19 @@ export interface ResidencyPlan {
   minimumBytes: number;
 }
 
+/** What a read brings at most, but for two pages. */
+export function chunkBytesFor(largestRowBytes: number): number {
+  return Math.max(CHUNK_BYTES, largestRowBytes);
+}
+
 /**
  * Decides what is held. The fixed needs come first (runtime, vectors, KV cache, activations, ring); what is left holds
- * stages, spread evenly along the tape so that the disk is busy all through the pass.
+ * chunks, spread evenly along the tape so that the disk is busy all through the pass. Experts are held as a whole.
  *
  * @throws MEMORY_BUDGET_TOO_SMALL with the least budget that would work.
  */
 export function planResidency(input: ResidencyInput): ResidencyPlan {
-  const chunkBytes = Math.max(CHUNK_BYTES, input.largestRowBytes);
+  const chunkBytes = chunkBytesFor(input.largestRowBytes);
   const largestRead = chunkBytes + 2 * PAGE_BYTES;
   const gatherBytes = 64 * (Math.ceil(input.largestRowBytes / PAGE_BYTES) + 1) * PAGE_BYTES;
   const constantBytes = input.runtimeBytes + input.vectorBytes + gatherBytes;
@@ -130,13 +143,16 @@ export function planResidency(input: ResidencyInput): ResidencyPlan {
   const logitsBytes = logitsRoom(input, maxTokens);
   rest -= activationBytes + logitsBytes;
 
-  const held = hold ? chooseHeld(input.stages, rest, everything) : input.stages.map(() => false);
-  const heldBytes = total(input.stages.filter((_, index) => held[index]).map((stage) => stage.bytes));
+  const held = input.stages.map(({ chunks }) => new Uint8Array(chunks.length));
+  if (hold) chooseHeld(input.stages, rest, everything, held);
+  const parts = input.stages.map((stage, index) => stageParts(stage, held[index] as Uint8Array));
   return {
     held,
-    heldBytes,
+    heldBytes: total(parts.map((part) => part.heldBytes)),
     streamedBytes: Math.round(
-      total(input.stages.map(({ bytes, gathered, share }, index) => (held[index] || gathered ? 0 : bytes * share))),
+      total(
+        input.stages.map(({ gathered, share }, index) => (gathered ? 0 : (parts[index]?.streamedBytes ?? 0) * share)),
+      ),
     ),
     chunkBytes,
     ringBytes,
@@ -216,43 +232,63 @@ function isOnTape(stage: ResidencyStage): boolean {
   return !stage.gathered && !isExpert(stage);
 }
 
-/**
- * What every pass reads is held first, then experts. Embeddings are held last: gathering a row costs next to nothing.
- */
-function chooseHeld(stages: readonly ResidencyStage[], room: number, everything: number): boolean[] {
-  const held = stages.map(() => false);
-  if (everything <= room) return held.fill(true);
-  const left = spread(stages, isOnTape, room, held);
-  spread(stages, isExpert, left, held);
-  return held;
+/** Bytes of a stage that are held, and that a pass which reads it streams. */
+export function stageParts(stage: ResidencyStage, held: Uint8Array): { heldBytes: number; streamedBytes: number } {
+  const streamedBytes = total(stage.chunks.filter((_, chunk) => !held[chunk]));
+  // Chunks share pages, and a stage is never larger than its extent.
+  const heldBytes = Math.min(stage.bytes, total(stage.chunks) - streamedBytes);
+  return { heldBytes, streamedBytes };
+}
+
+/** What is held or not as one: some chunks of a stage. */
+interface Unit {
+  flags: Uint8Array;
+  bytes: number;
 }
 
 /**
- * Error diffusion along the tape: a stage is held when the held bytes so far fall behind the share that the room
- * allows. Then what still fits fills the rest. Returns the room that is left.
+ * What every pass reads is held first, then experts. Embeddings are held last: gathering a row costs next to nothing.
  */
-function spread(
-  stages: readonly ResidencyStage[],
-  eligible: (stage: ResidencyStage) => boolean,
-  room: number,
-  held: boolean[],
-): number {
-  const wanted = total(stages.filter(eligible).map((stage) => stage.bytes));
+function chooseHeld(stages: readonly ResidencyStage[], room: number, everything: number, held: Uint8Array[]): void {
+  if (everything <= room) {
+    for (const flags of held) flags.fill(1);
+    return;
+  }
+  const wholes = (eligible: (stage: ResidencyStage) => boolean): Unit[] =>
+    stages.flatMap((stage, index) => (eligible(stage) ? { flags: held[index] as Uint8Array, bytes: stage.bytes } : []));
+  const tape = wholes(isOnTape);
+  const fits = total(tape.map(({ bytes }) => bytes)) <= room;
+  const chunks = stages.flatMap((stage, index) =>
+    isOnTape(stage)
+      ? stage.chunks.map((bytes, at) => ({ flags: held[index]?.subarray(at, at + 1) as Uint8Array, bytes }))
+      : [],
+  );
+  const left = fits ? spread(tape, room, 0) : spread(chunks, room, SWING_BYTES);
+  spread(wholes(isExpert), left, 0);
+}
+
+/**
+ * Error diffusion along the tape: units are held from when the held bytes so far fall `swing` behind the share that the
+ * room allows until they are `swing` ahead of it. Then what still fits fills the rest. Returns the room that is left.
+ */
+function spread(units: readonly Unit[], room: number, most: number): number {
+  const wanted = total(units.map(({ bytes }) => bytes));
   const share = Math.min(1, Math.max(0, room / wanted));
+  const swing = Math.min(most, wanted / 32);
   let passed = 0;
   let taken = 0;
-  const take = (index: number, bytes: number) => {
+  const take = ({ flags, bytes }: Unit) => {
     if (taken + bytes > room) return;
-    held[index] = true;
+    flags.fill(1);
     taken += bytes;
   };
-  stages.forEach((stage, index) => {
-    if (!eligible(stage)) return;
-    passed += stage.bytes;
-    if (passed * share - taken >= stage.bytes / 2) take(index, stage.bytes);
-  });
-  const bySize = stages.map((stage, index) => ({ stage, index })).sort((a, b) => b.stage.bytes - a.stage.bytes);
-  for (const { stage, index } of bySize) if (eligible(stage) && !held[index]) take(index, stage.bytes);
+  let holding = false;
+  for (const unit of units) {
+    passed += unit.bytes;
+    holding = passed * share - taken >= unit.bytes / 2 + (holding ? -swing : swing);
+    if (holding) take(unit);
+  }
+  for (const unit of [...units].sort((a, b) => b.bytes - a.bytes)) if (unit.flags[0] === 0) take(unit);
   return room - taken;
 }
 

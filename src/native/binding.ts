@@ -67,7 +67,9 @@ const functionNames = {
   resetTape: true,
   rowBytes: true,
   runPass: true,
+  setHeld: true,
   setTapeIdle: true,
+  stageChunks: true,
   stageLoaded: true,
   unpackCodes: true,
 } satisfies Record<keyof NativeAddon, true>;

@@ -224,7 +224,8 @@ export interface NativeStage {
   layer?: number;
   /** An expert of the stage with the `route` step, which its experts follow in order. Never on the tape. */
   routed?: { expert: number };
-  held: boolean;
+  /** A flag for each of the stage's chunks (see `stageChunks`); absent: nothing is held. Experts: all or none. */
+  heldChunks?: Uint8Array;
   matrices: NativeMatrix[];
   vectors: NativeVector[];
 }
@@ -295,18 +296,29 @@ export const READ_CANCELLED = 2;
 
 /** Models are named by number, which any thread of the process may use. */
 export interface NativeEngine {
+  /** Bytes of each chunk into which native code cuts the stage. Pure. */
+  stageChunks(stage: NativeStage, chunkBytes: number): Float64Array;
   createModel(description: NativeModelDescription): number;
   /** Cancels everything; memory is freed when the last call on the model returns. */
   destroyModel(model: number): void;
-  /** Reads one stage at its turn. Blocks the calling thread: for workers. */
-  readStage(model: number, position: number, stage: number): number;
+  /**
+   * Reads at its turn what one stage has on the tape; with `load`, for positions of the first pass, also held chunks that
+   * are not in memory yet. Blocks the calling thread: for workers.
+   */
+  readStage(model: number, position: number, stage: number, load: boolean): number;
   /** One at a time. */
   runPass(model: number, request: NativePassRequest): Promise<NativePassResult>;
   cancelModel(model: number): void;
+  /**
+   * Changes what is held: flags for each stage, as in `heldChunks`. Memory of chunks that are held no longer is given back
+   * at once; new ones are read by the next pass. Between cancelModel and resetTape, when no readStage and no runPass is
+   * running. The ring is made anew if its size changes.
+   */
+  setHeld(model: number, held: readonly (Uint8Array | undefined)[], ringBytes: number): void;
   /** After cancelModel or a failed pass, when no readStage and no runPass is running. */
   resetTape(model: number): void;
   setTapeIdle(model: number, idle: boolean): void;
-  /** The stage is held and has been read: it is on the tape no longer. */
+  /** All held chunks of the stage have been read: they are on the tape no longer. */
   stageLoaded(model: number, stage: number): boolean;
   modelStats(model: number): NativeModelStats;
 }

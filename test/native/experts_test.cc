@@ -56,8 +56,9 @@ std::vector<float> conversation(Loaded& model, const RuntimeDescription& descrip
 uint64_t bytes_of(const RuntimeDescription& description, size_t index) {
   Stage stage = description.stages[index];
   cut_into_chunks(stage, description.chunk_bytes);
+  mark_held(stage);
   uint64_t bytes = 0;
-  for (const Chunk& chunk : stage.chunks) bytes += chunk.length - (stage.held ? chunk.shared : 0);
+  for (size_t chunk = 0; chunk < stage.chunks.size(); ++chunk) bytes += stage.chunks[chunk].length - stage.known(chunk);
   return bytes;
 }
 
@@ -108,19 +109,19 @@ void test_same_bits(const RuntimeDescription& base, const Reference& reference) 
   int number = 0;
   for (const char* device : {"cpu", "cpu-discrete"}) {
     for (const uint64_t chunk_bytes : {4096u, 10000u, 1u << 20}) {
-      for (const int held : {100, 0, 50, 20}) {
+      for (const int percent : {100, 0, 50, 20}) {
         RuntimeDescription description = base;
         description.device = device;
         description.chunk_bytes = chunk_bytes;
         description.threads = 1 + number % 3;
-        for (Stage& stage : description.stages) stage.held = static_cast<int>(random() % 100) < held;
+        for (Stage& stage : description.stages) hold(description, stage, static_cast<int>(random() % 100) < percent);
         const uint64_t rests[] = {0, 4096, 100};
         const uint64_t places[] = {1, 2, 3, 20};
         give_rings(description, places[number % 4], rests[number % 3]);
-        if (held == 100 && description.device == "cpu") description.expert_ring_bytes = 0;
+        if (percent == 100 && description.device == "cpu") description.expert_ring_bytes = 0;
         ++number;
         Loaded model(description);
-        const std::string name = description.device + ", chunks of " + std::to_string(chunk_bytes) + ", held " + std::to_string(held);
+        const std::string name = description.device + ", chunks of " + std::to_string(chunk_bytes) + ", held " + std::to_string(percent);
         const std::vector<float> first = conversation(model, description);
         if (expected.empty()) expected = first;
         check(equal(first, expected), "other bits: " + name);
@@ -129,7 +130,7 @@ void test_same_bits(const RuntimeDescription& base, const Reference& reference) 
         for (const std::set<size_t>& pass : reference.chosen) chosen.insert(pass.begin(), pass.end());
         for (uint32_t stage = 0; stage < description.stages.size(); ++stage) {
           const bool reached = !description.stages[stage].routed() || chosen.contains(stage);
-          check(model.runtime.loaded(stage) == (description.stages[stage].held && reached), "held experts are loaded when chosen: " + name);
+          check(model.runtime.loaded(stage) == (!held(description.stages[stage]) || reached), "held experts are loaded when chosen: " + name);
         }
         // Another conversation, whose bytes are counted: nothing held is read again, nothing is read that was not chosen.
         size_t pass = 0;
@@ -139,7 +140,7 @@ void test_same_bits(const RuntimeDescription& base, const Reference& reference) 
           const std::vector<float> next = model.logits(request_of(description, tokens, position), true, &result);
           second.insert(second.end(), next.begin(), next.end());
           uint64_t bytes = streamed_bytes(description);
-          for (const size_t stage : reference.chosen[pass]) bytes += description.stages[stage].held ? 0 : bytes_of(description, stage);
+          for (const size_t stage : reference.chosen[pass]) bytes += held(description.stages[stage]) ? 0 : bytes_of(description, stage);
           check(result.bytes_taken == bytes, "bytes of pass " + std::to_string(pass) + ": " + name);
           ++pass;
         });
@@ -152,11 +153,11 @@ void test_same_bits(const RuntimeDescription& base, const Reference& reference) 
 // With everything else held, what the disk brings is the chosen experts and nothing more.
 void test_reads(const RuntimeDescription& base, const Reference& reference) {
   for (const char* device : {"cpu", "cpu-discrete"}) {
-    for (const bool held : {false, true}) {
+    for (const bool all : {false, true}) {
       RuntimeDescription description = base;
       description.device = device;
       description.chunk_bytes = 4096;
-      for (Stage& stage : description.stages) stage.held = held || !stage.routed();
+      for (Stage& stage : description.stages) hold(description, stage, all || !stage.routed());
       give_rings(description, 3);
       Loaded model(description);
       std::set<size_t> loaded;
@@ -168,7 +169,7 @@ void test_reads(const RuntimeDescription& base, const Reference& reference) {
         uint64_t bytes = 0;
         for (size_t stage = 0; stage < description.stages.size(); ++stage) {
           const bool read = description.stages[stage].routed() ? reference.chosen[pass].contains(stage) : pass == 0;
-          if (!read || (description.stages[stage].held && !loaded.insert(stage).second)) continue;
+          if (!read || (held(description.stages[stage]) && !loaded.insert(stage).second)) continue;
           bytes += bytes_of(description, stage);
         }
         check(brought == bytes, "pass " + std::to_string(pass) + " read " + std::to_string(brought) + " bytes, not " + std::to_string(bytes));
@@ -200,8 +201,8 @@ void test_segments(RuntimeDescription description) {
 
 void test_cancel(RuntimeDescription description, const std::vector<float>& expected) {
   std::mt19937 random(4);
-  for (Stage& stage : description.stages) stage.held = random() % 3 == 0;
   description.chunk_bytes = 4096;
+  for (Stage& stage : description.stages) hold(description, stage, random() % 3 == 0);
   for (const char* device : {"cpu", "cpu-discrete"}) {
     description.device = device;
     give_rings(description, 2);
@@ -231,12 +232,12 @@ void test_truncated_file(const filesystem::path& directory, const RuntimeDescrip
   filesystem::copy_file(file, copy);
   const uint64_t size = filesystem::file_size(file);
   for (const char* device : {"cpu", "cpu-discrete"}) {
-    for (const bool held : {false, true}) {
+    for (const bool experts : {false, true}) {
       for (const uint64_t length : {size / 2 / kPageBytes * kPageBytes, size / 2 | 1, uint64_t{0}}) {
         RuntimeDescription description = base;
         description.device = device;
         description.chunk_bytes = 4096;
-        for (Stage& stage : description.stages) stage.held = held && stage.routed();
+        for (Stage& stage : description.stages) hold(description, stage, experts && stage.routed());
         give_rings(description, 3);
         Loaded model(description);
         filesystem::resize_file(file, length);
@@ -264,7 +265,7 @@ void test_constructor_failures(const RuntimeDescription& base, const filesystem:
     check(code(description).empty(), "rings of one chunk each");
     description.expert_ring_bytes -= 1;
     check(code(description) == "INTERNAL", "a chunk that does not fit in the expert ring");
-    for (Stage& stage : description.stages) stage.held = true;
+    for (Stage& stage : description.stages) hold(description, stage, true);
     description.expert_ring_bytes = 0;
     check(code(description) == (description.device == "cpu" ? "" : "INTERNAL"), "held experts without a ring");
   }
@@ -295,7 +296,7 @@ void test_model(const filesystem::path& directory, const RuntimeDescription& des
   test_reads(description, reference);
   test_segments(description);
   RuntimeDescription held = description;
-  for (Stage& stage : held.stages) stage.held = true;
+  for (Stage& stage : held.stages) hold(held, stage, true);
   Loaded model(held);
   const std::vector<float> expected = conversation(model, held);
   test_cancel(description, expected);

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdio>
@@ -52,15 +53,27 @@ inline uint64_t largest_chunk(RuntimeDescription description, bool routed = fals
   return largest;
 }
 
+// All chunks of the stage or none, once its chunks' size is known.
+inline void hold(const RuntimeDescription& description, Stage& stage, bool held) {
+  cut_into_chunks(stage, description.chunk_bytes);
+  stage.held_chunks.assign(stage.chunks.size(), held);
+}
+
+inline bool held(const Stage& stage) { return !stage.held_chunks.empty() && stage.held_chunks[0] != 0; }
+
+inline bool gathered(const RuntimeDescription& description, size_t stage) {
+  return stage == description.embedding.stage && stage + 1 != description.stages.size();
+}
+
 // What one pass takes off the tape.
 inline uint64_t streamed_bytes(RuntimeDescription description) {
   uint64_t bytes = 0;
   for (uint32_t index = 0; index < description.stages.size(); ++index) {
     Stage& stage = description.stages[index];
-    const bool gathered = index == description.embedding.stage && index + 1 != description.stages.size();
-    if (stage.held || stage.routed() || gathered) continue;
+    if (stage.routed() || gathered(description, index)) continue;
     cut_into_chunks(stage, description.chunk_bytes);
-    for (const Chunk& chunk : stage.chunks) bytes += chunk.length;
+    mark_held(stage);
+    for (const Chunk& chunk : stage.chunks) bytes += chunk.held ? 0 : chunk.length;
   }
   return bytes;
 }
@@ -68,8 +81,7 @@ inline uint64_t streamed_bytes(RuntimeDescription description) {
 // Two readers that take the tape's positions in order, as the engine's prefetcher makes its workers do.
 class Player {
  public:
-  explicit Player(Runtime& runtime, std::vector<Stage> stages, EmbeddingDescription embedding)
-      : runtime_(runtime), stages_(std::move(stages)), embedding_(embedding) {
+  Player(Runtime& runtime, RuntimeDescription description) : runtime_(runtime), description_(std::move(description)) {
     rewind();
     for (int reader = 0; reader < 2; ++reader) readers_.emplace_back([this] { read_loop(); });
   }
@@ -118,25 +130,40 @@ class Player {
   PassResult run(PassRequest request) { return finish(start(std::move(request))); }
 
   void recover() {
-    runtime_.cancel();
-    std::unique_lock lock(mutex_);
-    running_ = false;
-    failed_ = true;
-    changed_.wait(lock, [this] { return inside_ == 0; });
+    std::unique_lock lock = leave();
+    runtime_.reset();
+    rewind();
+  }
+
+  // Between passes.
+  void set_held(const std::vector<std::vector<uint8_t>>& flags, uint64_t ring_bytes) {
+    std::unique_lock lock = leave();
+    runtime_.set_held(flags, ring_bytes);
+    for (size_t stage = 0; stage < flags.size(); ++stage) description_.stages[stage].held_chunks = flags[stage];
     runtime_.reset();
     rewind();
   }
 
  private:
+  std::unique_lock<std::mutex> leave() {
+    runtime_.cancel();
+    std::unique_lock lock(mutex_);
+    running_ = false;
+    failed_ = true;
+    changed_.wait(lock, [this] { return inside_ == 0; });
+    return lock;
+  }
+
   void rewind() {
     first_.clear();
     cycle_.clear();
-    for (uint32_t index = 0; index < stages_.size(); ++index) {
-      const bool gathered = index == embedding_.stage && index + 1 != stages_.size();
-      if (stages_[index].routed()) continue;
-      const bool streamed = !stages_[index].held && !gathered;
+    for (uint32_t index = 0; index < description_.stages.size(); ++index) {
+      const Stage& stage = description_.stages[index];
+      if (stage.routed()) continue;
+      const bool all_held = !stage.held_chunks.empty() && std::ranges::count(stage.held_chunks, 0) == 0;
+      const bool streamed = !all_held && !gathered(description_, index);
       if (streamed) cycle_.push_back(index);
-      if (streamed || (stages_[index].held && !runtime_.loaded(index))) first_.push_back(index);
+      if (streamed || !runtime_.loaded(index)) first_.push_back(index);
     }
     next_ = 0;
     paused_.clear();
@@ -158,7 +185,7 @@ class Player {
       lock.unlock();
       Tape::Status status = Tape::Status::kCancelled;
       try {
-        status = runtime_.read_stage(position, stage);
+        status = runtime_.read_stage(position, stage, position < first_.size());
       } catch (const std::exception&) {
         // The pass fails with the same error.
       }
@@ -171,8 +198,7 @@ class Player {
   }
 
   Runtime& runtime_;
-  std::vector<Stage> stages_;
-  EmbeddingDescription embedding_;
+  RuntimeDescription description_;
   std::vector<uint32_t> first_, cycle_;
   std::mutex mutex_;
   std::condition_variable changed_;
@@ -185,7 +211,7 @@ class Player {
 
 struct Loaded {
   explicit Loaded(const RuntimeDescription& description)
-      : vocab_size(description.vocab_size), runtime(description), player(runtime, description.stages, description.embedding) {}
+      : vocab_size(description.vocab_size), runtime(description), player(runtime, description) {}
   uint32_t vocab_size;
   Runtime runtime;
   Player player;

@@ -25,7 +25,7 @@ std::vector<float> conversation(Loaded& model) {
 }
 
 void hold(RuntimeDescription& description, uint32_t mask) {
-  for (uint32_t index = 0; index < description.stages.size(); ++index) description.stages[index].held = (mask >> index & 1) != 0;
+  for (uint32_t index = 0; index < description.stages.size(); ++index) hold(description, description.stages[index], (mask >> index & 1) != 0);
 }
 
 std::string name_of(const RuntimeDescription& description, uint32_t mask) {
@@ -94,9 +94,9 @@ void test_same_bits(const RuntimeDescription& base, const std::vector<float>& ex
     for (const uint64_t chunk_bytes : {4096u, 10000u, 65536u, 1u << 20}) {
       for (const uint32_t mask : {0u, UINT32_MAX, 0b01010101u, 0b00000110u, 0b10000001u, 0b01111110u}) {
         RuntimeDescription description = base;
-        hold(description, mask);
         description.device = device;
         description.chunk_bytes = chunk_bytes;
+        hold(description, mask);
         description.threads = 1 + number % 3;
         const uint64_t chunk = largest_chunk(description);
         const uint64_t rings[] = {chunk, chunk + 4096, 2 * chunk + 100, 3 * chunk, 5 * chunk + 4096, 4 << 20};
@@ -109,9 +109,57 @@ void test_same_bits(const RuntimeDescription& base, const std::vector<float>& ex
         model.logits(make_request({1}, 0, 0), false, &result);
         check(result.bytes_taken == streamed_bytes(description), "bytes of a pass: " + name_of(description, mask));
         for (uint32_t stage = 0; stage < description.stages.size(); ++stage) {
-          check(model.runtime.loaded(stage) == description.stages[stage].held, "held stages are loaded, others never");
+          check(model.runtime.loaded(stage), "held stages are loaded");
         }
       }
+    }
+  }
+}
+
+// A flag for each chunk: `percent` of them are held.
+std::vector<std::vector<uint8_t>> random_flags(const RuntimeDescription& description, uint32_t percent, std::mt19937& random) {
+  std::vector<std::vector<uint8_t>> flags;
+  for (size_t index = 0; index < description.stages.size(); ++index) {
+    Stage stage = description.stages[index];
+    cut_into_chunks(stage, description.chunk_bytes);
+    flags.emplace_back(stage.chunks.size());
+    const auto draw = [&] { return static_cast<uint8_t>(random() % 100 < percent); };
+    if (gathered(description, index)) std::ranges::fill(flags.back(), draw());
+    else std::ranges::generate(flags.back(), draw);
+  }
+  return flags;
+}
+
+// Chunks are held one by one, and what is held changes between passes: the same bits, and no byte read in vain.
+void test_held_chunks(const RuntimeDescription& base, const std::vector<float>& expected) {
+  std::mt19937 random(11);
+  for (const char* device : {"cpu", "cpu-discrete"}) {
+    for (const uint64_t chunk_bytes : {4096u, 10000u, 40000u}) {
+      RuntimeDescription description = base;
+      description.device = device;
+      description.chunk_bytes = chunk_bytes;
+      description.ring_bytes = 3 * largest_chunk(description);
+      Loaded model(description);
+      for (const uint32_t percent : {50, 20, 90, 0, 70, 100, 0, 50}) {
+        const std::vector<std::vector<uint8_t>> flags = random_flags(description, percent, random);
+        for (size_t stage = 0; stage < flags.size(); ++stage) description.stages[stage].held_chunks = flags[stage];
+        const bool ring = percent < 100 || !model.runtime.unified();
+        model.player.set_held(flags, ring ? (1 + random() % 3) * largest_chunk(description) : 0);
+        const std::string name = name_of(description, percent);
+        check(equal(conversation(model), expected), "other bits, percent: " + name);
+        PassResult result;
+        model.logits(make_request({1}, 0, 0), false, &result);
+        check(result.bytes_taken == streamed_bytes(description), "bytes of a pass, percent: " + name);
+        for (uint32_t stage = 0; stage < flags.size(); ++stage) check(model.runtime.loaded(stage), "held chunks are loaded");
+      }
+      const std::vector<std::vector<uint8_t>> none(description.stages.size());
+      for (const std::vector<uint8_t>& wrong : {std::vector<uint8_t>{2}, std::vector<uint8_t>(1000, 1)}) {
+        std::vector<std::vector<uint8_t>> flags = none;
+        flags[2] = wrong;
+        check(failure_of([&] { model.player.set_held(flags, 1 << 20); }).code == "INTERNAL", "flags that do not fit");
+        model.player.recover();
+      }
+      check(equal(conversation(model), expected), "other bits after flags that were refused");
     }
   }
 }
@@ -169,11 +217,11 @@ void test_cancel_while_waiting(RuntimeDescription description) {
     });
     check(failure_of([&] { runtime.run_pass(request, nullptr); }).code == "INTERNAL", "two passes at once");
     for (uint64_t position = 0; position < positions; ++position) {
-      check(runtime.read_stage(position, static_cast<uint32_t>(position) + 1) == Tape::Status::kDone, "a stage read");
+      check(runtime.read_stage(position, static_cast<uint32_t>(position) + 1, true) == Tape::Status::kDone, "a stage read");
     }
     runtime.cancel();
     check(code.get_future().get() == "ABORTED", "the pass that waited");
-    check(runtime.read_stage(positions, 1) == Tape::Status::kCancelled, "reads after an abort");
+    check(runtime.read_stage(positions, 1, true) == Tape::Status::kCancelled, "reads after an abort");
   }
 }
 
@@ -231,9 +279,9 @@ void test_end_of_pass(RuntimeDescription description) {
   runtime.run_pass(make_request({1}, 0, 0), [&](PassResult, std::exception_ptr error) { good.set_value(error == nullptr); });
   const auto last = static_cast<uint32_t>(description.stages.size()) - 1;
   for (uint32_t stage = 1; stage <= last; ++stage) {
-    check(runtime.read_stage(stage - 1, stage) == Tape::Status::kDone, "a stage of the pass");
+    check(runtime.read_stage(stage - 1, stage, true) == Tape::Status::kDone, "a stage of the pass");
   }
-  check(runtime.read_stage(last, 1) == Tape::Status::kPaused, "a stage of the next pass");
+  check(runtime.read_stage(last, 1, false) == Tape::Status::kPaused, "a stage of the next pass");
   check(good.get_future().get(), "the pass");
 }
 
@@ -246,7 +294,7 @@ void test_destroy(RuntimeDescription description) {
     std::vector<std::thread> readers;
     for (const uint64_t position : {0, 1}) {
       readers.emplace_back([runtime, position]() mutable {
-        const Tape::Status status = runtime->read_stage(position, static_cast<uint32_t>(position) + 1);
+        const Tape::Status status = runtime->read_stage(position, static_cast<uint32_t>(position) + 1, true);
         check(status != Tape::Status::kDone, "a reader that cannot end but by an abort or a pause");
         runtime.reset();
       });
@@ -319,6 +367,8 @@ int main() {
   const RuntimeDescription description = write_model(directory.path(), false);
   const std::vector<float> expected = reference(description);
   test_same_bits(description, expected);
+  test_held_chunks(tied, reference(tied));
+  test_held_chunks(description, expected);
   test_segments(description);
   test_cancel(description, expected);
   test_cancel_while_waiting(description);

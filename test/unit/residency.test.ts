@@ -1,11 +1,17 @@
 import { describe, expect, it } from "vitest";
 import { stageAt } from "../../dist/engine/prefetch.js";
-import { planResidency, type ResidencyInput } from "../../dist/engine/residency.js";
+import { planResidency, type ResidencyInput, stageParts } from "../../dist/engine/residency.js";
 
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;
 
-const onTape = (bytes: number) => ({ bytes, gathered: false, routed: false, share: 1 });
+/** As native code cuts matrices whose rows are whole pages. */
+function chunksOf(bytes: number): number[] {
+  const count = Math.ceil(bytes / (4 * MIB));
+  return Array.from({ length: count }, (_, index) => Math.min(4 * MIB, bytes - index * 4 * MIB));
+}
+
+const onTape = (bytes: number) => ({ bytes, chunks: chunksOf(bytes), gathered: false, routed: false, share: 1 });
 
 /** Mixtral-8x7B in 4 bits: 32 layers with 8 experts of 94 MB, of which a token reads 2. */
 function mixtral(change: Partial<ResidencyInput> = {}): ResidencyInput {
@@ -47,41 +53,67 @@ describe("planResidency", () => {
     }
   });
 
+  it("every chunk of the tape is held or streamed, whatever the budget", () => {
+    const input = llama8b();
+    const tapeBytes = input.stages.reduce((bytes, stage) => bytes + (stage.gathered ? 0 : stage.bytes), 0);
+    for (let budgetBytes = planResidency(input).minimumBytes; budgetBytes < 24 * GIB; budgetBytes *= 1.07) {
+      const plan = planResidency(llama8b({ budgetBytes }));
+      const embedding = plan.held[0]?.every(Boolean) ? (input.stages[0]?.bytes ?? 0) : 0;
+      expect(plan.heldBytes - embedding + plan.streamedBytes).toBe(tapeBytes);
+      for (const [index, flags] of plan.held.entries())
+        expect(flags).toHaveLength(input.stages[index]?.chunks.length ?? 0);
+    }
+  });
+
   it("refuses less than the least, naming it", () => {
     const least = planResidency(llama8b()).minimumBytes;
     expect(() => planResidency(llama8b({ budgetBytes: least - MIB }))).toThrow(`Give it ${least / MIB}MiB or more`);
     expect(least).toBeLessThan(400 * MIB);
   });
 
-  it("uses the budget: what is left is smaller than the smallest streamed stage", () => {
+  it("uses the budget: what is left is smaller than a chunk", () => {
     for (const budgetBytes of [2 * GIB, 4 * GIB, 7 * GIB, 12 * GIB]) {
       const plan = planResidency(llama8b({ budgetBytes }));
-      expect(budgetBytes - plan.fixedBytes - plan.heldBytes).toBeLessThan(352_321_536);
+      expect(budgetBytes - plan.fixedBytes - plan.heldBytes).toBeLessThan(4 * MIB);
     }
   });
 
-  it("spreads held stages evenly along the tape", () => {
-    const plan = planResidency(llama8b({ budgetBytes: 9 * GIB }));
-    const input = llama8b();
+  it.each([1, 2, 4, 9, 13])("spreads what is held evenly along the tape, in %d GiB", (gibibytes) => {
+    const input = llama8b({ budgetBytes: gibibytes * GIB });
+    const plan = planResidency(input);
+    expect(plan.heldBytes).toBeGreaterThan(0);
     const share = plan.heldBytes / (plan.heldBytes + plan.streamedBytes);
+    const furthest = { behind: 0, ahead: 0 };
+    const runs: number[] = [];
     let held = 0;
     let passed = 0;
-    plan.held.forEach((isHeld, index) => {
-      const stage = input.stages[index] as { bytes: number; gathered: boolean };
-      if (stage.gathered) return;
-      passed += stage.bytes;
-      if (isHeld) held += stage.bytes;
-      // Nowhere further from the straight line than the largest stage and the fill of the rest.
-      expect(Math.abs(held - share * passed)).toBeLessThan(1.6e9);
+    let last = 0;
+    input.stages.forEach(({ gathered, chunks }, index) => {
+      if (gathered) return;
+      chunks.forEach((bytes, chunk) => {
+        const flag = plan.held[index]?.[chunk] ?? 0;
+        passed += bytes;
+        held += flag * bytes;
+        furthest.behind = Math.max(furthest.behind, share * passed - held);
+        furthest.ahead = Math.max(furthest.ahead, held - share * passed);
+        if (flag === last) runs.push((runs.pop() ?? 0) + bytes);
+        else runs.push(bytes);
+        last = flag;
+      });
     });
+    // At every chunk; the rest that is filled in the end is a chunk or two.
+    expect(furthest.behind).toBeLessThan(20 * MIB);
+    expect(furthest.ahead).toBeLessThan(20 * MIB);
+    // Held chunks have neighbours.
+    expect(passed / runs.length).toBeGreaterThan(14 * MIB);
   });
 
   it("holds everything when it fits, the gathered embedding last", () => {
     const all = planResidency(llama8b({ budgetBytes: 40 * GIB }));
-    expect(all.held.every(Boolean)).toBe(true);
+    expect(all.held.every((flags) => flags.every(Boolean))).toBe(true);
     const tight = planResidency(llama8b({ budgetBytes: 14.9 * GIB, maxSeqLen: 512 }));
     expect(tight.streamedBytes).toBe(0);
-    expect(tight.held[0]).toBe(false);
+    expect(tight.held[0]?.some(Boolean)).toBe(false);
   });
 
   it("gives the context that is asked for, or says what it would take", () => {
@@ -109,8 +141,11 @@ describe("planResidency", () => {
 });
 
 describe("experts", () => {
-  const sum = (input: ResidencyInput, held: boolean[], routed: boolean) =>
-    input.stages.reduce((bytes, stage, i) => bytes + (held[i] && stage.routed === routed ? stage.bytes : 0), 0);
+  const sum = (input: ResidencyInput, held: Uint8Array[], routed: boolean) =>
+    input.stages.reduce((bytes, stage, i) => {
+      if (stage.routed !== routed) return bytes;
+      return bytes + stageParts(stage, held[i] as Uint8Array).heldBytes;
+    }, 0);
 
   it("are held after everything that each pass reads, and stay inside the budget", () => {
     for (const budgetBytes of [0.7 * GIB, 1 * GIB, 3 * GIB, 12 * GIB, 40 * GIB]) {
@@ -124,6 +159,10 @@ describe("experts", () => {
       // Where all of the tape is held there is no ring for it; experts have theirs until they are all held.
       expect(plan.ringBytes > 0).toBe(sum(input, plan.held, false) < tapeBytes);
       expect(plan.expertRingBytes > 0).toBe(experts < 256 * 93_585_408);
+      // As a whole or not at all.
+      for (const [index, { routed }] of input.stages.entries()) {
+        if (routed) expect(new Set(plan.held[index]).size).toBe(1);
+      }
     }
   });
 
@@ -137,7 +176,7 @@ describe("experts", () => {
     const input = mixtral({ budgetBytes: 12 * GIB });
     const { held } = planResidency(input);
     const layers = Array.from({ length: 32 }, (_, layer) =>
-      held.slice(3 + 10 * layer, 11 + 10 * layer).filter(Boolean),
+      held.slice(3 + 10 * layer, 11 + 10 * layer).filter(([first]) => first === 1),
     );
     const counts = layers.map((experts) => experts.length);
     expect(Math.max(...counts) - Math.min(...counts)).toBeLessThanOrEqual(2);
