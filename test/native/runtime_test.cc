@@ -24,7 +24,7 @@ std::vector<float> conversation(Loaded& model) {
   return all;
 }
 
-void hold(RuntimeDescription& description, uint32_t mask) {
+void hold_mask(RuntimeDescription& description, uint32_t mask) {
   for (uint32_t index = 0; index < description.stages.size(); ++index) hold(description, description.stages[index], (mask >> index & 1) != 0);
 }
 
@@ -80,7 +80,7 @@ void test_chunks() {
 }
 
 std::vector<float> reference(RuntimeDescription description) {
-  hold(description, UINT32_MAX);
+  hold_mask(description, UINT32_MAX);
   Loaded model(description);
   const std::vector<float> logits = conversation(model);
   for (const float logit : logits) check(std::isfinite(logit) && logit != -1.0f, "a logit was not written");
@@ -96,7 +96,7 @@ void test_same_bits(const RuntimeDescription& base, const std::vector<float>& ex
         RuntimeDescription description = base;
         description.device = device;
         description.chunk_bytes = chunk_bytes;
-        hold(description, mask);
+        hold_mask(description, mask);
         description.threads = 1 + number % 3;
         const uint64_t chunk = largest_chunk(description);
         const uint64_t rings[] = {chunk, chunk + 4096, 2 * chunk + 100, 3 * chunk, 5 * chunk + 4096, 4 << 20};
@@ -181,7 +181,7 @@ void test_segments(RuntimeDescription description) {
 
 // An abort at any moment: the pass ends, and after a reset everything is as new.
 void test_cancel(RuntimeDescription description, const std::vector<float>& expected) {
-  hold(description, 0b00100010);
+  hold_mask(description, 0b00100010);
   description.ring_bytes = 2 * largest_chunk(description);
   Loaded model(description);
   for (int round = 0; round < 40; ++round) {
@@ -231,7 +231,7 @@ void test_truncated_file(const filesystem::path& directory, const RuntimeDescrip
   for (const uint32_t mask : {0u, 0b00011000u}) {
     for (const uint64_t length : {size / 2 / kPageBytes * kPageBytes, size / 2 | 1, uint64_t{0}}) {
       RuntimeDescription description = base;
-      hold(description, mask);
+      hold_mask(description, mask);
       description.ring_bytes = 3 * largest_chunk(description);
       filesystem::copy_file(file, directory / "copy", filesystem::copy_options::overwrite_existing);
       Loaded model(description);
@@ -259,7 +259,7 @@ void test_truncated_file(const filesystem::path& directory, const RuntimeDescrip
 }
 
 void test_many_passes(RuntimeDescription description) {
-  hold(description, 0b00001000);
+  hold_mask(description, 0b00001000);
   description.ring_bytes = largest_chunk(description) + 4096;
   Loaded model(description);
   const std::vector<float> expected = model.logits(make_request({33}, 0, 0), false);

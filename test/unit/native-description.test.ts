@@ -69,7 +69,7 @@ function description(): NativeModelDescription {
       { op: "softCap", target: "logits", width: WIDTH, cap: 1e6 },
     ],
   ];
-  const stage = { file: 0, held: true, vectors: [] };
+  const stage = { file: 0, heldChunks: Uint8Array.of(1), vectors: [] };
   return {
     device: "cpu",
     threads: 1,
@@ -131,8 +131,8 @@ describe("a model's description", () => {
       allLogits: true,
       logits,
     });
-    addon.readStage(model, 0, 0);
-    addon.readStage(model, 1, 3);
+    addon.readStage(model, 0, 0, true);
+    addon.readStage(model, 1, 3, true);
     await pass;
     // Token 0 is [1, 0, 0, 0], normed [2, 0, 0, 0]; token 1 [0, 2, 0, 0], before and after. Its router logits are equal:
     // both take expert 0.
@@ -159,6 +159,9 @@ describe("a model's description", () => {
     ["stages.1.routed", undefined],
     ["stages.0.matrices.0.format", "f64"],
     ["stages.0.matrices", undefined],
+    ["stages.0.heldChunks", [1]],
+    ["stages.0.heldChunks", Uint8Array.of(2)],
+    ["stages.0.heldChunks", Uint8Array.of(1, 1)],
     ["stages.0.matrices.0.adapters", [{ rank: 1, scale: 1, a: new Float32Array(4), b: [1, 2] }]],
     ["registers.hidden", 3],
     ["ropeDims", ["8"]],
