@@ -2,7 +2,8 @@ import { closeSync, constants, openSync, readSync } from "node:fs";
 import { ioError } from "../checkpoint/file-io.js";
 import { PAGE_BYTES } from "../checkpoint/manifest.js";
 import { LayerstreamError } from "../errors.js";
-import { allocateAligned, ceilToPage, floorToPage, isDirectRefused, openDirect } from "./direct-file.js";
+import { native } from "../native/binding.js";
+import { ceilToPage, floorToPage, isDirectRefused, openDirect } from "./direct-file.js";
 
 /** Positional reads of at most `capacity` bytes into one buffer that is used again; keeps the last file open. */
 export class BlockReader {
@@ -12,7 +13,7 @@ export class BlockReader {
   #isDirect = false;
 
   constructor(readonly capacity: number) {
-    this.#buffer = allocateAligned(capacity + 2 * PAGE_BYTES);
+    this.#buffer = native().allocateBuffer(capacity + 2 * PAGE_BYTES);
   }
 
   /**

@@ -16,7 +16,7 @@ export class BlockWriter {
   #position = 0;
   readonly #checksums: string[] = [];
 
-  /** `buffer` comes from `allocateAligned` and holds a whole number of checksum blocks. */
+  /** `buffer` comes from `allocateBuffer` and holds a whole number of checksum blocks. */
   constructor(
     private readonly file: string,
     private readonly buffer: Uint8Array,

@@ -3,17 +3,6 @@ import { constants, openSync } from "node:fs";
 import { errnoOf } from "../checkpoint/file-io.js";
 import { PAGE_BYTES } from "../checkpoint/manifest.js";
 
-/** The part of it that is needed here; TypeScript has the whole only for browsers. */
-declare const WebAssembly: { Memory: new (size: { initial: number }) => { readonly buffer: ArrayBuffer } };
-
-const WASM_PAGE_BYTES = 64 * 1024;
-
-/** Memory that starts on a page, as direct reads and writes need it; V8 promises that only for WebAssembly. */
-export function allocateAligned(bytes: number): Uint8Array {
-  const memory = new WebAssembly.Memory({ initial: Math.ceil(bytes / WASM_PAGE_BYTES) });
-  return new Uint8Array(memory.buffer).subarray(0, bytes);
-}
-
 export function floorToPage(bytes: number): number {
   return bytes - (bytes % PAGE_BYTES);
 }

@@ -3,10 +3,10 @@ import { checksumOf } from "../checkpoint/checksum.js";
 import { ioError } from "../checkpoint/file-io.js";
 import { CHECKSUM_BLOCK_BYTES } from "../checkpoint/manifest.js";
 import { LayerstreamError } from "../errors.js";
+import { native } from "../native/binding.js";
 import { BlockReader } from "./block-reader.js";
 import { BlockWriter } from "./block-writer.js";
 import { copyBytes, copyRows } from "./copy-rows.js";
-import { allocateAligned } from "./direct-file.js";
 import { quantizeRows } from "./quantize-rows.js";
 import { Scratch } from "./scratch.js";
 import { type CheckTask, Control, failureOf, type TaskResult, type WriteTask } from "./task.js";
@@ -19,7 +19,7 @@ let output: Uint8Array | undefined;
 /** Writes one file of the store and makes it durable. The value is its checksums, as in the manifest. */
 export function writeFile(task: WriteTask): TaskResult<string> {
   return attempt("write", task.file, () => {
-    output ??= allocateAligned(BUFFER_BYTES);
+    output ??= native().allocateBuffer(BUFFER_BYTES);
     const writer = new BlockWriter(task.file, output, new Control(task.control));
     try {
       writer.append(task.header);

@@ -3,7 +3,6 @@ import path from "node:path";
 import { describe, expect, it } from "vitest";
 import { BlockReader } from "../../dist/decompose/block-reader.js";
 import { BlockWriter } from "../../dist/decompose/block-writer.js";
-import { allocateAligned } from "../../dist/decompose/direct-file.js";
 import { quantizeRows } from "../../dist/decompose/quantize-rows.js";
 import { Scratch } from "../../dist/decompose/scratch.js";
 import { Control } from "../../dist/decompose/task.js";
@@ -30,7 +29,7 @@ function quantizeInPieces(
   const [input, output] = [path.join(directory, "input"), path.join(directory, "output")] as const;
   writeFileSync(input, Buffer.concat([Buffer.alloc(PREFIX_BYTES), source]));
   const reader = new BlockReader(capacity);
-  const writer = new BlockWriter(output, allocateAligned(MIB), new Control());
+  const writer = new BlockWriter(output, native().allocateBuffer(MIB), new Control());
   writer.appendZeros(PREFIX_BYTES);
   const { rows, columns, ...formats } = shape;
   const elementBytes = shape.sourceFormat === "f32" ? 4 : 2;
