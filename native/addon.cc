@@ -38,7 +38,7 @@ Napi::Error to_js_error(Napi::Env env, std::exception_ptr error) {
 static Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   layerstream::register_codec(env, exports);
   layerstream::register_repack(env, exports);
-  layerstream::register_memory(env, exports);
+  layerstream::register_transfer(env, exports);
   layerstream::register_model(env, exports);
   layerstream::register_measure(env, exports);
   return exports;

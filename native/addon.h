@@ -9,7 +9,7 @@ namespace layerstream {
 
 void register_codec(Napi::Env env, Napi::Object exports);
 void register_repack(Napi::Env env, Napi::Object exports);
-void register_memory(Napi::Env env, Napi::Object exports);
+void register_transfer(Napi::Env env, Napi::Object exports);
 void register_model(Napi::Env env, Napi::Object exports);
 void register_measure(Napi::Env env, Napi::Object exports);
 

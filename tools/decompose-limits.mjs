@@ -68,7 +68,7 @@ const inThread = {
 };
 
 function randomBytes(bytes) {
-  const memory = native().allocateBuffer(bytes);
+  const memory = native().createTransfer(1, bytes).buffers[0];
   const words = new Uint32Array(memory.buffer, 0, bytes / 4);
   for (let i = 0, state = 1; i < words.length; i++) words[i] = state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
   return memory;

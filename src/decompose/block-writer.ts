@@ -1,25 +1,39 @@
 import { closeSync, constants, fsyncSync, openSync, writeSync } from "node:fs";
+import { getSystemErrorName } from "node:util";
 import { checksumOf } from "../checkpoint/checksum.js";
 import { ioError } from "../checkpoint/file-io.js";
-import { CHECKSUM_BLOCK_BYTES, PAGE_BYTES } from "../checkpoint/manifest.js";
-import { isDirectRefused, openDirect } from "./direct-file.js";
+import { CHECKSUM_BLOCK_BYTES } from "../checkpoint/manifest.js";
+import type { NativeTransfer } from "../native/types.js";
+import { floorToPage, isDirectRefused, openDirect } from "./direct-file.js";
 import type { Control } from "./task.js";
 
+/** A piece of the file that is on its way to the disk. */
+interface Piece {
+  buffer: number;
+  length: number;
+  /** Bytes of it that the write under way carries. */
+  started: number;
+}
+
 /**
- * Writes a new file from start to end in large aligned pieces, and computes the checksum of each block from the bytes
- * in memory, before they go to the disk.
+ * Writes a new file from start to end in large aligned pieces, each while the next one is made, and computes the checksum
+ * of each block from the bytes in memory, before they go to the disk.
  */
 export class BlockWriter {
   readonly #descriptor: number;
   #direct: number | undefined;
+  /** The buffer that is being filled, and how far. */
+  #buffer = 0;
   #used = 0;
+  /** Where in the file the piece under way begins, or else the next one. */
   #position = 0;
+  #piece: Piece | undefined;
   readonly #checksums: string[] = [];
 
-  /** `buffer` comes from `allocateBuffer` and holds a whole number of checksum blocks. */
+  /** `transfer` has two buffers, each of a whole number of checksum blocks. */
   constructor(
     private readonly file: string,
-    private readonly buffer: Uint8Array,
+    private readonly transfer: NativeTransfer,
     private readonly control: Control,
   ) {
     try {
@@ -32,13 +46,13 @@ export class BlockWriter {
 
   /** Free space of the buffer, never empty: fill from its start, then `commit`. */
   space(): Uint8Array {
-    return this.buffer.subarray(this.#used);
+    return this.#memory(this.#buffer).subarray(this.#used);
   }
 
   /** The first `count` bytes of `space()` are part of the file. */
   commit(count: number): void {
     this.#used += count;
-    if (this.#used === this.buffer.length) this.#flush();
+    if (this.#used === this.#memory(this.#buffer).length) this.#flush();
   }
 
   append(bytes: Uint8Array): void {
@@ -64,6 +78,7 @@ export class BlockWriter {
   finish(): string {
     this.#flush();
     try {
+      this.#finishPiece();
       fsyncSync(this.#descriptor);
     } catch (error) {
       throw ioError(error, "write", this.file);
@@ -72,40 +87,63 @@ export class BlockWriter {
   }
 
   close(): void {
+    if (this.#piece && this.#piece.started > 0) this.transfer.finish();
+    this.#piece = undefined;
     closeSync(this.#descriptor);
     if (this.#direct !== undefined) closeSync(this.#direct);
     this.#direct = undefined;
   }
 
+  #memory(buffer: number): Uint8Array {
+    return this.transfer.buffers[buffer] as Uint8Array;
+  }
+
   #flush(): void {
     this.control.throwIfStopped();
+    const memory = this.#memory(this.#buffer);
     for (let start = 0; start < this.#used; start += CHECKSUM_BLOCK_BYTES) {
-      const block = this.buffer.subarray(start, Math.min(start + CHECKSUM_BLOCK_BYTES, this.#used));
+      const block = memory.subarray(start, Math.min(start + CHECKSUM_BLOCK_BYTES, this.#used));
       this.#checksums.push(checksumOf(block));
     }
-    try {
-      for (let done = 0; done < this.#used; ) done += this.#writeOnce(done);
-    } catch (error) {
-      throw ioError(error, "write", this.file, this.#position);
+    this.#finishPiece();
+    // Whole pages go directly, the rest of the last piece through the page cache.
+    const started = this.#direct === undefined ? this.#used : floorToPage(this.#used);
+    this.#piece = { buffer: this.#buffer, length: this.#used, started };
+    if (started > 0) {
+      const descriptor = this.#direct ?? this.#descriptor;
+      this.transfer.start(true, descriptor, this.#buffer, 0, started, this.#position);
     }
-    this.control.addBytes(this.#used);
-    this.#position += this.#used;
+    this.#buffer = 1 - this.#buffer;
     this.#used = 0;
   }
 
-  /** Whole pages directly, the rest of the last piece through the page cache. */
-  #writeOnce(start: number): number {
-    const length = this.#used - start;
-    const position = this.#position + start;
-    if (this.#direct !== undefined && start % PAGE_BYTES === 0 && length >= PAGE_BYTES) {
-      try {
-        return writeSync(this.#direct, this.buffer, start, length - (length % PAGE_BYTES), position);
-      } catch (error) {
-        if (!isDirectRefused(error)) throw error;
-        closeSync(this.#direct);
-        this.#direct = undefined;
-      }
+  /** Waits for the piece under way, and writes what the system left of it. */
+  #finishPiece(): void {
+    const piece = this.#piece;
+    if (piece === undefined) return;
+    this.#piece = undefined;
+    try {
+      let done = piece.started > 0 ? this.#finishWrite() : 0;
+      while (done < piece.length) done += this.#writeOnce(piece, done);
+    } catch (error) {
+      throw ioError(error, "write", this.file, this.#position);
     }
-    return writeSync(this.#descriptor, this.buffer, start, length, position);
+    this.control.addBytes(piece.length);
+    this.#position += piece.length;
+  }
+
+  #finishWrite(): number {
+    const result = this.transfer.finish();
+    if (result >= 0) return result;
+    const code = getSystemErrorName(result);
+    const error = Object.assign(new Error(code), { code });
+    if (this.#direct === undefined || !isDirectRefused(error)) throw error;
+    closeSync(this.#direct);
+    this.#direct = undefined;
+    return 0;
+  }
+
+  #writeOnce({ buffer, length }: Piece, start: number): number {
+    return writeSync(this.#descriptor, this.#memory(buffer), start, length - start, this.#position + start);
   }
 }

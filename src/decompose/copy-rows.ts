@@ -8,7 +8,13 @@ import { contiguousRange } from "./strided-rows.js";
 export function copyBytes(segment: CopySegment, { reader }: Workspace, writer: BlockWriter): void {
   const { source, offset, byteLength, name } = segment;
   for (let done = 0; done < byteLength; ) {
-    const piece = reader.read(source, offset + done, Math.min(byteLength - done, reader.capacity), name);
+    const piece = reader.read(
+      source,
+      offset + done,
+      Math.min(byteLength - done, reader.capacity),
+      name,
+      offset + byteLength,
+    );
     writer.append(piece);
     done += piece.length;
   }

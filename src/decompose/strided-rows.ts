@@ -71,7 +71,8 @@ export class StridedRows implements RowReader {
   read(first: number, count: number): Uint8Array {
     const { file, offset, name } = this.source;
     if (this.#isContiguous) {
-      return this.workspace.reader.read(file, offset + first * this.rowBytes, count * this.rowBytes, name);
+      const [begin, end] = [offset + first * this.rowBytes, offset + this.rows * this.rowBytes];
+      return this.workspace.reader.read(file, begin, count * this.rowBytes, name, end);
     }
     const output = this.workspace.scratch.take(count * this.rowBytes);
     const places = new Float64Array(count);

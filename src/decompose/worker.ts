@@ -4,9 +4,11 @@ import { ioError } from "../checkpoint/file-io.js";
 import { CHECKSUM_BLOCK_BYTES } from "../checkpoint/manifest.js";
 import { LayerstreamError } from "../errors.js";
 import { native } from "../native/binding.js";
+import type { NativeTransfer } from "../native/types.js";
 import { BlockReader } from "./block-reader.js";
 import { BlockWriter } from "./block-writer.js";
 import { copyBytes, copyRows } from "./copy-rows.js";
+import { followingRange } from "./following-range.js";
 import { quantizeRows } from "./quantize-rows.js";
 import { Scratch } from "./scratch.js";
 import { type CheckTask, Control, failureOf, type TaskResult, type WriteTask } from "./task.js";
@@ -14,16 +16,17 @@ import { type CheckTask, Control, failureOf, type TaskResult, type WriteTask } f
 const BUFFER_BYTES = 4 * CHECKSUM_BLOCK_BYTES;
 const reader = new BlockReader(BUFFER_BYTES);
 const workspace = { reader, scratch: new Scratch() };
-let output: Uint8Array | undefined;
+let output: NativeTransfer | undefined;
 
 /** Writes one file of the store and makes it durable. The value is its checksums, as in the manifest. */
 export function writeFile(task: WriteTask): TaskResult<string> {
   return attempt("write", task.file, () => {
-    output ??= native().allocateBuffer(BUFFER_BYTES);
+    output ??= native().createTransfer(2, BUFFER_BYTES);
     const writer = new BlockWriter(task.file, output, new Control(task.control));
     try {
       writer.append(task.header);
-      for (const segment of task.segments) {
+      for (const [index, segment] of task.segments.entries()) {
+        reader.next = followingRange(task.segments, index);
         if (segment.kind === "padding") writer.appendZeros(segment.byteLength);
         else if (segment.kind === "copy") copyBytes(segment, workspace, writer);
         else if (segment.kind === "rows") copyRows(segment, workspace, writer);
@@ -46,7 +49,7 @@ export function checkFile(task: CheckTask): TaskResult<number[]> {
       const length = Math.min(CHECKSUM_BLOCK_BYTES, task.size - offset);
       const index = offset / CHECKSUM_BLOCK_BYTES;
       const expected = task.checksums.slice(index * 8, index * 8 + 8);
-      if (checksumAt(task.file, offset, length) !== expected) damaged.push(index);
+      if (checksumAt(task.file, offset, length, task.size) !== expected) damaged.push(index);
       control.addBytes(length);
     }
     return damaged;
@@ -54,9 +57,9 @@ export function checkFile(task: CheckTask): TaskResult<number[]> {
 }
 
 /** Undefined if the bytes cannot be read: a bad sector is damage, not a failure of the check. */
-function checksumAt(file: string, offset: number, length: number): string | undefined {
+function checksumAt(file: string, offset: number, length: number, size: number): string | undefined {
   try {
-    return checksumOf(reader.read(file, offset, length, "a block"));
+    return checksumOf(reader.read(file, offset, length, "a block", size));
   } catch (error) {
     if (error instanceof LayerstreamError && error.code === "IO_ERROR") return undefined;
     throw error;

@@ -51,10 +51,10 @@ function load(): NativeAddon {
 
 /** Everything that the addon exports. One built from other sources lacks some of it. */
 const functionNames = {
-  allocateBuffer: true,
   cancelModel: true,
   crc32c: true,
   createModel: true,
+  createTransfer: true,
   dequantize: true,
   destroyModel: true,
   expandRows: true,

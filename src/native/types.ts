@@ -323,12 +323,19 @@ export interface NativeEngine {
   modelStats(model: number): NativeModelStats;
 }
 
-export interface NativeMemory {
-  /**
-   * Zeros that start on a page, for direct reads and writes; on huge pages where the system grants them, which makes
-   * such accesses twice as fast. Resident once touched, freed when collected. At most 1 GiB.
-   */
-  allocateBuffer(bytes: number): Uint8Array;
+/** Memory, and a thread that fills it from files or writes it to them beside the caller's work. One transfer at a time. */
+export interface NativeTransfer {
+  /** Start on a page, as direct reads and writes need it; on huge pages where granted, which doubles their speed. */
+  readonly buffers: readonly Uint8Array[];
+  /** One system call on `length` bytes of a buffer from `begin` on, at `position` of the file. */
+  start(write: boolean, descriptor: number, buffer: number, begin: number, length: number, position: number): void;
+  /** Waits for it: bytes, or a negative number of an error, as `util.getSystemErrorName` knows them. */
+  finish(): number;
+}
+
+export interface NativeTransfers {
+  /** `bytes` of each buffer, at most 1 GiB. */
+  createTransfer(buffers: number, bytes: number): NativeTransfer;
 }
 
 export interface NativeMeasure {
@@ -355,4 +362,4 @@ export interface NativeMeasure {
   ): number;
 }
 
-export type NativeAddon = NativeCodec & NativeRepack & NativeEngine & NativeMemory & NativeMeasure;
+export type NativeAddon = NativeCodec & NativeRepack & NativeEngine & NativeTransfers & NativeMeasure;

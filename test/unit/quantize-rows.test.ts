@@ -29,7 +29,7 @@ function quantizeInPieces(
   const [input, output] = [path.join(directory, "input"), path.join(directory, "output")] as const;
   writeFileSync(input, Buffer.concat([Buffer.alloc(PREFIX_BYTES), source]));
   const reader = new BlockReader(capacity);
-  const writer = new BlockWriter(output, native().allocateBuffer(MIB), new Control());
+  const writer = new BlockWriter(output, native().createTransfer(2, MIB), new Control());
   writer.appendZeros(PREFIX_BYTES);
   const { rows, columns, ...formats } = shape;
   const elementBytes = shape.sourceFormat === "f32" ? 4 : 2;
