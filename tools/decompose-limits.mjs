@@ -6,7 +6,7 @@
  *
  * - read: direct reads of the checkpoint's weights
  * - write: direct writes of a new file, made durable
- * - quantize: bytes of bf16 that all cores together quantize from memory to memory
+ * - quantize: bytes of bf16 that all cores together quantize from memory to memory, before and after
  * - decompose: bytes of the checkpoint a second, and `fraction`, the share of the rate that the slowest of the three allows
  * - copy: bytes of the checkpoint that the same reads and writes, running at once, would carry; a disk that serves both
  *   from one queue is slower then than the slower of the two
@@ -95,6 +95,7 @@ function runInThread(task, parameters) {
 }
 
 async function quantizeRate(format) {
+  if (format === "none") return Number.POSITIVE_INFINITY;
   const rates = Array.from({ length: availableParallelism() }, () => runInThread("quantize", { format }));
   return (await Promise.all(rates)).reduce((sum, rate) => sum + rate, 0);
 }
@@ -111,7 +112,7 @@ async function measure(checkpoint, compression, directory) {
   const shards = shardsOf(checkpoint);
   const scratch = path.join(directory, "scratch");
   const read = native().measureReadRate(shards, NO_LIMIT);
-  const quantize = compression === "none" ? Number.POSITIVE_INFINITY : await quantizeRate(compression);
+  const quantizeBefore = await quantizeRate(compression);
 
   const store = path.join(directory, compression);
   const cpuBefore = process.cpuUsage();
@@ -121,6 +122,7 @@ async function measure(checkpoint, compression, directory) {
   const { user, system } = process.cpuUsage(cpuBefore);
   rmSync(store, { recursive: true });
 
+  const quantize = (quantizeBefore + (await quantizeRate(compression))) / 2;
   const bytesIn = shards.reduce((sum, { size }) => sum + size, 0);
   const bytesOut = manifest.files.reduce((sum, { size }) => sum + size, 0);
   const write = await runInThread("write", { file: scratch, bytes: bytesOut });
