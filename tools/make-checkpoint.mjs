@@ -16,8 +16,8 @@
 import fs from "node:fs";
 import path from "node:path";
 import { BlockWriter } from "../dist/decompose/block-writer.js";
-import { allocateAligned } from "../dist/decompose/direct-file.js";
 import { Control } from "../dist/decompose/task.js";
+import { native } from "../dist/native/binding.js";
 import { formatBytes, formatDuration, formatRate, parseBytes } from "../dist/units.js";
 import { encode, gaussianPool, poolValues, randomIntegers } from "./synthetic/random-weights.mjs";
 import { claimDirectory, configOf, dtypes, families, readShape } from "./synthetic/shape.mjs";
@@ -123,11 +123,11 @@ function main() {
   const shards = shardsOf(tensors, dtype, shardSize);
   const five = (number) => String(number).padStart(5, "0");
   const weightMap = {};
-  const buffer = allocateAligned(stagingBytes);
+  const transfer = native().createTransfer(2, stagingBytes);
   for (const [index, shard] of shards.entries()) {
     const name =
       shards.length === 1 ? "model.safetensors" : `model-${five(index + 1)}-of-${five(shards.length)}.safetensors`;
-    const writer = new BlockWriter(path.join(directory, name), buffer, new Control());
+    const writer = new BlockWriter(path.join(directory, name), transfer, new Control());
     writer.append(headerOf(shard, dtype));
     for (const tensor of shard) {
       writeTensor(writer, tensor, dtype, pool, random);

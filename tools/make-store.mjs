@@ -18,7 +18,6 @@ import path from "node:path";
 import { MANIFEST_FILE, MANIFEST_VERSION } from "../dist/checkpoint/manifest.js";
 import { encodeManifest } from "../dist/checkpoint/manifest-text.js";
 import { BlockWriter } from "../dist/decompose/block-writer.js";
-import { allocateAligned } from "../dist/decompose/direct-file.js";
 import { layoutBytes, layoutLayer } from "../dist/decompose/layout.js";
 import { Control } from "../dist/decompose/task.js";
 import { tensorName } from "../dist/models/architecture.js";
@@ -93,9 +92,9 @@ function writeTensor(writer, tensor, dtype, pools, random) {
 }
 
 /** Returns the file's checksums. */
-function writeFile(file, layout, buffer, dtype, pools, random) {
+function writeFile(file, layout, transfer, dtype, pools, random) {
   const stored = new Map(layout.stages.flatMap(({ tensors }) => tensors.map((tensor) => [tensor.name, tensor])));
-  const writer = new BlockWriter(file, buffer, new Control());
+  const writer = new BlockWriter(file, transfer, new Control());
   try {
     writer.append(layout.header);
     for (const segment of layout.segments) {
@@ -157,13 +156,13 @@ function main() {
   const started = performance.now();
   const random = randomIntegers(seed);
   const pools = new RowPools(random, dtype);
-  const buffer = allocateAligned(stagingBytes);
+  const transfer = native().createTransfer(2, stagingBytes);
   const checksumsOf = new Map();
   const files = layouts.map((layout) => {
     const { name, size, stages, linkTo } = layout;
     const file = path.join(directory, name);
     if (linkTo) fs.linkSync(path.join(directory, linkTo), file);
-    const checksums = checksumsOf.get(linkTo) ?? writeFile(file, layout, buffer, dtype, pools, random);
+    const checksums = checksumsOf.get(linkTo) ?? writeFile(file, layout, transfer, dtype, pools, random);
     checksumsOf.set(name, checksums);
     console.error(`${name} written`);
     return { name, size, checksums, stages };
