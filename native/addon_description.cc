@@ -234,6 +234,7 @@ RuntimeDescription read_description(const Napi::Object& object) {
   description.value_dim = uint_at(object, "valueDim");
   description.page_count = uint_at(object, "pageCount");
   description.page_positions = uint_at(object, "pagePositions");
+  if (has(object, "traceSpans")) description.trace_spans = uint_at(object, "traceSpans");
   return description;
 }
 

@@ -9,6 +9,7 @@
 
 #include "addon.h"
 #include "addon_description.h"
+#include "addon_trace.h"
 #include "addon_values.h"
 #include "platform/error.h"
 #include "platform/memory.h"
@@ -216,6 +217,13 @@ Napi::Value model_stats(const Napi::CallbackInfo& info) {
   return result;
 }
 
+// A function on a model that is loaded, from one on its runtime.
+template <auto kFunction>
+Napi::Value on_runtime(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<Entry> entry = find(info[0]);
+  return kFunction(info, *entry->runtime);
+}
+
 }  // namespace
 
 void register_model(Napi::Env env, Napi::Object exports) {
@@ -231,6 +239,10 @@ void register_model(Napi::Env env, Napi::Object exports) {
   add("setTapeIdle", set_tape_idle);
   add("stageLoaded", stage_loaded);
   add("modelStats", model_stats);
+  add("activityNames", activity_names);
+  add("phaseSums", on_runtime<phase_sums>);
+  add("traceSpans", on_runtime<trace_spans>);
+  add("traceActivity", on_runtime<trace_activity>);
 }
 
 }  // namespace layerstream

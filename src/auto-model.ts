@@ -12,6 +12,7 @@ import { defaultBudgetBytes } from "./engine/memory.js";
 import { LayerstreamError } from "./errors.js";
 import { architectureOf } from "./models/registry.js";
 import { native } from "./native/binding.js";
+import { TRACE_IDLE } from "./native/types.js";
 import { AutoTokenizer } from "./tokenizer/tokenizer.js";
 import { parseBytes } from "./units.js";
 
@@ -106,6 +107,7 @@ class LoadedModel implements Model {
       });
     } finally {
       engine.kvCache.release(sequence, false);
+      engine.mark(TRACE_IDLE);
     }
     return { logits, vocabSize: this.vocabSize };
   }
@@ -116,6 +118,14 @@ class LoadedModel implements Model {
 
   residency() {
     return this.engine.residency();
+  }
+
+  profile() {
+    return this.engine.profile();
+  }
+
+  writeTrace(file: string) {
+    return this.engine.writeTrace(file);
   }
 
   dispose() {
@@ -205,11 +215,6 @@ function checkOptions(options: LoadOptions) {
       remedy: `Options: ${Object.keys(optionNames).join(", ")}.`,
     });
   }
-  if (options.profilingMode) {
-    throw new LayerstreamError("INVALID_ARGUMENT", "profilingMode is not in this version.", {
-      remedy: "stats() says where the time went.",
-    });
-  }
   if (options.trustRemoteCode) {
     throw new LayerstreamError(
       "INVALID_ARGUMENT",
@@ -248,5 +253,6 @@ function checkOptions(options: LoadOptions) {
     maxSeqLen,
     hold: options.hold,
     prefetching: options.prefetching,
+    profiling: options.profilingMode,
   };
 }

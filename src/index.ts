@@ -19,6 +19,7 @@ export type {
   Stats,
   TokenizerLike,
 } from "./engine/contract.js";
+export type { ActivityProfile, PhaseProfile, Profile, StageProfile } from "./engine/profile.js";
 export { type ErrorCode, type ErrorDetails, LayerstreamError } from "./errors.js";
 export type { Architecture } from "./models/architecture.js";
 export { inspect } from "./models/inspect.js";

@@ -13,6 +13,7 @@
 #include <span>
 #include <string>
 
+#include "../platform/trace.h"
 #include "ops.h"
 
 namespace layerstream {
@@ -61,6 +62,11 @@ class Device {
 
   virtual bool supports(const Op& op) const = 0;
   virtual void launch(Stream* stream, std::span<const Op> ops) = 0;
+
+  // Every command that is enqueued from now on is recorded, as of `track`. The trace outlives the stream.
+  virtual void observe(Stream* stream, Trace* trace, Track track) = 0;
+  // Commands enqueued from now on belong to `stage`, for the trace.
+  virtual void label(Stream* stream, uint32_t stage) = 0;
 
   // Nanoseconds in which the stream has executed commands since it was created.
   virtual uint64_t busy_nanoseconds(Stream* stream) = 0;

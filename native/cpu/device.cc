@@ -99,6 +99,9 @@ class CpuDevice final : public Device {
     for (const Op& op : ops) stream->worker.push(op);
   }
 
+  void observe(Stream* stream, Trace* trace, Track track) override { stream->worker.observe(trace, track); }
+  void label(Stream* stream, uint32_t stage) override { stream->worker.push(LabelCommand{stage}); }
+
   uint64_t busy_nanoseconds(Stream* stream) override { return stream->worker.busy_nanoseconds(); }
 
  private:

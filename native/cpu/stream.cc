@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "../backend/work.h"
 #include "execute.h"
 
 namespace layerstream::cpu {
@@ -39,6 +40,20 @@ void Worker::push(const Command& command) {
   if (tail_ - head_ == 1) filled_.notify_one();
 }
 
+void Worker::observe(Trace* trace, Track track) {
+  trace_ = trace;
+  track_ = track;
+}
+
+void Worker::trace_command(const Command& command, Trace::Time begin, Trace::Time end) {
+  if (const auto* op = std::get_if<Op>(&command)) {
+    const OpWork done = work_of(*op);
+    trace_->record(track_, done.activity, stage_, begin, end, done.work);
+  } else {
+    trace_->record(track_, Activity::kCopy, stage_, begin, end, {std::get<CopyCommand>(command).bytes, 0});
+  }
+}
+
 void Worker::work() {
   for (;;) {
     Command command;
@@ -69,6 +84,8 @@ void Worker::run(Command& command) {
     record->event->completed = record->sequence;
     record->event->failure = failure_;
     record->event->changed.notify_all();
+  } else if (const auto* label = std::get_if<LabelCommand>(&command)) {
+    stage_ = label->stage;
   } else if (!failure_) {
     const auto start = std::chrono::steady_clock::now();
     try {
@@ -81,8 +98,9 @@ void Worker::run(Command& command) {
     } catch (...) {
       failure_ = std::current_exception();
     }
-    busy_nanoseconds_ += static_cast<uint64_t>(
-        std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count());
+    const auto end = std::chrono::steady_clock::now();
+    busy_nanoseconds_ += static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(end - start).count());
+    if (trace_ != nullptr) trace_command(command, start, end);
   }
 }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "../backend/ops.h"
+#include "../platform/trace.h"
 
 namespace layerstream {
 
@@ -42,7 +43,11 @@ struct CopyCommand {
   const void* source;
   uint64_t bytes;
 };
-using Command = std::variant<std::monostate, Op, RecordCommand, WaitCommand, CopyCommand>;
+// Names the stage that later commands belong to, for the trace.
+struct LabelCommand {
+  uint32_t stage;
+};
+using Command = std::variant<std::monostate, Op, RecordCommand, WaitCommand, CopyCommand, LabelCommand>;
 
 // Returns the failure of the stream that recorded the event, if any.
 std::exception_ptr wait_for(Event& event, uint64_t sequence);
@@ -54,11 +59,14 @@ class Worker {
   ~Worker();
 
   void push(const Command& command);
+  // Before the first push.
+  void observe(Trace* trace, Track track);
   uint64_t busy_nanoseconds() const { return busy_nanoseconds_; }
 
  private:
   void work();
   void run(Command& command);
+  void trace_command(const Command& command, Trace::Time begin, Trace::Time end);
 
   Executor& executor_;
   std::mutex& executor_mutex_;
@@ -70,6 +78,9 @@ class Worker {
   std::condition_variable filled_;
   std::condition_variable drained_;
   std::atomic<uint64_t> busy_nanoseconds_{0};
+  Trace* trace_ = nullptr;
+  Track track_ = Track::kCompute;
+  uint32_t stage_ = Trace::kNoStage;
   // The first failure of an op, here or on a stream that this one waited for. The stream is lost: later ops are skipped and every later event reports it.
   std::exception_ptr failure_;
   std::thread thread_;

@@ -20,8 +20,16 @@ std::string place(const ReadRequest& request, uint64_t done) {
 void Reader::submit(const ReadRequest& request) {
   const uint32_t slot = free_slots_.back();
   free_slots_.pop_back();
-  slots_[slot] = {request, 0};
+  slots_[slot] = {request, 0, trace_ == nullptr ? Trace::Time{} : Trace::Clock::now()};
   start(slot);
+}
+
+void Reader::finish(uint32_t index, uint64_t bytes) {
+  free_slots_.push_back(index);
+  if (trace_ == nullptr) return;
+  const Slot& slot = slots_[index];
+  trace_->record(track_, Activity::kRead, slot.request.stage, slot.submitted, Trace::Clock::now(), {bytes, 0},
+                 static_cast<uint8_t>(index));
 }
 
 void Reader::start(uint32_t index) {
@@ -39,20 +47,20 @@ uint64_t Reader::wait() {
       continue;
     }
     if (completion.result < 0) {
-      free_slots_.push_back(completion.slot);
+      finish(completion.slot, 0);
       throw Error("IO_ERROR", "Reading failed: " + place(slot.request, slot.done) + ": " +
                                   describe_errno(static_cast<int>(-completion.result)) + ".");
     }
     const uint64_t done = slot.done + static_cast<uint64_t>(completion.result);
     if (done >= slot.request.length) {
-      free_slots_.push_back(completion.slot);
+      finish(completion.slot, slot.request.length);
       return slot.request.tag;
     }
     // A direct read must continue on a page boundary; the bytes before it are read again. Where it brings less than a
     // page, as at the end of a truncated file, it would do so for ever.
     const uint64_t next = slot.request.file->direct() ? align_down(done, kPageBytes) : done;
     if (next == slot.done) {
-      free_slots_.push_back(completion.slot);
+      finish(completion.slot, 0);
       throw Error("IO_ERROR", "The file ends too early: " + place(slot.request, done) + ". Run `layerstream verify` on the store.");
     }
     slot.done = next;

@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "../platform/trace.h"
 #include "file.h"
 
 namespace layerstream {
@@ -15,15 +16,25 @@ struct ReadRequest {
   uint64_t length = 0;
   uint8_t* destination = nullptr;
   uint64_t tag = 0;      // handed back when the read is complete
+  uint32_t stage = Trace::kNoStage;  // for the trace
 };
 
 class Reader {
  public:
   explicit Reader(uint32_t depth) : slots_(depth), free_slots_(depth) {
-    for (uint32_t slot = 0; slot < depth; ++slot) free_slots_[slot] = slot;
+    for (uint32_t slot = 0; slot < depth; ++slot) free_slots_[slot] = depth - 1 - slot;
   }
   virtual ~Reader() = default;
 
+  // Every read from now on is recorded, as of `track`, with its slot as lane. The trace outlives the reader.
+  void observe(Trace* trace, Track track) {
+    trace_ = trace;
+    track_ = track;
+  }
+  // Whoever reads has waited since `begin`, with nothing in flight.
+  void note_wait(Activity activity, uint32_t stage, Trace::Time begin) {
+    if (trace_ != nullptr) trace_->record(track_, activity, stage, begin, Trace::Clock::now());
+  }
   bool full() const { return free_slots_.empty(); }
   bool idle() const { return free_slots_.size() == slots_.size(); }
   // Requires !full().
@@ -46,11 +57,16 @@ class Reader {
   struct Slot {
     ReadRequest request;
     uint64_t done = 0;
+    Trace::Time submitted{};
   };
   void start(uint32_t slot);
+  // The slot's read has brought so many bytes, or has failed: it is free again.
+  void finish(uint32_t slot, uint64_t bytes);
 
   std::vector<Slot> slots_;
   std::vector<uint32_t> free_slots_;
+  Trace* trace_ = nullptr;
+  Track track_ = Track::kReader;
 };
 
 // io_uring where the kernel allows it, else pread. `reason` receives why io_uring is not in use, or stays empty.

@@ -16,13 +16,13 @@ constexpr uint64_t kMaxPlaces = 256;
 }  // namespace
 
 Experts::Experts(Device& device, Stream* compute, Stream* copies, std::span<const Stage> stages, std::span<const WeightFile> files,
-                 ReadMeter& meter)
-    : device_(device), compute_(compute), copies_(copies), stages_(stages), files_(files), meter_(meter) {}
+                 ReadMeter& meter, Trace* trace)
+    : device_(device), compute_(compute), copies_(copies), stages_(stages), files_(files), meter_(meter), trace_(trace) {}
 
 // The object is complete once the other constructor returns: what fails here is undone by the destructor.
 Experts::Experts(Device& device, Stream* compute, Stream* copies, std::span<const Stage> stages, std::span<const WeightFile> files,
-                 uint64_t ring_bytes, ReadMeter& meter)
-    : Experts(device, compute, copies, stages, files, meter) {
+                 uint64_t ring_bytes, ReadMeter& meter, Trace* trace)
+    : Experts(device, compute, copies, stages, files, meter, trace) {
   const bool unified = device_.info().unified;
   uint64_t place_bytes = 0;
   size_t routed = 0;
@@ -40,6 +40,7 @@ Experts::Experts(Device& device, Stream* compute, Stream* copies, std::span<cons
   places_.resize(place_bytes == 0 ? kReadDepth : std::min(ring_bytes / place_bytes, kMaxPlaces));
   wanted_.reserve(routed);
   reader_ = make_reader(static_cast<uint32_t>(std::min<uint64_t>(kReadDepth, places_.size())));
+  reader_->observe(trace_, Track::kExperts);
   if (place_bytes > 0) {
     const uint64_t bytes = places_.size() * place_bytes;
     memory_ = static_cast<uint8_t*>(device_.alloc_pinned(bytes));
@@ -98,7 +99,7 @@ void Experts::read(uint64_t sequence, const Stage& stage, size_t index) {
   }
   ++reading_;
   meter_.begin();
-  reader_->submit({&files_[stage.file], offset, length, destination, sequence});
+  reader_->submit({&files_[stage.file], offset, length, destination, sequence, index_of(stage)});
 }
 
 Range Experts::take() {
@@ -121,6 +122,7 @@ Range Experts::take() {
   const Range range = chunk.held ? Range{stage.memory, chunk.offset - stage.extent_offset, chunk.length}
                                  : current.device.at(0, chunk.length);
   if (copies_ != nullptr) {
+    if (trace_ != nullptr) device_.label(copies_, index_of(stage));
     device_.upload(copies_, range.at(current.known, chunk.length - current.known), current.host);
     device_.record(copied_, copies_);
     device_.wait(compute_, copied_);

@@ -21,10 +21,11 @@ namespace layerstream {
 
 class Experts {
  public:
-  // The chunks of all stages have been cut. `copies` is null on a unified device. Everything outlives this object.
+  // The chunks of all stages have been cut. `copies` is null on a unified device, `trace` where nobody asked for one.
+  // Everything outlives this object.
   // Throws Error{"INTERNAL"} when a chunk does not fit in `ring_bytes`, Error{"DEVICE_FAILED"} when memory does not last.
   Experts(Device& device, Stream* compute, Stream* copies, std::span<const Stage> stages, std::span<const WeightFile> files,
-          uint64_t ring_bytes, ReadMeter& meter);
+          uint64_t ring_bytes, ReadMeter& meter, Trace* trace);
   ~Experts();
   Experts(const Experts&) = delete;
   Experts& operator=(const Experts&) = delete;
@@ -50,7 +51,8 @@ class Experts {
   };
 
   Experts(Device& device, Stream* compute, Stream* copies, std::span<const Stage> stages, std::span<const WeightFile> files,
-          ReadMeter& meter);
+          ReadMeter& meter, Trace* trace);
+  uint32_t index_of(const Stage& stage) const { return static_cast<uint32_t>(&stage - stages_.data()); }
   Place& place(uint64_t sequence) { return places_[sequence % places_.size()]; }
   void read_ahead();
   void read(uint64_t sequence, const Stage& stage, size_t chunk);
@@ -61,6 +63,7 @@ class Experts {
   std::span<const Stage> stages_;
   std::span<const WeightFile> files_;
   ReadMeter& meter_;
+  Trace* trace_;
   uint8_t* memory_ = nullptr;
   Buffer* buffer_ = nullptr;   // alias of `memory_`, or its mirror in device memory
   Event* copied_ = nullptr;

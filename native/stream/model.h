@@ -230,6 +230,7 @@ struct RuntimeDescription {
   uint32_t kv_layers = 0, kv_heads = 0, key_dim = 0;
   uint32_t value_dim = 0;                         // 0: values live in keys
   uint32_t page_count = 0, page_positions = 0;
+  uint32_t trace_spans = 0;                       // spans that the trace keeps; 0: no trace
 };
 
 // Throws Error{"INTERNAL"} for a plan that contradicts itself, the registers or the stages, Error{"STORE_INVALID"} for

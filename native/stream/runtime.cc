@@ -21,10 +21,19 @@ std::unique_ptr<Device> open_device(const RuntimeDescription& description) {
   throw Error("DEVICE_UNAVAILABLE", "There is no device '" + description.device + "' here.");
 }
 
+std::unique_ptr<Trace> open_trace(const RuntimeDescription& description) {
+  if (description.trace_spans == 0) return nullptr;
+  std::vector<uint32_t> kinds;
+  for (const Stage& stage : description.stages) kinds.push_back(stage.kind);
+  const auto activities = static_cast<uint32_t>(Activity::kMatmul) + static_cast<uint32_t>(kFormatCount);
+  return std::make_unique<Trace>(std::move(kinds), static_cast<uint32_t>(description.plans.size()), activities, description.trace_spans);
+}
+
 }  // namespace
 
 Runtime::Runtime(Checked checked)
     : description_(std::move(checked.description)),
+      trace_(open_trace(description_)),
       device_(open_device(description_)),
       unified_(device_->info().unified),
       tape_(nullptr, 0, meter_) {}
@@ -100,6 +109,7 @@ struct Runtime::ReaderLease {
     reader = make_uring_reader(kReadDepth, &runtime.reader_reason_);
     runtime.uring_ = reader != nullptr;
     if (!reader) reader = make_pread_reader();
+    reader->observe(runtime.trace_.get(), static_cast<Track>(static_cast<uint32_t>(Track::kReader) + runtime.reader_count_++));
   }
   ~ReaderLease() {
     reader->drain();
@@ -136,9 +146,14 @@ Tape::Status Runtime::read_stage(uint64_t position, uint32_t index, bool load) {
       Tape::Chunk place;
       if (reader.full()) publish_one();
       // Reads in flight are published before waiting for space: the consumer may need them to free any.
-      while ((status = tape_.acquire(length, fixed, reader.idle(), &place)) == Tape::Status::kFull) publish_one();
+      while ((status = tape_.acquire(length, fixed, false, &place)) == Tape::Status::kFull && !reader.idle()) publish_one();
+      if (status == Tape::Status::kFull) {
+        const Trace::Time asked = Trace::Clock::now();
+        status = tape_.acquire(length, fixed, true, &place);
+        reader.note_wait(Activity::kSpaceWait, index, asked);
+      }
       if (status != Tape::Status::kDone) break;
-      reader.submit({&files_[stage.file], offset, length, place.memory, place.sequence});
+      reader.submit({&files_[stage.file], offset, length, place.memory, place.sequence, index});
     }
     if (status == Tape::Status::kDone) tape_.end();
     while (!reader.idle()) publish_one();
@@ -206,6 +221,7 @@ void Runtime::pass_loop() {
     }
     PassResult result;
     std::exception_ptr error;
+    if (trace_) trace_->begin_pass(pass_.prompt, static_cast<uint32_t>(pass_.tokens.size()));
     try {
       result = execute(pass_);
     } catch (...) {
@@ -222,6 +238,7 @@ void Runtime::pass_loop() {
       std::unique_lock lock(release_mutex_);
       release_changed_.wait(lock, [this] { return released_ >= recorded_; });
     }
+    if (trace_) trace_->end_pass();
     // Nobody will free space until the next pass. Readers must not wait for it: at process.exit, JavaScript is gone and
     // Node waits for its workers.
     tape_.set_idle(true);

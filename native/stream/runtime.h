@@ -24,6 +24,7 @@
 #include "../backend/device.h"
 #include "../io/file.h"
 #include "../io/reader.h"
+#include "../platform/trace.h"
 #include "experts.h"
 #include "model.h"
 #include "read_meter.h"
@@ -99,6 +100,8 @@ class Runtime {
   RuntimeStats stats();
   // Pinned memory is device memory.
   bool unified() const { return unified_; }
+  // What passes did and when; null unless the description asks for it.
+  Trace* trace() { return trace_.get(); }
 
  private:
   struct ReaderLease;
@@ -133,6 +136,10 @@ class Runtime {
   void skip_stage(uint32_t index);
   // The current chunk of a stage that is not loaded, waiting for it if it is not there yet.
   Range take_chunk(uint32_t index);
+  // The pass thread has waited for the disk since `start`, for bytes of the stage.
+  void count_wait(uint32_t index, Trace::Time start);
+  // Waits for the compute stream, for the sake of the stage.
+  void wait_for_compute(uint32_t index, Event* event);
   void finish_chunk(uint32_t index);
   void finish_stage(uint32_t index);
   // runtime_steps.cc
@@ -159,6 +166,7 @@ class Runtime {
   void launch(const Op& op) { device_->launch(compute_, {&op, 1}); }
 
   RuntimeDescription description_;
+  std::unique_ptr<Trace> trace_;
   std::unique_ptr<Device> device_;
   bool unified_;
   std::vector<WeightFile> files_;
@@ -211,6 +219,7 @@ class Runtime {
   std::vector<std::unique_ptr<Reader>> readers_;
   std::string reader_reason_;
   bool uring_ = true;
+  uint32_t reader_count_ = 0;
 
   std::mutex pass_mutex_;
   std::condition_variable pass_ready_;

@@ -9,7 +9,7 @@ void Runtime::route(uint32_t index, const RouteStep& step, uint32_t tokens) {
   const Range logits = registers(step.logits).at(0, uint64_t{tokens} * width(step.logits) * sizeof(float));
   if (!unified_) device_->download(compute_, router_logits_, logits);
   device_->record(finished_, compute_);
-  device_->synchronize(finished_);
+  wait_for_compute(index, finished_);
   const float* host = unified_ ? static_cast<const float*>(device_->host_address(logits)) : router_logits_;
   router_.route(step.rule, host, width(step.logits), tokens, description_.stages[index].correction, rows_host_, weights_host_);
   if (!unified_) {

@@ -30,6 +30,10 @@ Buffer* Runtime::mirror(uint8_t* host, uint64_t bytes) {
 void Runtime::allocate() {
   compute_ = device_->create_stream();
   if (!unified_) copies_ = device_->create_stream();
+  if (trace_) {
+    device_->observe(compute_, trace_.get(), Track::kCompute);
+    if (copies_ != nullptr) device_->observe(copies_, trace_.get(), Track::kCopies);
+  }
   for (uint32_t slot = 0; slot < Tape::kSlots; ++slot) chunk_events_.push_back(device_->create_event());
   copied_ = device_->create_event();
   finished_ = device_->create_event();
@@ -47,6 +51,7 @@ void Runtime::allocate() {
   allocate_tables();
   gather_reader_ = make_reader(kGatherRows);
   load_constants(description_, alloc(constant_bytes(description_)), *device_, compute_, *gather_reader_, files_);
+  gather_reader_->observe(trace_.get(), Track::kEmbedding);
   allocate_routing();
 }
 
@@ -164,7 +169,7 @@ void Runtime::allocate_routing() {
   weights_host_ = reinterpret_cast<float*>(host + bytes);
   rows_ = {tables, 0, bytes};
   weights_ = {tables, bytes, bytes};
-  experts_ = std::make_unique<Experts>(*device_, compute_, copies_, description_.stages, files_, description_.expert_ring_bytes, meter_);
+  experts_ = std::make_unique<Experts>(*device_, compute_, copies_, description_.stages, files_, description_.expert_ring_bytes, meter_, trace_.get());
 }
 
 }  // namespace layerstream

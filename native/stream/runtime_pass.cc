@@ -12,7 +12,9 @@ namespace layerstream {
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using Clock = Trace::Clock;
+// A shorter wait is the cost of looking.
+constexpr std::chrono::microseconds kLeastWait{2};
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -24,6 +26,7 @@ PassResult Runtime::execute(const PassRequest& request) {
   result_ = {};
   prompt_ = request.prompt;
   auto tokens = static_cast<uint32_t>(request.tokens.size());
+  if (trace_) device_->label(compute_, kNone);
   upload_tables(request);
 
   const uint32_t head = static_cast<uint32_t>(description_.stages.size()) - 1;
@@ -45,7 +48,7 @@ PassResult Runtime::execute(const PassRequest& request) {
     }
     run_stage(index, request, tokens);
     device_->record(stage_events_[index % 2], compute_);
-    if (index > 0) device_->synchronize(stage_events_[(index + 1) % 2]);
+    if (index > 0) wait_for_compute(index, stage_events_[(index + 1) % 2]);
   }
 
   if (request.logits != nullptr && !unified_) {
@@ -53,7 +56,7 @@ PassResult Runtime::execute(const PassRequest& request) {
     device_->download(compute_, request.logits, logits.at(0, uint64_t{tokens} * description_.vocab_size * sizeof(float)));
   }
   device_->record(finished_, compute_);
-  device_->synchronize(finished_);
+  wait_for_compute(head, finished_);
 
   result_.elapsed_seconds = seconds_since(start);
   result_.compute_seconds = static_cast<double>(device_->busy_nanoseconds(compute_) - busy_before) * 1e-9;
@@ -118,6 +121,7 @@ void Runtime::gather_embeddings(const PassRequest& request) {
     launch(EmbedOp{matrix.format, matrix.block, matrix.columns, description_.embedding.scale, row, output});
   };
   const auto count = static_cast<uint32_t>(request.tokens.size());
+  if (trace_) device_->label(compute_, description_.embedding.stage);
   if (stage.resident()) {
     const Range memory{stage.memory, matrix.offset - stage.extent_offset, matrix.rows * matrix.row_bytes};
     for (uint32_t token = 0; token < count; ++token) {
@@ -135,14 +139,14 @@ void Runtime::gather_embeddings(const PassRequest& request) {
         const uint64_t begin = align_down(offset, kPageBytes);
         if (gather_reader_->full()) gather_reader_->wait();
         gather_reader_->submit({&files_[stage.file], begin, align_up(offset + matrix.row_bytes, kPageBytes) - begin,
-                                gather_host_ + i * slot_bytes, 0});
+                                gather_host_ + i * slot_bytes, 0, description_.embedding.stage});
       }
       while (!gather_reader_->idle()) gather_reader_->wait();
     } catch (...) {
       gather_reader_->drain();
       throw;
     }
-    result_.wait_seconds += seconds_since(start);
+    count_wait(description_.embedding.stage, start);
     if (!unified_) device_->upload(compute_, {gather_buffer_, 0, size * slot_bytes}, gather_host_);
     for (uint32_t i = 0; i < size; ++i) {
       const uint64_t offset = matrix.offset + request.tokens[first + i] * matrix.row_bytes;
@@ -176,21 +180,36 @@ Range Runtime::take_chunk(uint32_t index) {
   if (stage.routed()) {
     if (tape_.cancelled()) throw Error("ABORTED", "The pass was aborted.");
     const Range range = experts_->take();
-    result_.wait_seconds += seconds_since(start);
+    count_wait(index, start);
     result_.bytes_taken += chunk.length - known;
     return range;
   }
   uint8_t* host = tape_.wait_ready(next_sequence_);
-  result_.wait_seconds += seconds_since(start);
+  count_wait(index, start);
   result_.bytes_taken += chunk.length - known;
   const Range slot = chunk.held ? Range{stage.memory, chunk.offset - stage.extent_offset, chunk.length}
                                 : Range{ring_slots_, static_cast<uint64_t>(host - ring_memory_), chunk.length};
   if (!unified_) {
+    if (trace_) device_->label(copies_, index);
     device_->upload(copies_, slot.at(known, chunk.length - known), host);
     device_->record(copied_, copies_);
     device_->wait(compute_, copied_);
   }
   return slot;
+}
+
+void Runtime::count_wait(uint32_t index, Trace::Time start) {
+  const Trace::Time end = Clock::now();
+  result_.wait_seconds += std::chrono::duration<double>(end - start).count();
+  if (trace_ && end - start >= kLeastWait) trace_->record(Track::kPass, Activity::kDiskWait, index, start, end);
+}
+
+void Runtime::wait_for_compute(uint32_t index, Event* event) {
+  if (!trace_) return device_->synchronize(event);
+  const Trace::Time start = Clock::now();
+  device_->synchronize(event);
+  const Trace::Time end = Clock::now();
+  if (end - start >= kLeastWait) trace_->record(Track::kPass, Activity::kComputeWait, index, start, end);
 }
 
 void Runtime::finish_chunk(uint32_t index) {

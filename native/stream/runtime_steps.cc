@@ -12,6 +12,7 @@ Range Runtime::registers(Register name, uint64_t offset) const {
 
 void Runtime::run_steps(uint32_t index, const PassRequest& request, uint32_t tokens) {
   const Stage& stage = description_.stages[index];
+  if (trace_) device_->label(compute_, index);
   chunk_index_ = piece_index_ = 0;
   for (const Step& step : description_.plans[stage.kind]) {
     if (const auto* matmul = std::get_if<MatmulStep>(&step)) {

@@ -1,4 +1,4 @@
-import { type FileHandle, open, rename, rm } from "node:fs/promises";
+import { type FileHandle, open, rename, rm, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
 import { type ErrorCode, LayerstreamError } from "../errors.js";
 
@@ -67,13 +67,13 @@ export async function syncDirectory(directory: string): Promise<void> {
   }
 }
 
-/** Replaces `file` in one step: after a crash it holds either what it held before or all of `data`. */
-export async function writeFileAtomic(file: string, data: string): Promise<void> {
+/** Replaces `file` in one step: after a crash it holds either what it held before or all of `data`, which may come in parts. */
+export async function writeFileAtomic(file: string, data: string | Iterable<string>): Promise<void> {
   const temporary = `${file}.tmp`;
   try {
     const handle = await open(temporary, "w");
     try {
-      await handle.writeFile(data);
+      await writeFile(handle, data);
       await handle.sync();
     } finally {
       await handle.close();

@@ -3,9 +3,10 @@ import type { LoadOptions, Model, Precision } from "../engine/contract.js";
 import { bytes, integer } from "./arguments.js";
 import { addCompressionOptions, type CompressionOptions } from "./compression-options.js";
 import type { Interrupts } from "./interrupts.js";
+import { addProfileOptions, type ProfileOptions } from "./profile-report.js";
 import { createProgress } from "./progress.js";
 
-export interface ModelOptions extends CompressionOptions {
+export interface ModelOptions extends CompressionOptions, ProfileOptions {
   memory?: number;
   maxSeqLen?: number;
   device?: string;
@@ -36,7 +37,7 @@ export function addModelOptions(command: Command): Command {
     .option("--no-hold", "stream every layer in every pass, even what memory could hold")
     .option("--lora <directory>", "LoRA adapter (PEFT) to apply beside the weights; may be given again", collect)
     .option("--cache-dir <directory>", "where layer stores of checkpoints go");
-  return addCompressionOptions(command, " when a checkpoint is decomposed on first use");
+  return addProfileOptions(addCompressionOptions(command, " when a checkpoint is decomposed on first use"));
 }
 
 /** Loads the model, with a progress bar on a terminal while a checkpoint is decomposed or held layers are read. */
@@ -56,6 +57,7 @@ export async function loadModel(model: string, options: ModelOptions, interrupts
     cacheDir: options.cacheDir,
     hold: options.hold,
     lora: options.lora,
+    profilingMode: options.profile === true || options.trace !== undefined,
     signal: interrupts.signal,
     onProgress: ({ phase, bytesDone, bytesTotal }) => {
       if (phase === "load") bars.decompose.stop();

@@ -1,4 +1,5 @@
 /** Types of the public API that `AutoModel.fromPretrained` returns (see index.ts for what is exported). */
+import type { Profile } from "./profile.js";
 
 export interface ChatMessage {
   role: string;
@@ -118,6 +119,13 @@ export interface Model {
   generate(prompt: Prompt, options?: GenerateOptions): Generation;
   stats(): Stats;
   residency(): Residency;
+  /** Where time has gone since load. @throws INVALID_ARGUMENT without profilingMode */
+  profile(): Profile;
+  /**
+   * Writes the latest spans of time (reads, copies, ops, waits, JavaScript) as Chrome trace JSON, which ui.perfetto.dev shows.
+   * Returns how many, and how many older ones had been overwritten. @throws INVALID_ARGUMENT without profilingMode; IO_ERROR
+   */
+  writeTrace(file: string): Promise<{ spans: number; dropped: number }>;
   /** Stops reads and frees everything. Running generations fail with MODEL_DISPOSED. Safe to call twice. */
   dispose(): Promise<void>;
   /** Undefined without tokenizer files. @throws TOKENIZER_INVALID if there are some that cannot be used */
@@ -182,7 +190,7 @@ export interface LoadOptions {
   threads?: number;
   /** Budget for device memory; no device of this version has any of its own. */
   vram?: string | number;
-  /** Refused if true: not in this version. */
+  /** Records what every stage spends its time on: `profile()` and `writeTrace()`. Takes 6 MiB of the budget. Default false. */
   profilingMode?: boolean;
   /** Refused if true: code from a checkpoint never runs. */
   trustRemoteCode?: boolean;

@@ -6,13 +6,14 @@ import { LayerstreamError } from "../errors.js";
 import { type Architecture, kvBytesPerPosition } from "../models/architecture.js";
 import { dependsOnLength, type RopeFrequencies, ropeFrequencies } from "../models/rope.js";
 import { native } from "../native/binding.js";
-import type { NativePassResult } from "../native/types.js";
+import { type NativePassResult, TRACE_ENGINE, TRACE_PASS, type TraceActivity } from "../native/types.js";
 import { formatBytes } from "../units.js";
 import type { Precision, Residency, ResidencyEntry, Stats } from "./contract.js";
 import { KvCache, type Sequence } from "./kv-cache.js";
 import { peakResidentBytes, residentBytes } from "./memory.js";
 import { describeModel, type ModelDescription } from "./model-description.js";
 import { Prefetcher } from "./prefetch.js";
+import { type Profile, readProfile } from "./profile.js";
 import {
   chunkBytesFor,
   PAGE_POSITIONS,
@@ -21,6 +22,7 @@ import {
   type ResidencyStage,
   stageParts,
 } from "./residency.js";
+import { TRACE_BYTES, TRACE_SPANS, writeTrace } from "./trace-file.js";
 
 /** Growth of the JavaScript heap, thread stacks and kernel scratch after the plan is made. */
 const RUNTIME_RESERVE_BYTES = 40 * 2 ** 20;
@@ -34,6 +36,7 @@ export interface EngineOptions {
   hold?: boolean;
   prefetching?: boolean;
   adapters?: readonly LoraAdapter[];
+  profiling?: boolean;
 }
 
 export class Engine {
@@ -89,6 +92,7 @@ export class Engine {
       valueDim: architecture.kvCache.valueDim,
       pageCount: plan.pageCount,
       pagePositions: PAGE_POSITIONS,
+      traceSpans: options.profiling ? TRACE_SPANS : 0,
     });
     this.rewind();
   }
@@ -107,7 +111,7 @@ export class Engine {
         routed: stage.native.routed !== undefined,
         share: stage.share,
       }));
-      const runtimeBytes = residentBytes() + RUNTIME_RESERVE_BYTES;
+      const runtimeBytes = residentBytes() + RUNTIME_RESERVE_BYTES + (options.profiling ? TRACE_BYTES : 0);
       const plan = planResidency({
         budgetBytes: options.budgetBytes,
         runtimeBytes,
@@ -235,6 +239,36 @@ export class Engine {
     };
   }
 
+  profile(): Profile {
+    this.checkProfiling();
+    return readProfile(
+      this.model,
+      this.architecture.kinds.map((kind) => kind.name),
+    );
+  }
+
+  async writeTrace(file: string): Promise<{ spans: number; dropped: number }> {
+    this.checkProfiling();
+    return writeTrace(
+      this.model,
+      file,
+      this.description.stages.map((stage) => stage.name),
+    );
+  }
+
+  /** Tells the trace, if there is one, what JavaScript does from now on. */
+  mark(activity: TraceActivity): void {
+    if (this.options.profiling && !this.disposed) native().traceActivity(this.model, activity);
+  }
+
+  private checkProfiling(): void {
+    this.checkAlive();
+    if (this.options.profiling) return;
+    throw new LayerstreamError("INVALID_ARGUMENT", "The model was loaded without profilingMode.", {
+      remedy: "Load it with profilingMode: true.",
+    });
+  }
+
   checkAlive(): void {
     if (this.disposed) throw disposedError(this.store.path);
   }
@@ -286,6 +320,7 @@ export class Engine {
     signal?.addEventListener("abort", cancel, { once: true });
     addon.setTapeIdle(this.model, false);
     this.prefetcher.start(this.model);
+    this.mark(TRACE_PASS);
     try {
       this.count(
         await addon.runPass(this.model, {
@@ -303,6 +338,7 @@ export class Engine {
       signal?.throwIfAborted();
       throw asLayerstreamError(error);
     } finally {
+      this.mark(TRACE_ENGINE);
       signal?.removeEventListener("abort", cancel);
       this.pauseTape();
     }

@@ -1,5 +1,6 @@
 /** The loop that turns a prompt into tokens, and its public face. */
 import { LayerstreamError } from "../errors.js";
+import { TRACE_CALLER, TRACE_ENGINE, TRACE_IDLE } from "../native/types.js";
 import type {
   ChatMessage,
   FinishReason,
@@ -114,7 +115,9 @@ class LazyGeneration implements Generation {
           // Before the last token is handed out: a caller who knows the length may never ask for more.
           release();
         }
+        engine.mark(TRACE_CALLER);
         yield { text, token };
+        engine.mark(TRACE_ENGINE);
         if (finish !== undefined) return;
         intact = false;
         await engine.run(sequence, [token], logits, { prompt: false, signal: options.signal });
@@ -125,6 +128,7 @@ class LazyGeneration implements Generation {
     } finally {
       // A pass that failed half-way has written keys beyond the sequence; those before it are as they were.
       release();
+      engine.mark(TRACE_IDLE);
     }
   }
 }

@@ -51,6 +51,7 @@ function load(): NativeAddon {
 
 /** Everything that the addon exports. One built from other sources lacks some of it. */
 const functionNames = {
+  activityNames: true,
   cancelModel: true,
   crc32c: true,
   createModel: true,
@@ -63,6 +64,7 @@ const functionNames = {
   measureReadRate: true,
   modelStats: true,
   packRows: true,
+  phaseSums: true,
   quantize: true,
   readStage: true,
   resetTape: true,
@@ -72,6 +74,8 @@ const functionNames = {
   setTapeIdle: true,
   stageChunks: true,
   stageLoaded: true,
+  traceActivity: true,
+  traceSpans: true,
   unpackCodes: true,
 } satisfies Record<keyof NativeAddon, true>;
 

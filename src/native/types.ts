@@ -253,6 +253,8 @@ export interface NativeModelDescription {
   valueDim: number;
   pageCount: number;
   pagePositions: number;
+  /** Spans that the trace keeps, 40 bytes each; absent or 0: no trace. */
+  traceSpans?: number;
 }
 
 export interface NativePassRequest {
@@ -289,6 +291,35 @@ export interface NativeModelStats {
   bufferedReason: string;
 }
 
+/** Sums over all spans of one activity in one kind of stage. */
+export interface NativeSum {
+  /** Index in `plans`, or their number for what belongs to no stage. */
+  kind: number;
+  /** Index in `activityNames`. */
+  activity: number;
+  count: number;
+  /** Of reads: time in which at least one was in flight. */
+  seconds: number;
+  bytes: number;
+  operations: number;
+}
+
+export interface NativeSpans {
+  /** Number of the first span, counted from the model's creation: later than asked if older ones were overwritten. */
+  first: number;
+  /** Spans so far. */
+  recorded: number;
+  /** Eight numbers a span: track, lane, activity, stage (-1: none), begin and end (nanoseconds), bytes, operations. */
+  fields: Float64Array;
+}
+
+/** What JavaScript does, for the trace: nothing; waiting for a pass; layerstream's own work; the caller's. */
+export const TRACE_IDLE = 0;
+export const TRACE_PASS = 1;
+export const TRACE_ENGINE = 2;
+export const TRACE_CALLER = 3;
+export type TraceActivity = 0 | 1 | 2 | 3;
+
 /** What `readStage` came to: done; paused (ring full, no pass running); cancelled. */
 export const READ_DONE = 0;
 export const READ_PAUSED = 1;
@@ -321,6 +352,13 @@ export interface NativeEngine {
   /** All held chunks of the stage have been read: they are on the tape no longer. */
   stageLoaded(model: number, stage: number): boolean;
   modelStats(model: number): NativeModelStats;
+  /** What activities of sums and spans are called. */
+  activityNames(): string[];
+  /** Of passes that carried a prompt, or of the others. These three need a model with a trace. */
+  phaseSums(model: number, prompt: boolean): { tokens: number; sums: NativeSum[] };
+  /** At most `limit` spans from number `first` on, as far as the ring still has them. */
+  traceSpans(model: number, first: number, limit: number): NativeSpans;
+  traceActivity(model: number, activity: TraceActivity): void;
 }
 
 /** Memory, and a thread that fills it from files or writes it to them beside the caller's work. One transfer at a time. */

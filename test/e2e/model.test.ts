@@ -221,7 +221,6 @@ describe("fromPretrained", () => {
 
   it.each([
     ["INVALID_ARGUMENT", { trustRemoteCode: true }],
-    ["INVALID_ARGUMENT", { profilingMode: true }],
     ["INVALID_ARGUMENT", { memroy: "4GiB" }],
     ["INVALID_ARGUMENT", { memory: "lots" }],
     ["INVALID_ARGUMENT", { maxSeqLen: 0 }],

@@ -6,6 +6,7 @@ import { decimal, integer } from "../arguments.js";
 import { type BenchmarkFigures, benchmarkFigures, randomTokenIds, runBenchmark } from "../benchmark.js";
 import type { Interrupts } from "../interrupts.js";
 import { addModelOptions, loadModel, type ModelOptions } from "../model-options.js";
+import { profileField, reportProfile } from "../profile-report.js";
 import { formatTable } from "../table.js";
 
 interface Options extends ModelOptions {
@@ -34,9 +35,12 @@ export function addBenchCommand(program: Command, interrupts: Interrupts): void 
       const rateBefore = await measureDiskRate(store, options.rooflineSeconds);
       const model = await loadModel(store, options, interrupts);
       let run: Awaited<ReturnType<typeof runBenchmark>>;
+      let profile: ReturnType<typeof profileField>;
       try {
         const prompt = randomTokenIds(options.promptTokens, model.vocabSize, options.seed);
         run = await runBenchmark(model, prompt, options.newTokens, interrupts.signal);
+        profile = profileField(model, options);
+        await reportProfile(model, options);
       } finally {
         await model.dispose();
       }
@@ -47,7 +51,7 @@ export function addBenchCommand(program: Command, interrupts: Interrupts): void 
         });
       }
       const figures = benchmarkFigures(run, [rateBefore, await measureDiskRate(store, options.rooflineSeconds)]);
-      console.log(options.json ? JSON.stringify(figures) : formatFigures(figures));
+      console.log(options.json ? JSON.stringify({ ...figures, ...profile }) : formatFigures(figures));
     });
 }
 

@@ -4,6 +4,7 @@ import { LayerstreamError } from "../../errors.js";
 import { ChatSession } from "../chat-session.js";
 import type { Interrupts } from "../interrupts.js";
 import { addModelOptions, loadModel, type ModelOptions } from "../model-options.js";
+import { reportProfile } from "../profile-report.js";
 import { addSamplingOptions, type SamplingChoices } from "../sampling-options.js";
 import { formatStats } from "../stats-table.js";
 
@@ -34,6 +35,7 @@ export function addChatCommand(program: Command, interrupts: Interrupts): void {
           });
         }
         await converse(new ChatSession(model, options), options, interrupts);
+        await reportProfile(model, { profile: options.profile, trace: options.trace });
       } finally {
         await model.dispose();
       }

@@ -6,6 +6,7 @@ import { formatRate } from "../../units.js";
 import { tokenIds } from "../arguments.js";
 import type { Interrupts } from "../interrupts.js";
 import { addModelOptions, loadModel, type ModelOptions } from "../model-options.js";
+import { profileField, reportProfile } from "../profile-report.js";
 import { addSamplingOptions, generateOptions, type SamplingChoices } from "../sampling-options.js";
 import { formatStats } from "../stats-table.js";
 
@@ -20,7 +21,7 @@ interface Options extends ModelOptions, SamplingChoices {
 
 const jsonHelp = `
 With --json nothing is streamed; at the end one object is printed:
-  { "text", "tokens", "promptTokens", "finishReason": "stop" | "eos" | "length", "stats" }
+  { "text", "tokens", "promptTokens", "finishReason": "stop" | "eos" | "length", "stats" }, and "profile" with --profile.
 Given --tokens no tokenizer is needed, and the ids of the new tokens are printed instead of text.`;
 
 /** `layerstream generate`: continues a prompt, streaming to stdout. */
@@ -40,8 +41,11 @@ export function addGenerateCommand(program: Command, interrupts: Interrupts): vo
       const model = await loadModel(modelPath, options, interrupts);
       try {
         const generation = model.generate(prompt, generateOptions(options, interrupts.signal));
-        await (options.json ? printJson(generation, model) : streamText(generation, typeof prompt === "string"));
+        await (options.json
+          ? printJson(generation, model, options)
+          : streamText(generation, typeof prompt === "string"));
         if (options.stats) process.stderr.write(`\n${formatStats(model.stats(), await rawDiskRate(model))}\n`);
+        await reportProfile(model, options);
       } finally {
         await model.dispose();
       }
@@ -70,7 +74,7 @@ async function streamText(generation: Generation, asText: boolean): Promise<void
   process.stdout.write("\n");
 }
 
-async function printJson(generation: Generation, model: Model): Promise<void> {
+async function printJson(generation: Generation, model: Model, options: Options): Promise<void> {
   let text = "";
   const tokens: number[] = [];
   for await (const piece of generation) {
@@ -78,5 +82,6 @@ async function printJson(generation: Generation, model: Model): Promise<void> {
     tokens.push(piece.token);
   }
   const { promptTokens, finishReason } = generation;
-  process.stdout.write(`${JSON.stringify({ text, tokens, promptTokens, finishReason, stats: model.stats() })}\n`);
+  const result = { text, tokens, promptTokens, finishReason, stats: model.stats(), ...profileField(model, options) };
+  process.stdout.write(`${JSON.stringify(result)}\n`);
 }
