@@ -235,6 +235,7 @@ RuntimeDescription read_description(const Napi::Object& object) {
   description.page_count = uint_at(object, "pageCount");
   description.page_positions = uint_at(object, "pagePositions");
   if (has(object, "traceSpans")) description.trace_spans = uint_at(object, "traceSpans");
+  description.kv_format = named_at<KvFormat>(object, "kvFormat", kKvFormatNames);
   return description;
 }
 

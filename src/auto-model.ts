@@ -10,6 +10,7 @@ import { Engine } from "./engine/engine.js";
 import { checkTokens, startGeneration } from "./engine/generation.js";
 import { defaultBudgetBytes } from "./engine/memory.js";
 import { LayerstreamError } from "./errors.js";
+import { KV_FORMATS } from "./models/kv-format.js";
 import { architectureOf } from "./models/registry.js";
 import { native } from "./native/binding.js";
 import { TRACE_IDLE } from "./native/types.js";
@@ -191,6 +192,7 @@ const optionNames = {
   headCompression: true,
   hfToken: true,
   hold: true,
+  kvDtype: true,
   layerShardsSavingPath: true,
   localFilesOnly: true,
   lora: true,
@@ -230,10 +232,15 @@ function checkOptions(options: LoadOptions) {
       remedy: "Use auto or cpu.",
     });
   }
-  const { maxSeqLen, threads, precision = "fast" } = options;
+  const { maxSeqLen, threads, precision = "fast", kvDtype = "f32" } = options;
   if (!["fast", "exact"].includes(precision)) {
     throw new LayerstreamError("INVALID_ARGUMENT", `precision is ${JSON.stringify(precision)}.`, {
       remedy: 'Use "fast" or "exact".',
+    });
+  }
+  if (!KV_FORMATS.includes(kvDtype)) {
+    throw new LayerstreamError("INVALID_ARGUMENT", `kvDtype is ${JSON.stringify(kvDtype)}.`, {
+      remedy: `Use ${KV_FORMATS.join(", ")}.`,
     });
   }
   for (const [name, value, most] of [
@@ -251,6 +258,7 @@ function checkOptions(options: LoadOptions) {
     threads: threads ?? availableParallelism(),
     precision,
     maxSeqLen,
+    kvFormat: kvDtype,
     hold: options.hold,
     prefetching: options.prefetching,
     profiling: options.profilingMode,

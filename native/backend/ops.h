@@ -7,6 +7,7 @@
 
 #include "activation.h"
 #include "format.h"
+#include "kv_format.h"
 
 namespace layerstream {
 
@@ -79,9 +80,9 @@ struct RopeOp {
 // Appends the keys and values of `tokens` tokens to a layer's paged cache, then causal grouped-query attention: head h of
 // a token is read at h * head_dim of its query, and its result written at h * value_dim of its output.
 //
-// Cache of one layer: keys [page, kv_head, position in page, head_dim], values [page, kv_head, position in page,
-// value_dim]. With values_in_keys (multi-head latent attention) there are no values but the first value_dim floats of
-// each key.
+// The keys of page p and KV head h are the block (kv_format.h) at p * page_bytes + h * its size in key_cache; the values
+// likewise in value_cache. With values_in_keys (multi-head latent attention) there are no values but the first value_dim
+// elements of each key.
 //
 // score = query . key * scale, for a query at position p times log(p + 1) / log(logn_length) where p + 1 > logn_length;
 // then soft_cap * tanh(score / soft_cap); then + slope of the head * (position of the key - p).
@@ -90,6 +91,8 @@ struct AttentionOp {
   Range output;  // may be the query if value_dim is head_dim
   uint32_t query_stride, key_stride, value_stride, output_stride;
   Range key_cache, value_cache;
+  KvFormat kv_format;
+  uint64_t page_bytes;  // from one page of the cache to the next
   Range pages;  // uint32 page of positions [i * page_positions, (i + 1) * page_positions)
   uint32_t page_positions;
   uint32_t tokens, first_position;

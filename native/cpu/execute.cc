@@ -67,18 +67,22 @@ void Executor::run(const RopeOp& op) {
 
 void Executor::append(const AttentionOp& op) {
   const uint32_t* pages = address<const uint32_t>(op.pages);
-  for (uint32_t token = 0; token < op.tokens; ++token) {
+  const auto put = [&](Range cache, uint32_t dim, uint32_t head, uint32_t position, const float* source) {
+    const uint32_t within = position % op.page_positions;
+    uint8_t* block = address<uint8_t>(cache) + pages[position / op.page_positions] * op.page_bytes +
+                     head * kv_block_bytes(op.kv_format, op.page_positions, dim);
+    float* scales = reinterpret_cast<float*>(block + kv_scales_offset(op.page_positions, dim));
+    kernels_.encode_kv(op.kv_format, source, dim, block + size_t{within} * dim * kv_element_bytes(op.kv_format), scales + within);
+  };
+  const uint64_t width = uint64_t{op.kv_heads} * (op.head_dim + (op.values_in_keys ? 0 : op.value_dim));
+  for_each_token(op.tokens, width, [&](uint32_t token) {
     const uint32_t position = op.first_position + token;
-    const size_t page = pages[position / op.page_positions];
     for (uint32_t head = 0; head < op.kv_heads; ++head) {
-      const size_t slot = (page * op.kv_heads + head) * op.page_positions + position % op.page_positions;
-      std::memcpy(address(op.key_cache) + slot * op.head_dim, row(op.key, token, op.key_stride) + head * op.head_dim,
-                  op.head_dim * sizeof(float));
+      put(op.key_cache, op.head_dim, head, position, row(op.key, token, op.key_stride) + head * op.head_dim);
       if (op.values_in_keys) continue;
-      std::memcpy(address(op.value_cache) + slot * op.value_dim, row(op.value, token, op.value_stride) + head * op.value_dim,
-                  op.value_dim * sizeof(float));
+      put(op.value_cache, op.value_dim, head, position, row(op.value, token, op.value_stride) + head * op.value_dim);
     }
-  }
+  });
 }
 
 void Executor::run(const AttentionOp& op) {
@@ -116,8 +120,10 @@ void Executor::run(const AttentionOp& op) {
     args.token_end = std::min(args.token_begin + kTokensPerPart, op.tokens);
     args.pages = address<const uint32_t>(op.pages);
     args.page_positions = op.page_positions;
-    args.keys = address(op.key_cache);
-    args.values = op.values_in_keys ? nullptr : address(op.value_cache);
+    args.kv_format = op.kv_format;
+    args.page_bytes = op.page_bytes;
+    args.keys = address<const uint8_t>(op.key_cache);
+    args.values = op.values_in_keys ? nullptr : address<const uint8_t>(op.value_cache);
     args.sinks = address(op.sinks);
     args.slopes = address(op.slopes);
     args.scratch = reinterpret_cast<float*>(scratch_[thread].data());

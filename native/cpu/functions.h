@@ -25,6 +25,7 @@
   namespace layerstream::cpu::isa {                                                                                 \
   LAYERSTREAM_FORMATS(LAYERSTREAM_DECLARE_FORMAT)                                                                   \
   void attention(const AttentionArgs& args);                                                                        \
+  void encode_kv(KvFormat format, const float* source, uint32_t dim, uint8_t* target, float* scale);                \
   void norm(const NormArgs& args);                                                                                  \
   void activate(const ActivationArgs& args);                                                                        \
   void rope(const RopeArgs& args);                                                                                  \

@@ -13,6 +13,7 @@
 
 #include "../backend/activation.h"
 #include "../backend/format.h"
+#include "../backend/kv_format.h"
 
 namespace layerstream::cpu {
 
@@ -58,8 +59,10 @@ struct AttentionArgs {
   uint32_t token_begin, token_end;
   const uint32_t* pages;    // page of the cache that holds positions [i * page_positions, (i + 1) * page_positions)
   uint32_t page_positions;
-  const float* keys;        // keys of page p, KV head h, position i: keys + ((p * kv_heads + h) * page_positions + i) * head_dim
-  const float* values;      // likewise, times value_dim; null: the first value_dim floats of each key
+  KvFormat kv_format;
+  size_t page_bytes;        // from one page of the cache to the next
+  const uint8_t* keys;      // page p, KV head h: the block (kv_format.h) at keys + p * page_bytes + h * kv_block_bytes(head_dim)
+  const uint8_t* values;    // likewise, with value_dim; null: the first value_dim elements of each key
   const float* sinks;       // `heads` floats, or null
   const float* slopes;      // `heads` floats, or null
   float* scratch;           // attention_scratch_floats(head_dim, value_dim) floats, private to the calling thread
@@ -130,6 +133,8 @@ struct KernelTable {
   const char* name;  // "scalar", "avx2", "avx512", "avx512-vnni", "neon"
   void (*matmul[kFormatCount])(const MatmulArgs&);
   void (*attention)(const AttentionArgs&);
+  // One vector of `dim` floats as the cache holds it: its elements at `target`, its scale, if the format has any, at `scale`.
+  void (*encode_kv)(KvFormat format, const float* source, uint32_t dim, uint8_t* target, float* scale);
   void (*norm)(const NormArgs&);
   void (*activate)(const ActivationArgs&);
   void (*rope)(const RopeArgs&);

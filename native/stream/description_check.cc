@@ -207,9 +207,9 @@ void check_sizes(const RuntimeDescription& description) {
   for (const uint32_t dim : description.rope_dims) require(dim > 0 && dim % 2 == 0 && dim <= kMaxWidth, "a rotation of an odd width");
   require(description.register_widths[index_of(Register::kLogits)] == description.vocab_size, "logits are not as wide as the vocabulary");
   require(description.page_positions > 0, "pages of the KV cache are empty");
-  const double cache_bytes = double{sizeof(float)} * description.page_count * description.page_positions * description.kv_layers *
-                             description.kv_heads * (double(description.key_dim) + description.value_dim);
-  require(cache_bytes <= kMaxBytes, "the KV cache is too large");
+  const double page_floats = double(description.page_positions) * description.kv_heads * (double(description.key_dim) + description.value_dim);
+  require(std::max(page_floats * sizeof(float), double{kPageBytes}) * description.page_count * std::max(description.kv_layers, 1u) <= kMaxBytes,
+          "the KV cache is too large");
 }
 
 void check_embedding(const RuntimeDescription& description) {

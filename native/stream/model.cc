@@ -18,6 +18,10 @@ uint32_t rows_per_chunk(const Matrix& matrix, uint64_t chunk_bytes) {
 
 }  // namespace
 
+uint64_t RuntimeDescription::kv_page_bytes() const {
+  return align_up(kv_keys_bytes() + kv_heads * kv_block_bytes(kv_format, page_positions, value_dim), kPageBytes);
+}
+
 void cut_into_chunks(Stage& stage, uint64_t chunk_bytes) {
   stage.chunks.clear();
   for (uint32_t index = 0; index < stage.matrices.size(); ++index) {

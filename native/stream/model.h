@@ -231,6 +231,11 @@ struct RuntimeDescription {
   uint32_t value_dim = 0;                         // 0: values live in keys
   uint32_t page_count = 0, page_positions = 0;
   uint32_t trace_spans = 0;                       // spans that the trace keeps; 0: no trace
+  KvFormat kv_format = KvFormat::kF32;
+
+  // Of one page of one layer: keys of all heads, then values of all heads, whole pages of memory.
+  uint64_t kv_keys_bytes() const { return kv_heads * kv_block_bytes(kv_format, page_positions, key_dim); }
+  uint64_t kv_page_bytes() const;
 };
 
 // Throws Error{"INTERNAL"} for a plan that contradicts itself, the registers or the stages, Error{"STORE_INVALID"} for

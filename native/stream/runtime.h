@@ -185,8 +185,8 @@ class Runtime {
   Range registers_[kRegisterCount];
   Buffer* logits_ = nullptr;      // an alias of the caller's memory, or where logits are before their download
   uint64_t logits_bytes_ = 0;
-  Range keys_, values_;           // KV cache: [layer][page][...]
-  uint64_t layer_key_bytes_ = 0, layer_value_bytes_ = 0;
+  Range kv_cache_;                // [layer][page]
+  uint64_t kv_layer_bytes_ = 0;
   std::vector<Range> cosines_, sines_;
   Range pages_;                   // page tables of the segments of a pass
   uint8_t* tables_host_ = nullptr;  // pinned source of cosines, sines and page tables

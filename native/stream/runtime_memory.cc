@@ -43,11 +43,8 @@ void Runtime::allocate() {
   for (Stage& stage : description_.stages) commit_held(stage);
   allocate_registers();
   // Before the page table, which is as long as the cache and touched at once: a cache too large fails here.
-  const uint64_t cached_floats = uint64_t{description_.page_count} * description_.page_positions * description_.kv_heads;
-  layer_key_bytes_ = cached_floats * description_.key_dim * sizeof(float);
-  layer_value_bytes_ = cached_floats * description_.value_dim * sizeof(float);
-  keys_ = alloc(layer_key_bytes_ * description_.kv_layers);
-  values_ = alloc(layer_value_bytes_ * description_.kv_layers);
+  kv_layer_bytes_ = description_.page_count * description_.kv_page_bytes();
+  kv_cache_ = alloc(kv_layer_bytes_ * description_.kv_layers);
   allocate_tables();
   gather_reader_ = make_reader(kGatherRows);
   load_constants(description_, alloc(constant_bytes(description_)), *device_, compute_, *gather_reader_, files_);

@@ -198,12 +198,15 @@ void Runtime::run(const Stage& stage, const AttentionStep& step, const PassReque
     op.query_stride = width(step.query);
     op.key_stride = width(step.key);
     op.output_stride = width(step.output);
-    op.key_cache = keys_.at(stage.layer * layer_key_bytes_, layer_key_bytes_);
+    op.key_cache = kv_cache_.at(stage.layer * kv_layer_bytes_, kv_layer_bytes_);
+    op.kv_format = description_.kv_format;
+    op.page_bytes = description_.kv_page_bytes();
     op.values_in_keys = values_in_keys;
     if (!values_in_keys) {
       op.value = of_segment(step.value);
       op.value_stride = width(step.value);
-      op.value_cache = values_.at(stage.layer * layer_value_bytes_, layer_value_bytes_);
+      const uint64_t keys_bytes = description_.kv_keys_bytes();
+      op.value_cache = op.key_cache.at(keys_bytes, kv_layer_bytes_ - keys_bytes);
     }
     op.pages = pages_.at(first_page * sizeof(uint32_t), segment.pages.size() * sizeof(uint32_t));
     op.page_positions = description_.page_positions;

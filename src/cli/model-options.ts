@@ -1,5 +1,6 @@
 import { type Command, Option } from "commander";
 import type { LoadOptions, Model, Precision } from "../engine/contract.js";
+import { KV_FORMATS } from "../models/kv-format.js";
 import { bytes, integer } from "./arguments.js";
 import { addCompressionOptions, type CompressionOptions } from "./compression-options.js";
 import type { Interrupts } from "./interrupts.js";
@@ -9,6 +10,7 @@ import { createProgress } from "./progress.js";
 export interface ModelOptions extends CompressionOptions, ProfileOptions {
   memory?: number;
   maxSeqLen?: number;
+  kvDtype?: LoadOptions["kvDtype"];
   device?: string;
   threads?: number;
   precision?: Precision;
@@ -26,6 +28,7 @@ export function addModelOptions(command: Command): Command {
   command
     .option("--memory <size>", "hard budget for the whole process, for example 4GiB (default: what is free)", bytes)
     .option("--max-seq-len <tokens>", "prompt and answer together", integer(1))
+    .addOption(new Option("--kv-dtype <type>", "how keys and values are kept").choices(KV_FORMATS).default("f32"))
     .option("--device <device>", '"auto" or "cpu"')
     .option("--threads <count>", "CPU threads that compute", integer(1, 1024))
     .addOption(
@@ -51,6 +54,7 @@ export async function loadModel(model: string, options: ModelOptions, interrupts
     requantize: options.requantize,
     memory: options.memory,
     maxSeqLen: options.maxSeqLen,
+    kvDtype: options.kvDtype,
     device: options.device,
     threads: options.threads,
     precision: options.precision,

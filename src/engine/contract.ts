@@ -1,4 +1,6 @@
 /** Types of the public API that `AutoModel.fromPretrained` returns (see index.ts for what is exported). */
+
+import type { KvFormat } from "../native/types.js";
 import type { Profile } from "./profile.js";
 
 export interface ChatMessage {
@@ -66,6 +68,7 @@ export interface Stats {
   weightBytes: number;
   ringBytes: number;
   kvBytes: number;
+  kvDtype: KvFormat;
   activationBytes: number;
   memoryBudgetBytes: number;
   /** Seconds in which the compute stream waited for the disk, and in which it computed. */
@@ -166,6 +169,8 @@ export interface LoadOptions {
   requantize?: boolean;
   /** Hard budget for the whole process: bytes, or "4GiB", "900MB". Default: what cgroup and free memory allow. */
   memory?: string | number;
+  /** How keys and values are kept: bf16 takes half of f32, 8bit about a quarter, both rounded. Default "f32". */
+  kvDtype?: KvFormat;
   /** False streams every stage in every pass, even what the budget could hold: to measure the disk. Default true. */
   hold?: boolean;
   /** Directories of LoRA adapters (PEFT), applied in this order beside the store's weights, which stay as they are. */

@@ -3,10 +3,11 @@ import { resolve } from "node:path";
 import type { LayerStore } from "../checkpoint/layer-store.js";
 import type { LoraAdapter } from "../checkpoint/lora-adapter.js";
 import { LayerstreamError } from "../errors.js";
-import { type Architecture, kvBytesPerPosition } from "../models/architecture.js";
+import type { Architecture } from "../models/architecture.js";
+import { kvPageBytes } from "../models/kv-format.js";
 import { dependsOnLength, type RopeFrequencies, ropeFrequencies } from "../models/rope.js";
 import { native } from "../native/binding.js";
-import { type NativePassResult, TRACE_ENGINE, TRACE_PASS, type TraceActivity } from "../native/types.js";
+import { type KvFormat, type NativePassResult, TRACE_ENGINE, TRACE_PASS, type TraceActivity } from "../native/types.js";
 import { formatBytes } from "../units.js";
 import type { Precision, Residency, ResidencyEntry, Stats } from "./contract.js";
 import { KvCache, type Sequence } from "./kv-cache.js";
@@ -33,6 +34,7 @@ export interface EngineOptions {
   threads: number;
   precision: Precision;
   maxSeqLen?: number;
+  kvFormat: KvFormat;
   hold?: boolean;
   prefetching?: boolean;
   adapters?: readonly LoraAdapter[];
@@ -93,6 +95,7 @@ export class Engine {
       pageCount: plan.pageCount,
       pagePositions: PAGE_POSITIONS,
       traceSpans: options.profiling ? TRACE_SPANS : 0,
+      kvFormat: options.kvFormat,
     });
     this.rewind();
   }
@@ -118,7 +121,9 @@ export class Engine {
         stages,
         vectorBytes: description.vectorBytes,
         largestRowBytes: description.largestRowBytes,
-        kvBytesPerPosition: kvBytesPerPosition(architecture),
+        kvBytesPerPosition:
+          (architecture.layerCount * kvPageBytes(options.kvFormat, architecture.kvCache, PAGE_POSITIONS)) /
+          PAGE_POSITIONS,
         activationBytesPerToken: activationBytesPerToken(architecture, description),
         logitsBytesPerToken: architecture.vocabSize * 4,
         contextLimit: contextLimit(architecture),
@@ -198,6 +203,7 @@ export class Engine {
       weightBytes: this.description.stages.reduce((bytes, stage) => bytes + stage.extentBytes, 0),
       ringBytes: this.plan.ringBytes,
       kvBytes: this.plan.kvBytes,
+      kvDtype: this.options.kvFormat,
       activationBytes: this.plan.activationBytes,
       memoryBudgetBytes: this.options.budgetBytes,
       peakMemoryBytes: peakResidentBytes(),

@@ -49,7 +49,7 @@ export interface ResidencyInput {
   stages: readonly ResidencyStage[];
   vectorBytes: number;
   largestRowBytes: number;
-  /** Of all layers, keys and values. */
+  /** Of all layers, keys and values in the cache's format. */
   kvBytesPerPosition: number;
   activationBytesPerToken: number;
   logitsBytesPerToken: number;

@@ -3,6 +3,8 @@
  * Produced by `decoder.ts` from a `DecoderSpec`; consumed by decompose (which tensors go where) and by the engine
  * (what to execute). Plain data: no functions, no device.
  */
+import type { KvFormat } from "../native/types.js";
+import { type KvShape, kvVectorBytes } from "./kv-format.js";
 
 /**
  * Float32 working memory, one row a token. `hidden` lives through a pass and `normed` until the next norm overwrites it;
@@ -270,7 +272,7 @@ export interface Architecture {
   attention: "grouped" | "latent";
   normPlacement: NormPlacement;
   /** What the cache holds of one token in one layer. `valueDim` 0: values are the first part of the keys. */
-  kvCache: { heads: number; keyDim: number; valueDim: number };
+  kvCache: KvShape;
   /** Of dense MLPs; of an expert where all layers have experts. */
   intermediateSize: number;
   /** Absent: no experts. */
@@ -297,7 +299,7 @@ export function tensorName({ name }: { name: string }, layer: number, expert = -
   return name.replace("{layer}", String(layer)).replace("{expert}", String(expert));
 }
 
-/** Keys and values of one token in all layers, float32, bytes. */
-export function kvBytesPerPosition({ layerCount, kvCache }: Architecture): number {
-  return layerCount * kvCache.heads * (kvCache.keyDim + kvCache.valueDim) * 4;
+/** Keys and values of one token in all layers, bytes. */
+export function kvBytesPerPosition({ layerCount, kvCache }: Architecture, format: KvFormat): number {
+  return layerCount * kvVectorBytes(format, kvCache);
 }

@@ -1,7 +1,7 @@
 import { join, resolve } from "node:path";
 import { openCheckpoint } from "../checkpoint/checkpoint.js";
 import { isLayerStore, openLayerStore } from "../checkpoint/layer-store.js";
-import type { WeightFormat } from "../native/types.js";
+import type { KvFormat, WeightFormat } from "../native/types.js";
 import { type CompressionSettings, formatOf } from "../quant/registry.js";
 import {
   type Architecture,
@@ -61,6 +61,8 @@ export interface Inspection {
   normPlacement: NormPlacement;
   /** Float32, all layers. */
   kvCacheBytesPerToken: number;
+  /** The same by what `kvDtype` says. */
+  kvCacheBytesPerTokenByFormat: Record<KvFormat, number>;
   /** Different rotary embeddings of the layers. */
   ropes: readonly RopeSpec[];
   /** Absent: no experts. */
@@ -124,7 +126,12 @@ export async function inspect(directory: string): Promise<Inspection> {
     headDim: architecture.headDim,
     attention: architecture.attention,
     normPlacement: architecture.normPlacement,
-    kvCacheBytesPerToken: kvBytesPerPosition(architecture),
+    kvCacheBytesPerToken: kvBytesPerPosition(architecture, "f32"),
+    kvCacheBytesPerTokenByFormat: {
+      f32: kvBytesPerPosition(architecture, "f32"),
+      bf16: kvBytesPerPosition(architecture, "bf16"),
+      "8bit": kvBytesPerPosition(architecture, "8bit"),
+    },
     ropes: architecture.ropes,
     experts: architecture.experts,
     vocabSize: architecture.vocabSize,

@@ -21,7 +21,7 @@ export function renderInspection(inspection: Inspection): string {
     ...expertFacts(inspection),
     ["norms", NORMS[inspection.normPlacement]],
     ["attention", renderAttention(inspection)],
-    ["KV cache", `${formatBytes(inspection.kvCacheBytesPerToken)} a token`],
+    ["KV cache", renderKvCache(inspection)],
     ...ropeFacts(inspection.ropes),
     ["vocabulary", `${vocabSize}${tied ? ", head tied to the embedding" : ""}`],
     ["context", `${inspection.maxPositionEmbeddings}`],
@@ -36,6 +36,10 @@ const NORMS: Readonly<Record<NormPlacement, string>> = {
   sandwich: "before and after each half of a layer",
   parallel: "one for both halves of a layer, which run side by side",
 };
+
+function renderKvCache({ kvCacheBytesPerTokenByFormat: bytes }: Inspection): string {
+  return `${formatBytes(bytes.f32)} a token, as bf16 ${formatBytes(bytes.bf16)}, as 8bit ${formatBytes(bytes["8bit"])}`;
+}
 
 function expertFacts({ experts }: Inspection): Fact[] {
   if (!experts) return [];

@@ -25,6 +25,9 @@ export type PackedFormat =
 /** `native/backend/format.h` describes the bytes of each. */
 export type WeightFormat = ElementFormat | QuantizedFormat | PackedFormat;
 
+/** How keys and values lie in the KV cache: `native/backend/kv_format.h`. */
+export type KvFormat = "f32" | "bf16" | "8bit";
+
 export interface NativeCodec {
   /** CRC-32C (Castagnoli) of `data`. */
   crc32c(data: Uint8Array): number;
@@ -255,6 +258,7 @@ export interface NativeModelDescription {
   pagePositions: number;
   /** Spans that the trace keeps, 40 bytes each; absent or 0: no trace. */
   traceSpans?: number;
+  kvFormat: KvFormat;
 }
 
 export interface NativePassRequest {

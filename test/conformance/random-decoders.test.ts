@@ -73,7 +73,14 @@ describe.each(Array.from({ length: decoders }, (_, index) => firstSeed + index))
     }
 
     const expected = new ReferenceDecoder(architecture, readTensors(source)).forward(tokens);
-    const base: EngineOptions = { budgetBytes: 2 ** 30, device: "cpu", threads: 2, precision: "exact", maxSeqLen: 64 };
+    const base: EngineOptions = {
+      budgetBytes: 2 ** 30,
+      device: "cpu",
+      threads: 2,
+      precision: "exact",
+      maxSeqLen: 64,
+      kvFormat: "f32",
+    };
     let logits: Float32Array | undefined;
     for (const change of [{}, { hold: false }, { threads: 1 }, { device: "cpu-discrete", hold: false }]) {
       const engine = await Engine.open(store, architecture, { ...base, ...change });

@@ -5,11 +5,13 @@
 #include <cstdlib>
 #include <cstring>
 #include <limits>
+#include <map>
 #include <random>
 #include <vector>
 
 #include "../../native/cpu/kernels.h"
 
+using namespace layerstream;
 using namespace layerstream::cpu;
 
 namespace {
@@ -38,27 +40,58 @@ struct Case {
   uint32_t value_dim() const { return options.value_dim == 0 ? head_dim : options.value_dim; }
 };
 
+// A vector as the cache's format holds it: from the definition in kv_format.h, in float64.
+std::vector<double> rounded(KvFormat format, const std::vector<float>& vector) {
+  std::vector<double> result(vector.begin(), vector.end());
+  if (format == KvFormat::kBF16) {
+    for (double& value : result) {
+      int exponent;
+      std::frexp(value, &exponent);
+      value = std::ldexp(std::nearbyint(std::ldexp(value, 8 - exponent)), exponent - 8);
+    }
+  }
+  if (format == KvFormat::kQ8) {
+    double magnitude = 0;
+    for (const double value : result) magnitude = std::max(magnitude, std::abs(value));
+    const double scale = static_cast<float>(magnitude / 127);
+    for (double& value : result) value = scale == 0 ? 0 : std::nearbyint(static_cast<float>(value / scale)) * scale;
+  }
+  return result;
+}
+
 struct Problem {
   Case shape;
+  KvFormat format;
   uint32_t query_stride, output_stride;  // wider than the heads need
-  std::vector<float> query, keys, values, sinks, slopes;
+  std::vector<float> query, sinks, slopes;
   std::vector<uint32_t> pages;
+  std::vector<uint8_t> cache;
+  size_t page_bytes, values_offset;
+  std::map<std::pair<uint32_t, uint32_t>, std::vector<double>> keys, values;  // of a KV head and position, as cached
   float scale;
 
-  size_t slot(uint32_t head, uint32_t position) const {
-    const size_t page = pages[position / shape.page_positions];
-    return (page * shape.kv_heads + head) * shape.page_positions + position % shape.page_positions;
+  const double* key(uint32_t head, uint32_t position) const { return keys.at({head, position}).data(); }
+  const double* value(uint32_t head, uint32_t position) const {
+    return shape.options.values_in_keys ? key(head, position) : values.at({head, position}).data();
   }
-  const float* key(uint32_t head, uint32_t position) const { return &keys[slot(head, position) * shape.head_dim]; }
-  const float* value(uint32_t head, uint32_t position) const {
-    return shape.options.values_in_keys ? key(head, position) : &values[slot(head, position) * shape.value_dim()];
+  void put(const KernelTable& kernels, size_t offset, uint32_t head, uint32_t position, const std::vector<float>& vector) {
+    const auto dim = static_cast<uint32_t>(vector.size());
+    const uint32_t within = position % shape.page_positions;
+    uint8_t* block = &cache[pages[position / shape.page_positions] * page_bytes + offset +
+                            head * kv_block_bytes(format, shape.page_positions, dim)];
+    float scale = 0;
+    kernels.encode_kv(format, vector.data(), dim, block + within * dim * kv_element_bytes(format), &scale);
+    if (format == KvFormat::kQ8) {
+      std::memcpy(block + kv_scales_offset(shape.page_positions, dim) + within * sizeof scale, &scale, sizeof scale);
+    }
   }
 };
 
 // What lies outside the visible keys is NaN, so that any use of it shows.
-Problem make_problem(const Case& shape, std::mt19937& random) {
+Problem make_problem(const KernelTable& kernels, const Case& shape, KvFormat format, std::mt19937& random) {
   Problem problem;
   problem.shape = shape;
+  problem.format = format;
   problem.query_stride = shape.heads * shape.head_dim + 3;
   problem.output_stride = shape.heads * shape.value_dim() + 3;
   problem.scale = 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
@@ -72,19 +105,26 @@ Problem make_problem(const Case& shape, std::mt19937& random) {
   const uint32_t positions = shape.first_position + shape.tokens;
   const uint32_t page_count = (positions + shape.page_positions - 1) / shape.page_positions;
   for (uint32_t page = 0; page < page_count; page++) problem.pages.push_back(page_count - 1 - page);
-  const float nan = std::numeric_limits<float>::quiet_NaN();
-  const size_t slots = size_t{page_count} * shape.kv_heads * shape.page_positions;
-  problem.keys.assign(slots * shape.head_dim, nan);
-  if (!shape.options.values_in_keys) problem.values.assign(slots * shape.value_dim(), nan);
+  const uint32_t value_dim = shape.options.values_in_keys ? 0 : shape.value_dim();
+  problem.values_offset = shape.kv_heads * kv_block_bytes(format, shape.page_positions, shape.head_dim);
+  problem.page_bytes = problem.values_offset + shape.kv_heads * kv_block_bytes(format, shape.page_positions, value_dim);
+  problem.page_bytes = (problem.page_bytes + 7) / 4 * 4;
+  problem.cache.assign(page_count * problem.page_bytes, 0xff);
   const uint32_t first_visible =
       shape.window != 0 && shape.first_position + 1 > shape.window ? shape.first_position + 1 - shape.window : 0;
-  const auto fill = [&](float* target, uint32_t count) {
-    for (uint32_t d = 0; d < count; d++) target[d] = normal(random);
+  const auto vector_of = [&](uint32_t dim) {
+    std::vector<float> vector(dim);
+    for (float& value : vector) value = normal(random);
+    return vector;
   };
   for (uint32_t head = 0; head < shape.kv_heads; head++) {
     for (uint32_t position = first_visible; position < positions; position++) {
-      fill(const_cast<float*>(problem.key(head, position)), shape.head_dim);
-      if (!shape.options.values_in_keys) fill(const_cast<float*>(problem.value(head, position)), shape.value_dim());
+      const std::vector<float> key = vector_of(shape.head_dim), value = vector_of(value_dim);
+      problem.keys[{head, position}] = rounded(format, key);
+      problem.put(kernels, 0, head, position, key);
+      if (value_dim == 0) continue;
+      problem.values[{head, position}] = rounded(format, value);
+      problem.put(kernels, problem.values_offset, head, position, value);
     }
   }
   return problem;
@@ -108,8 +148,10 @@ AttentionArgs make_args(const Problem& problem, std::vector<float>& output, std:
   args.first_position = shape.first_position;
   args.pages = problem.pages.data();
   args.page_positions = shape.page_positions;
-  args.keys = problem.keys.data();
-  args.values = shape.options.values_in_keys ? nullptr : problem.values.data();
+  args.kv_format = problem.format;
+  args.page_bytes = problem.page_bytes;
+  args.keys = problem.cache.data();
+  args.values = shape.options.values_in_keys ? nullptr : problem.cache.data() + problem.values_offset;
   args.sinks = shape.options.sinks ? problem.sinks.data() : nullptr;
   args.slopes = shape.options.slopes ? problem.slopes.data() : nullptr;
   args.scratch = scratch.data();
@@ -152,7 +194,7 @@ std::vector<double> reference(const Problem& problem) {
       const float* query = &problem.query[token * problem.query_stride + head * shape.head_dim];
       std::vector<double> scores;
       for (uint32_t position = begin; position <= own; position++) {
-        const float* key = problem.key(kv_head, position);
+        const double* key = problem.key(kv_head, position);
         double score = 0;
         for (uint32_t d = 0; d < shape.head_dim; d++) score += query[d] * logn * key[d];
         score *= problem.scale;
@@ -166,7 +208,7 @@ std::vector<double> reference(const Problem& problem) {
       for (double& score : scores) total += score = std::exp(score - largest);
       double* result = &output[token * problem.output_stride + head * shape.value_dim()];
       for (uint32_t position = begin; position <= own; position++) {
-        const float* value = problem.value(kv_head, position);
+        const double* value = problem.value(kv_head, position);
         for (uint32_t d = 0; d < shape.value_dim(); d++) result[d] += scores[position - begin] / total * value[d];
       }
     }
@@ -191,16 +233,16 @@ void test_in_place(const KernelTable& kernels, Problem problem, const std::vecto
   }
 }
 
-void test_case(const KernelTable& kernels, const Case& shape, std::mt19937& random) {
+void test_case(const KernelTable& kernels, const Case& shape, KvFormat format, std::mt19937& random) {
   const Options& options = shape.options;
   char name[250];
   snprintf(name, sizeof name,
            "heads %u/%u, head_dim %u/%u, tokens %u from %u, window %u, pages of %u, values_in_keys %d, cap %g, sinks %d, "
-           "slopes %d, logn %u",
+           "slopes %d, logn %u, %s",
            shape.heads, shape.kv_heads, shape.head_dim, shape.value_dim(), shape.tokens, shape.first_position, shape.window,
            shape.page_positions, options.values_in_keys, double{options.soft_cap}, options.sinks, options.slopes,
-           options.logn_length);
-  const Problem problem = make_problem(shape, random);
+           options.logn_length, kKvFormatNames[static_cast<size_t>(format)]);
+  const Problem problem = make_problem(kernels, shape, format, random);
   const std::vector<double> expected = reference(problem);
   const std::vector<float> whole = run(kernels, problem, shape.tokens, shape.heads);
   const uint32_t width = shape.heads * shape.value_dim();
@@ -225,13 +267,52 @@ void test_case(const KernelTable& kernels, const Case& shape, std::mt19937& rand
 
 // Scores that differ by hundreds: the softmax is one key's value, with no overflow on the way.
 void test_large_scores(const KernelTable& kernels, std::mt19937& random) {
-  Problem problem = make_problem({1, 1, 16, 100, 0, 0, 32}, random);
+  Problem problem = make_problem(kernels, {1, 1, 16, 100, 0, 0, 32}, KvFormat::kF32, random);
   for (float& value : problem.query) value *= 100.0f;
   const std::vector<double> expected = reference(problem);
   const std::vector<float> actual = run(kernels, problem, 100, 1);
   for (size_t i = 0; i < actual.size(); i++) {
     if (i % problem.output_stride >= 16) continue;
     check(std::abs(actual[i] - expected[i]) <= 1e-3, kernels.name, "large scores", "softmax");
+  }
+}
+
+// Every instruction set writes the same bytes, those that the definition says, also of vectors that are hard to encode.
+void test_encoding(const KernelTable& kernels, std::mt19937& random) {
+  std::normal_distribution<float> normal(0.0f, 3.0f);
+  for (const KvFormat format : {KvFormat::kF32, KvFormat::kBF16, KvFormat::kQ8}) {
+    for (const uint32_t dim : {1u, 7u, 16u, 33u, 128u}) {
+      for (const float factor : {1.0f, 1e-30f, 1e30f, 0.0f, 1e-38f}) {
+        std::vector<float> vector(dim);
+        for (float& value : vector) value = factor * normal(random);
+        std::vector<uint8_t> elements(dim * kv_element_bytes(format)), scalar(elements.size());
+        float scale = 0, scalar_scale = 0;
+        kernels.encode_kv(format, vector.data(), dim, elements.data(), &scale);
+        scalar_kernels().encode_kv(format, vector.data(), dim, scalar.data(), &scalar_scale);
+        check(elements == scalar && scale == scalar_scale, kernels.name, "encodes otherwise than scalar code", kKvFormatNames[static_cast<size_t>(format)]);
+        if (format == KvFormat::kF32 || factor == 1e-38f) continue;
+        const std::vector<double> expected = rounded(format, vector);
+        for (uint32_t i = 0; i < dim; i++) {
+          uint32_t bits = uint32_t{elements[i * kv_element_bytes(format)]} << 16;
+          if (format == KvFormat::kBF16) bits |= uint32_t{elements[2 * i + 1]} << 24;
+          float half;
+          std::memcpy(&half, &bits, sizeof half);
+          const double value = format == KvFormat::kBF16 ? half : static_cast<int8_t>(elements[i]) * double{scale};
+          check(value == expected[i], kernels.name, "encodes otherwise than defined", kKvFormatNames[static_cast<size_t>(format)]);
+        }
+      }
+    }
+  }
+  for (const float bad : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+    std::vector<float> vector(20, 1.0f);
+    vector[17] = bad;
+    uint8_t codes[40];
+    float scale = 0;
+    kernels.encode_kv(KvFormat::kQ8, vector.data(), 20, codes, &scale);
+    check(std::isnan(scale), kernels.name, "hides what is not finite", "8bit");
+    kernels.encode_kv(KvFormat::kBF16, vector.data(), 20, codes, &scale);
+    const bool kept = (codes[35] & 0x7f) == 0x7f && (std::isinf(bad) ? codes[34] == 0x80 : (codes[34] & 0xc0) == 0xc0);
+    check(kept, kernels.name, "hides what is not finite", "bf16");
   }
 }
 
@@ -268,7 +349,10 @@ int main() {
   for (const KernelTable* kernels : {&scalar_kernels(), avx2_kernels(), avx512_kernels(), neon_kernels()}) {
     if (kernels == nullptr) continue;
     std::mt19937 random(11);
-    for (const Case& shape : cases) test_case(*kernels, shape, random);
+    test_encoding(*kernels, random);
+    for (const Case& shape : cases) {
+      for (const KvFormat format : {KvFormat::kF32, KvFormat::kBF16, KvFormat::kQ8}) test_case(*kernels, shape, format, random);
+    }
     test_large_scores(*kernels, random);
   }
   printf("attention_test: %d checks passed\n", checks);

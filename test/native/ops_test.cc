@@ -149,28 +149,30 @@ Problem make_attention(uint32_t tokens, uint32_t heads, uint32_t kv_heads, bool 
   std::vector<uint32_t> page_table(page_count);
   std::iota(page_table.begin(), page_table.end(), 0u);
   std::shuffle(page_table.begin(), page_table.end(), generator);
-  const size_t slots = size_t{page_count} * kv_heads * page_positions;
+  const size_t block_positions = size_t{kv_heads} * page_positions;
+  const size_t page_floats = block_positions * (head_dim + (values_in_keys ? 0 : value_dim));
+  const size_t page_stride = page_floats + uniform(0, 5), values_offset = values_in_keys ? 0 : block_positions * head_dim;
   const Region pages = problem.add_words(page_table), slopes = problem.add_maybe(heads), sinks = problem.add_maybe(heads);
   const Region query = problem.add(tokens, heads * head_dim, query_stride);
   const Region output = problem.add(tokens, heads * value_dim, output_stride);
-  const Region key = problem.add(tokens, kv_heads * head_dim, key_stride), keys = problem.add(slots, head_dim, head_dim);
+  const Region key = problem.add(tokens, kv_heads * head_dim, key_stride), cache = problem.add(page_count, page_floats, page_stride);
   const Region value = values_in_keys ? key : problem.add(tokens, kv_heads * value_dim, value_stride);
-  const Region values = values_in_keys ? keys : problem.add(slots, value_dim, value_dim);
-  const auto slot = [&](uint32_t head, uint32_t position) {
-    return (size_t{page_table[position / page_positions]} * kv_heads + head) * page_positions + position % page_positions;
+  // First float of a key (offset 0) or a value in the cache.
+  const auto place = [&](size_t offset, uint32_t dim, uint32_t head, uint32_t position) {
+    return page_table[position / page_positions] * page_stride + offset + (head * page_positions + position % page_positions) * dim;
   };
-  const auto append = [&](const Region& source, uint32_t stride, const Region& cache, uint32_t dim) {
+  const auto append = [&](const Region& source, uint32_t stride, size_t offset, uint32_t dim) {
     for (uint32_t t = 0; t < tokens; t++) {
       for (uint32_t i = 0; i < kv_heads * dim; i++) {
-        const size_t at = slot(i / dim, first_position + t) * dim + i % dim;
+        const size_t at = place(offset, dim, i / dim, first_position + t) + i % dim;
         problem.expect(cache, at, problem.value(source, size_t{t} * stride + i));
       }
     }
   };
-  append(key, key_stride, keys, head_dim);
-  if (!values_in_keys) append(value, value_stride, values, value_dim);
+  append(key, key_stride, 0, head_dim);
+  if (!values_in_keys) append(value, value_stride, values_offset, value_dim);
   // A place of a cache as it is after the append.
-  const auto cached = [&](const Region& cache, size_t index) {
+  const auto cached = [&](size_t index) {
     const double appended = problem.expected[cache.first + index];
     return std::isnan(appended) ? problem.value(cache, index) : appended;
   };
@@ -181,15 +183,15 @@ Problem make_attention(uint32_t tokens, uint32_t heads, uint32_t kv_heads, bool 
       double total = sinks.count > 0 ? std::exp(problem.value(sinks, h)) : 0;
       std::vector<double> sums(value_dim);
       for (uint32_t position = 0; position <= own; position++) {
-        const size_t place = slot(kv_head, position);
         double score = 0;
         for (uint32_t d = 0; d < head_dim; d++) {
-          score += problem.value(query, size_t{t} * query_stride + h * head_dim + d) * cached(keys, place * head_dim + d);
+          score += problem.value(query, size_t{t} * query_stride + h * head_dim + d) * cached(place(0, head_dim, kv_head, position) + d);
         }
         score *= scale;
         if (slopes.count > 0) score += problem.value(slopes, h) * (static_cast<double>(position) - own);
         total += std::exp(score);
-        for (uint32_t d = 0; d < value_dim; d++) sums[d] += std::exp(score) * cached(values, place * cached_dim + d);
+        const size_t value_place = place(values_offset, cached_dim, kv_head, position);
+        for (uint32_t d = 0; d < value_dim; d++) sums[d] += std::exp(score) * cached(value_place + d);
       }
       const size_t first = size_t{t} * output_stride + h * value_dim;
       for (uint32_t d = 0; d < value_dim; d++) problem.expect(output, first + d, sums[d] / total);
@@ -206,8 +208,10 @@ Problem make_attention(uint32_t tokens, uint32_t heads, uint32_t kv_heads, bool 
     op.key_stride = key_stride;
     op.value_stride = value_stride;
     op.output_stride = output_stride;
-    op.key_cache = keys.in(buffer);
-    if (!values_in_keys) op.value_cache = values.in(buffer);
+    op.key_cache = cache.in(buffer);
+    if (!values_in_keys) op.value_cache = op.key_cache.at(values_offset * sizeof(float), op.key_cache.size - values_offset * sizeof(float));
+    op.kv_format = KvFormat::kF32;
+    op.page_bytes = page_stride * sizeof(float);
     op.pages = pages.in(buffer);
     op.page_positions = page_positions;
     op.tokens = tokens;

@@ -15,6 +15,7 @@ const noStats: Stats = {
   weightBytes: 0,
   ringBytes: 0,
   kvBytes: 0,
+  kvDtype: "f32",
   activationBytes: 0,
   memoryBudgetBytes: 0,
   ioWaitSeconds: 0,

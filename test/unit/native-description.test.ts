@@ -103,6 +103,7 @@ function description(): NativeModelDescription {
     valueDim: 0,
     pageCount: 1,
     pagePositions: 8,
+    kvFormat: "f32",
   };
 }
 

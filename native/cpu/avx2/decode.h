@@ -24,11 +24,6 @@ inline void keep_in_register(Floats& value) {
 
 inline void add_sums(const Floats* values, float* sums) { *sums += sum(*values); }
 
-inline __m256 load_8_int8(const uint8_t* source) {
-  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(source))));
-}
-inline Floats load_int8(const uint8_t* source) { return {load_8_int8(source), load_8_int8(source + 8)}; }
-
 // Permutations look at the low three bits of an index; the fourth, moved to the sign, picks between two of them.
 inline Floats levels(const uint8_t* codes, float scale, uint32_t v) {
   const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));

@@ -8,6 +8,7 @@ extern const KernelTable kTable = {
     "avx2",
     {LAYERSTREAM_FORMATS(LAYERSTREAM_MATMUL)},
     attention,
+    encode_kv,
     norm,
     activate,
     rope,

@@ -59,6 +59,11 @@ inline Floats load_bf16(const uint8_t* source) {
   return {_mm256_castsi256_ps(_mm256_slli_epi32(low, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(high, 16))};
 }
 
+inline __m256 load_8_int8(const uint8_t* source) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(source))));
+}
+inline Floats load_int8(const uint8_t* source) { return {load_8_int8(source), load_8_int8(source + 8)}; }
+
 inline Floats operator+(Floats a, Floats b) {
   return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)};
 }

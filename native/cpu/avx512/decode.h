@@ -39,10 +39,6 @@ inline void add_sums(const Floats* values, float* sums) {
   _mm_storeu_ps(sums, _mm_add_ps(_mm_loadu_ps(sums), total));
 }
 
-inline Floats load_int8(const uint8_t* source) {
-  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(source))))};
-}
-
 // Lanes 0-7 take nibble 2v and lanes 8-15 nibble 2v + 1 of the same words: 16 columns in order. The permutation looks
 // at the low four bits of an index only. The words come twice by two loads, as a broadcast would cost a shuffle.
 inline Floats levels(const uint8_t* codes, float scale, uint32_t v) {

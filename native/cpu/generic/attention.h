@@ -9,6 +9,7 @@
 #include "../attention_layout.h"
 #include "../functions.h"
 #include "exponential.h"
+#include "kv_cache.h"
 
 namespace layerstream::cpu::LAYERSTREAM_ISA {
 namespace {
@@ -37,24 +38,38 @@ struct Row {
 // Keys of a block that some row of the tile sees, at block + begin ... block + end - 1.
 struct Block {
   uint32_t begin, end;
-  const float* keys[kBlockKeys];
-  const float* values[kBlockKeys];
+  const uint8_t* keys[kBlockKeys];
+  const uint8_t* values[kBlockKeys];
+  float key_scales[kBlockKeys];  // where the cache's format has scales
+  float value_scales[kBlockKeys];
 
   bool has(uint32_t key) const { return key >= begin && key < end; }
 };
 
 // The block at `position`, of which keys [begin, end) (absolute) are seen.
+template <KvFormat kFormat>
 inline void find_block(const AttentionArgs& args, uint32_t position, uint32_t begin, uint32_t end, Block& block) {
   block.begin = begin > position ? begin - position : 0;
   block.end = end < position + kBlockKeys ? end - position : kBlockKeys;
+  const bool values_in_keys = args.values == nullptr;
   const size_t kv_head = args.head_begin / (args.heads / args.kv_heads);
+  const size_t key_offset = kv_head * kv_block_bytes(kFormat, args.page_positions, args.head_dim);
+  const size_t value_offset = kv_head * kv_block_bytes(kFormat, args.page_positions, args.value_dim);
+  const size_t key_scales = kv_scales_offset(args.page_positions, args.head_dim);
+  const size_t value_scales = kv_scales_offset(args.page_positions, args.value_dim);
   uint32_t page_index = (position + block.begin) / args.page_positions;
   uint32_t within = (position + block.begin) % args.page_positions;
   for (uint32_t i = block.begin; i < block.end; i++) {
-    const size_t page = args.pages[page_index];
-    const size_t slot = (page * args.kv_heads + kv_head) * args.page_positions + within;
-    block.keys[i] = args.keys + slot * args.head_dim;
-    block.values[i] = args.values == nullptr ? block.keys[i] : args.values + slot * args.value_dim;
+    const size_t page = args.pages[page_index] * args.page_bytes;
+    const uint8_t* keys = args.keys + page + key_offset;
+    const uint8_t* values = values_in_keys ? keys : args.values + page + value_offset;
+    block.keys[i] = keys + size_t{within} * args.head_dim * kv_element_bytes(kFormat);
+    block.values[i] = values_in_keys ? block.keys[i] : values + size_t{within} * args.value_dim * kv_element_bytes(kFormat);
+    if constexpr (kFormat == KvFormat::kQ8) {
+      std::memcpy(&block.key_scales[i], keys + key_scales + within * sizeof(float), sizeof(float));
+      const uint8_t* scale = values_in_keys ? keys + key_scales : values + value_scales;
+      std::memcpy(&block.value_scales[i], scale + within * sizeof(float), sizeof(float));
+    }
     if (++within == args.page_positions) {
       within = 0;
       page_index++;
@@ -67,32 +82,38 @@ inline void find_block(const AttentionArgs& args, uint32_t position, uint32_t be
 // With each tile of 16 keys and 16 dimensions, its share of the block's values and of the next block's keys is asked
 // for, row after row, so that single tokens read the cache at nearly the memory's rate. (Not in a function of its own:
 // GCC takes one that only prefetches for one without effect and drops its calls.)
+template <KvFormat kFormat>
 inline void transpose_keys(const AttentionArgs& args, const Block& block, const Block* next, float* target) {
+  constexpr uint32_t kLine = 64;
   const uint32_t head_dim = args.head_dim;
-  const uint32_t value_dim = args.values == nullptr ? 0 : args.value_dim;
+  const uint32_t key_bytes = head_dim * kv_element_bytes(kFormat);
+  const uint32_t value_bytes = args.values == nullptr ? 0 : args.value_dim * kv_element_bytes(kFormat);
   for (uint32_t first = 0; first < kBlockKeys; first += 16) {
     if (first + 16 <= block.begin || first >= block.end) continue;
     const bool whole = block.has(first) && block.has(first + 15);
     for (uint32_t d = 0; d < head_dim; d += 16) {
       const uint32_t share_end = first + (d + 16 < head_dim ? 16 * (d + 16) / head_dim : 16);
       for (uint32_t key = first + 16 * d / head_dim; key < share_end; key++) {
-        for (uint32_t column = 0; block.has(key) && column < value_dim; column += 16) {
-          prefetch(block.values[key] + column);
+        for (uint32_t byte = 0; block.has(key) && byte < value_bytes; byte += kLine) {
+          prefetch(reinterpret_cast<const float*>(block.values[key] + byte));
         }
-        for (uint32_t column = 0; next != nullptr && next->has(key) && column < head_dim; column += 16) {
-          prefetch(next->keys[key] + column);
+        for (uint32_t byte = 0; next != nullptr && next->has(key) && byte < key_bytes; byte += kLine) {
+          prefetch(reinterpret_cast<const float*>(next->keys[key] + byte));
         }
       }
       const uint32_t left = head_dim - d < 16 ? head_dim - d : 16;
       Floats vectors[16];
       if (whole && left == 16) {
-        for (uint32_t i = 0; i < 16; i++) vectors[i] = load(block.keys[first + i] + d);
+        for (uint32_t i = 0; i < 16; i++) {
+          vectors[i] = load_cached<kFormat>(block.keys[first + i], d, block.key_scales[first + i]);
+        }
         transpose(vectors);
         for (uint32_t i = 0; i < 16; i++) store(target + (d + i) * kBlockKeys + first, vectors[i]);
         continue;
       }
       for (uint32_t i = 0; i < 16; i++) {
-        vectors[i] = block.has(first + i) ? load(block.keys[first + i] + d, left) : broadcast(0.0f);
+        const uint32_t key = first + i;
+        vectors[i] = block.has(key) ? load_cached<kFormat>(block.keys[key], d, block.key_scales[key], left) : broadcast(0.0f);
       }
       transpose(vectors);
       for (uint32_t i = 0; i < left; i++) store(target + (d + i) * kBlockKeys + first, vectors[i]);
@@ -189,7 +210,7 @@ inline void weigh_row(Row& row, Range range, float* scores, float* sums, uint32_
 }
 
 // sums[r] += weights[r][key] * values[key] for the keys of a range, in ascending order.
-template <int kCount, int kVectors>
+template <KvFormat kFormat, int kCount, int kVectors>
 inline void add_values(const Block& block, Range range, const float* weights, float* sums, uint32_t stride,
                        uint32_t value_dim) {
   for (uint32_t d = 0; d < value_dim; d += 16 * kVectors) {
@@ -203,7 +224,9 @@ inline void add_values(const Block& block, Range range, const float* weights, fl
       }
       for (uint32_t key = range.begin; key < range.end; key++) {
         Floats vectors[kVectors];
-        for (int k = 0; k < kVectors; k++) vectors[k] = load(block.values[key] + d + 16 * k);
+        for (int k = 0; k < kVectors; k++) {
+          vectors[k] = load_cached<kFormat>(block.values[key], d + 16 * k, block.value_scales[key]);
+        }
         for (int r = 0; r < kCount; r++) {
           const Floats weight = broadcast(weights[r * kBlockKeys + key]);
           for (int k = 0; k < kVectors; k++) totals[r][k] = multiply_add(weight, vectors[k], totals[r][k]);
@@ -220,7 +243,10 @@ inline void add_values(const Block& block, Range range, const float* weights, fl
       Floats totals[kCount];
       for (int r = 0; r < kCount; r++) totals[r] = load(sums + r * stride + column);
       for (uint32_t key = range.begin; key < range.end; key++) {
-        const Floats vector = left == 16 ? load(block.values[key] + column) : load(block.values[key] + column, left);
+        const uint8_t* values = block.values[key];
+        const float scale = block.value_scales[key];
+        const Floats vector = left == 16 ? load_cached<kFormat>(values, column, scale)
+                                         : load_cached<kFormat>(values, column, scale, left);
         for (int r = 0; r < kCount; r++) {
           totals[r] = multiply_add(broadcast(weights[r * kBlockKeys + key]), vector, totals[r]);
         }
@@ -231,7 +257,7 @@ inline void add_values(const Block& block, Range range, const float* weights, fl
 }
 
 // The keys that all kCount rows see are shared; those that only some see are added row by row, before and after.
-template <int kCount, int kVectors>
+template <KvFormat kFormat, int kCount, int kVectors>
 inline void process_rows(const AttentionArgs& args, Row* rows, const Block& block, uint32_t position,
                          const Scratch& scratch) {
   Range ranges[kCount];
@@ -253,16 +279,17 @@ inline void process_rows(const AttentionArgs& args, Row* rows, const Block& bloc
   }
   const bool shared = common.begin < common.end;
   const auto add_alone = [&](int r, Range range) {
-    add_values<1, 4>(block, range, scratch.scores + r * kBlockKeys, scratch.sums + r * scratch.stride, scratch.stride,
+    add_values<kFormat, 1, 4>(block, range, scratch.scores + r * kBlockKeys, scratch.sums + r * scratch.stride, scratch.stride,
                      args.value_dim);
   };
   for (int r = 0; r < kCount; r++) add_alone(r, {ranges[r].begin, shared ? common.begin : ranges[r].end});
   if (!shared) return;
-  add_values<kCount, kVectors>(block, common, scratch.scores, scratch.sums, scratch.stride, args.value_dim);
+  add_values<kFormat, kCount, kVectors>(block, common, scratch.scores, scratch.sums, scratch.stride, args.value_dim);
   for (int r = 0; r < kCount; r++) add_alone(r, {common.end, ranges[r].end});
 }
 
 // One tile: all keys that any of its rows sees, block by block.
+template <KvFormat kFormat>
 inline void attend(const AttentionArgs& args, Row* rows, uint32_t count, const Scratch& scratch) {
   uint32_t begin = rows[0].first_key, end = rows[0].end_key;
   for (uint32_t r = 1; r < count; r++) {
@@ -276,15 +303,15 @@ inline void attend(const AttentionArgs& args, Row* rows, uint32_t count, const S
   Block blocks[2];
   Block* block = &blocks[0];
   Block* next = &blocks[1];
-  find_block(args, position, begin, end, *block);
+  find_block<kFormat>(args, position, begin, end, *block);
   for (; position < end; position += kBlockKeys) {
     const bool last = end - position <= kBlockKeys;
-    if (!last) find_block(args, position + kBlockKeys, begin, end, *next);
-    transpose_keys(args, *block, last ? nullptr : next, scratch.keys);
+    if (!last) find_block<kFormat>(args, position + kBlockKeys, begin, end, *next);
+    transpose_keys<kFormat>(args, *block, last ? nullptr : next, scratch.keys);
     const auto process = [&]<int kCount, int kVectors>(uint32_t first) {
       const Scratch part = {scratch.keys, scratch.scores + first * kBlockKeys, scratch.sums + first * scratch.stride,
                             scratch.stride};
-      process_rows<kCount, kVectors>(args, rows + first, *block, position, part);
+      process_rows<kFormat, kCount, kVectors>(args, rows + first, *block, position, part);
     };
     uint32_t r = 0;
     for (; r + kTileRows <= count; r += kTileRows) process.template operator()<kTileRows, kTileVectors>(r);
@@ -324,9 +351,8 @@ inline Row make_row(const AttentionArgs& args, size_t token, size_t head) {
   return row;
 }
 
-}  // namespace
-
-void attention(const AttentionArgs& args) {
+template <KvFormat kFormat>
+void attend_all(const AttentionArgs& args) {
   Scratch scratch;
   scratch.stride = attention_layout::padded(args.value_dim);
   // Vectors that cross cache lines cost twice; the scratch has room for this.
@@ -343,8 +369,21 @@ void attention(const AttentionArgs& args) {
     for (uint32_t r = 0; r < count; r++) {
       rows[r] = make_row(args, args.token_begin + (first + r) / heads, args.head_begin + (first + r) % heads);
     }
-    attend(args, rows, count, scratch);
+    attend<kFormat>(args, rows, count, scratch);
     for (uint32_t r = 0; r < count; r++) write_row(rows[r], scratch.sums + r * scratch.stride, args.value_dim);
+  }
+}
+
+}  // namespace
+
+void attention(const AttentionArgs& args) {
+  switch (args.kv_format) {
+    case KvFormat::kBF16:
+      return attend_all<KvFormat::kBF16>(args);
+    case KvFormat::kQ8:
+      return attend_all<KvFormat::kQ8>(args);
+    default:
+      return attend_all<KvFormat::kF32>(args);
   }
 }
 

@@ -24,13 +24,6 @@ inline void keep_in_register(Floats&) {}
 
 inline void add_sums(const Floats* values, float* sums) { *sums += sum(*values); }
 
-inline Floats load_int8(const uint8_t* source) {
-  const int8x16_t codes = vreinterpretq_s8_u8(vld1q_u8(source));
-  const int16x8_t low = vmovl_s8(vget_low_s8(codes)), high = vmovl_high_s8(codes);
-  return {{vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), vcvtq_f32_s32(vmovl_high_s16(low)),
-           vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_high_s16(high))}};
-}
-
 // Entries of a table of 16 floats, by the low four bits of lanes: byte b of entry c is byte 4c + b of the table.
 inline float32x4_t entries_of(uint8x16x4_t table, uint32x4_t lanes) {
   const uint32x4_t code = vandq_u32(lanes, vdupq_n_u32(15));

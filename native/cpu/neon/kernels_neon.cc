@@ -8,6 +8,7 @@ extern const KernelTable kTable = {
     "neon",
     {LAYERSTREAM_FORMATS(LAYERSTREAM_MATMUL)},
     attention,
+    encode_kv,
     norm,
     activate,
     rope,

@@ -62,6 +62,13 @@ inline Floats load_bf16(const uint8_t* source) {
   });
 }
 
+inline Floats load_int8(const uint8_t* source) {
+  const int8x16_t codes = vreinterpretq_s8_u8(vld1q_u8(source));
+  const int16x8_t low = vmovl_s8(vget_low_s8(codes)), high = vmovl_high_s8(codes);
+  return {{vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), vcvtq_f32_s32(vmovl_high_s16(low)),
+           vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_high_s16(high))}};
+}
+
 inline Floats operator+(Floats a, Floats b) {
   return each([&](int i) { return vaddq_f32(a.v[i], b.v[i]); });
 }

@@ -21,10 +21,6 @@ inline void keep_in_register(Floats&) {}
 
 inline void add_sums(const Floats* values, float* sums) { *sums += sum(*values); }
 
-inline Floats load_int8(const uint8_t* source) {
-  return each([&](int i) { return static_cast<float>(static_cast<int8_t>(source[i])); });
-}
-
 inline Floats levels(const uint8_t* codes, float scale, uint32_t v) {
   return each([&](int i) {
     uint32_t word;

@@ -6,6 +6,7 @@ extern const KernelTable kTable = {
     "scalar",
     {LAYERSTREAM_FORMATS(LAYERSTREAM_MATMUL)},
     attention,
+    encode_kv,
     norm,
     activate,
     rope,

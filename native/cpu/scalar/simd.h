@@ -72,6 +72,11 @@ inline Floats load_bf16(const uint8_t* source) {
   return each([&](int i) { return float_from_bits(uint32_t{halves[i]} << 16); });
 }
 
+// 16 int8 as floats.
+inline Floats load_int8(const uint8_t* source) {
+  return each([&](int i) { return static_cast<float>(static_cast<int8_t>(source[i])); });
+}
+
 inline Floats operator+(Floats a, Floats b) {
   return each([&](int i) { return a.lane[i] + b.lane[i]; });
 }
