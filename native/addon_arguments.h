@@ -52,7 +52,7 @@ inline Format format_argument(const Napi::CallbackInfo& info, size_t index, cons
   reject(std::string("`") + name + "` must be one of " + names + ".");
 }
 
-// Columns that share a scale; formats without scales ignore the argument.
+// Columns that share a scale, or bytes of escapes; formats without either ignore the argument.
 inline uint32_t block_argument(const Napi::CallbackInfo& info, size_t index, Format format, uint32_t columns) {
   const FormatTraits& traits = traits_of(format);
   switch (traits.blocks) {
@@ -75,6 +75,13 @@ inline uint32_t block_argument(const Napi::CallbackInfo& info, size_t index, For
       const uint32_t block = count_argument(info, index, "block", traits.block, traits.block);
       if (!block_fits(format, columns, block)) {
         reject("`columns` must be a multiple of " + std::to_string(block) + ", not " + std::to_string(columns) + ".");
+      }
+      return block;
+    }
+    case Blocks::kEscapes: {
+      const uint32_t block = count_argument(info, index, "block", 1, kMaxEscapes);
+      if (!block_fits(format, columns, block)) {
+        reject("`block` must be at most `columns`, " + std::to_string(columns) + ", not " + std::to_string(block) + ".");
       }
       return block;
     }

@@ -17,7 +17,7 @@ Napi::Value js_crc32c(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value js_row_bytes(const Napi::CallbackInfo& info) {
-  const Format format = format_argument(info, 0, "format", Format::kF32, Format::kQ6K);
+  const Format format = format_argument(info, 0, "format", Format::kF32, Format::kBF16Window);
   const uint32_t columns = count_argument(info, 1, "columns", 1, kMaxCount);
   const size_t bytes = row_bytes(format, columns, block_argument(info, 2, format, columns));
   return Napi::Number::New(info.Env(), static_cast<double>(bytes));
@@ -40,7 +40,7 @@ Napi::Value js_quantize(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value js_dequantize(const Napi::CallbackInfo& info) {
-  const Format format = format_argument(info, 0, "format", Format::kF32, Format::kQ6K);
+  const Format format = format_argument(info, 0, "format", Format::kF32, Format::kBF16Window);
   const Bytes data = bytes_argument(info, 1, "data");
   const uint32_t rows = count_argument(info, 2, "rows", 0, kMaxCount);
   const uint32_t columns = count_argument(info, 3, "columns", 1, kMaxCount);

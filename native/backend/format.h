@@ -24,6 +24,14 @@
 //                    (OCP Microscaling Formats 1.0; byte 255 is NaN)
 //   nf4              codes in steps as uint4's, then one float32 scale a block of 64: w = kNormalFloat4[code] * scale
 //   q8_0 ... q6_k    ggml's blocks as in a GGUF file, of 32 (q8_0 to q5_1) or 256 columns; columns are whole blocks
+//   bf16_window      bfloat16 exactly. `block` is the capacity of a row's escapes, at most 65535. A row is `block` bytes
+//                    of escapes, 3 bytes a window of 512 columns (the last may be short): its least exponent, and as a
+//                    uint16 where its escapes begin; then for each window its weights in steps of 64, the last one padded
+//                    with zeros: 64 bytes a step, then 24 bytes a step. Within a step place 16 * l + i has column
+//                    8 * l + i, place 16 * l + 8 + i column 32 + 8 * l + i, for l < 4, i < 8. Of place p, byte p is
+//                    mantissa * 2 + sign, and bits 3 * p ... 3 * p + 2 of the 24 bytes, lowest first, are a code: 0 to 6,
+//                    exponent - least exponent; 7, the exponent is the window's next escape, in order of places.
+//                    An escape beyond the capacity is what follows in the row: no bytes lead a reader out of it.
 //
 // Codes of columns past the end are 0 where nothing else is said.
 #pragma once
@@ -40,11 +48,15 @@ enum class Format : uint8_t {
   kF32, kF16, kBF16, kQ8, kQ4,
   kU2, kU3, kU4, kU8, kFp8, kMxfp4, kNf4,
   kQ8_0, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ2K, kQ3K, kQ4K, kQ5K, kQ6K,
+  kBF16Window,
   kCount
 };
 
 constexpr size_t kFormatCount = static_cast<size_t>(Format::kCount);
 constexpr uint32_t kQ4Block = 64;
+constexpr uint32_t kWindowColumns = 512;
+constexpr uint32_t kWindowHeaderBytes = 3;
+constexpr uint32_t kMaxEscapes = 65535;
 
 // Which numbers of columns may share a scale.
 enum class Blocks : uint8_t {
@@ -53,6 +65,7 @@ enum class Blocks : uint8_t {
   kMultiple,    // a multiple of 16, or at least `columns`
   kFixed,       // the format's number
   kWhole,       // the format's number, of which `columns` is a multiple
+  kEscapes,     // not columns, but a number of bytes: bf16_window's
 };
 
 // One row a format. Bytes of a row: codes of `bits` for the columns, padded to a multiple of `padding` (0: of the
@@ -79,6 +92,7 @@ constexpr FormatTraits kFormatTraits[] = {
     {"q5_1", 5, 1, 4, Blocks::kWhole, 32},   {"q2_k", 2, 1, 20, Blocks::kWhole, 256},
     {"q3_k", 3, 1, 14, Blocks::kWhole, 256}, {"q4_k", 4, 1, 16, Blocks::kWhole, 256},
     {"q5_k", 5, 1, 16, Blocks::kWhole, 256}, {"q6_k", 6, 1, 18, Blocks::kWhole, 256},
+    {"bf16_window", 11, 64, 0, Blocks::kEscapes, 0},
 };
 static_assert(sizeof kFormatTraits / sizeof *kFormatTraits == kFormatCount);
 
@@ -130,6 +144,8 @@ constexpr bool block_fits(Format format, uint32_t columns, uint32_t block) {
       return block == traits_of(format).block;
     case Blocks::kWhole:
       return block == traits_of(format).block && columns % block == 0;
+    case Blocks::kEscapes:
+      return block > 0 && block <= kMaxEscapes && block <= columns;
   }
   return false;
 }
@@ -139,6 +155,9 @@ constexpr size_t row_bytes(Format format, uint32_t columns, uint32_t block) {
   const FormatTraits& traits = traits_of(format);
   const size_t padding = traits.padding == 0 ? block : traits.padding;
   const size_t codes = (columns + padding - 1) / padding * padding * traits.bits / 8;
+  if (traits.blocks == Blocks::kEscapes) {
+    return block + (columns + kWindowColumns - 1) / kWindowColumns * size_t{kWindowHeaderBytes} + codes;
+  }
   const size_t groups = traits.group_bytes == 0 ? 0 : (size_t{columns} + block - 1) / block;
   return codes + groups * traits.group_bytes;
 }

@@ -9,9 +9,10 @@
 
 // The kernels' names of all formats, in the order of Format.
 #define LAYERSTREAM_FORMATS(each)                                                                                   \
-  each(f32) each(f16) each(bf16) each(q8) each(q4)                                                                  \
-  each(u2) each(u3) each(u4) each(u8) each(fp8) each(mxfp4) each(nf4)                                               \
-  each(q8_0) each(q4_0) each(q4_1) each(q5_0) each(q5_1) each(q2_k) each(q3_k) each(q4_k) each(q5_k) each(q6_k)
+  each(f32) each(f16) each(bf16) each(q8) each(q4)                                                                 \
+  each(u2) each(u3) each(u4) each(u8) each(fp8) each(mxfp4) each(nf4)                                              \
+  each(q8_0) each(q4_0) each(q4_1) each(q5_0) each(q5_1) each(q2_k) each(q3_k) each(q4_k) each(q5_k) each(q6_k)    \
+  each(bf16_window)
 
 #define LAYERSTREAM_DECLARE_FORMAT(name)                                                                            \
   void matmul_##name(const MatmulArgs& args);                                                                       \

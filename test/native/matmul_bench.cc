@@ -78,6 +78,7 @@ double read_rate(const uint8_t* buffer, uint32_t threads) {
 uint32_t usual_block(Format format) {
   const FormatTraits& traits = traits_of(format);
   if (traits.blocks == Blocks::kMultiple) return 128;
+  if (traits.blocks == Blocks::kEscapes) return kColumns / 40;
   return traits.block == 0 ? 64 : traits.block;
 }
 

@@ -213,6 +213,7 @@ Shape adapt(Shape shape, Format format, uint32_t index) {
     const uint32_t blocks[] = {16, 32, 48, 64, 80, 128, 192, 512, 528, 1024, shape.columns, shape.columns + 3};
     shape.block = blocks[index % 12];
   }
+  if (traits.blocks == Blocks::kEscapes) shape.block = uniform(1, std::min(shape.columns, 1 + shape.columns / (1 + index % 12)));
   if (traits.blocks == Blocks::kWhole) {
     shape.block = traits.block;
     shape.columns = (shape.columns + traits.block - 1) / traits.block * traits.block;

@@ -1,6 +1,7 @@
 // One weight at a time in float64, from the definitions of format.h and of ggml's blocks, and random rows to decode.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -119,6 +120,31 @@ inline double ggml_value(Format format, const uint8_t* row, uint32_t column) {
   }
 }
 
+// The bfloat16 of a column, from the definition.
+inline uint16_t window_weight(const uint8_t* row, uint32_t columns, uint32_t block, uint32_t column) {
+  const uint32_t window = column / 512, windows = (columns + 511) / 512;
+  const uint32_t steps = (std::min(columns - 512 * window, 512u) + 63) / 64;
+  const uint8_t* const header = row + block + 3 * size_t{window};
+  const uint8_t* const plane = row + block + 3 * size_t{windows} + 704 * size_t{window};
+  const uint8_t* const codes = plane + 64 * size_t{steps};
+  const uint32_t c = column % 64, step = column % 512 / 64;
+  const uint32_t place = c < 32 ? c / 8 * 16 + c % 8 : (c - 32) / 8 * 16 + 8 + c % 8;
+  const auto code_at = [&](uint32_t p) { return bits_at(codes, 3 * size_t{p}, 3); };
+  uint32_t exponent = header[0] + code_at(64 * step + place);
+  if (code_at(64 * step + place) == 7) {
+    uint32_t escape = std::min(uint32_t{read<uint16_t>(header + 1)}, block);
+    for (uint32_t p = 0; p < 64 * step + place; ++p) escape += code_at(p) == 7 ? 1 : 0;
+    exponent = row[escape];
+  }
+  const uint32_t rest = plane[64 * step + place];
+  return static_cast<uint16_t>(rest << 15 | (exponent & 255) << 7 | rest >> 1);
+}
+
+inline double bfloat_value(uint16_t bfloat) {
+  const uint32_t bits = uint32_t{bfloat} << 16;
+  return read<float>(reinterpret_cast<const uint8_t*>(&bits));
+}
+
 inline double weight_value(Format format, const uint8_t* row, uint32_t columns, uint32_t block, uint32_t column) {
   const size_t steps = (size_t{columns} + 63) / 64;
   const FormatTraits& traits = traits_of(format);
@@ -127,10 +153,10 @@ inline double weight_value(Format format, const uint8_t* row, uint32_t columns, 
       return read<float>(row + 4 * size_t{column});
     case Format::kF16:
       return half_at(row + 2 * size_t{column});
-    case Format::kBF16: {
-      const uint32_t bits = uint32_t{read<uint16_t>(row + 2 * size_t{column})} << 16;
-      return read<float>(reinterpret_cast<const uint8_t*>(&bits));
-    }
+    case Format::kBF16:
+      return bfloat_value(read<uint16_t>(row + 2 * size_t{column}));
+    case Format::kBF16Window:
+      return bfloat_value(window_weight(row, columns, block, column));
     case Format::kQ8: {
       const size_t codes = (size_t{columns} + block - 1) / block * block;
       return read<int8_t>(row + column) * (half_at(row + codes + 2 * (column / block)) / 127.0);
@@ -200,6 +226,8 @@ class RandomRows {
       }
       case Blocks::kWhole:
         return put_block_scales(format, row, columns / traits.block);
+      case Blocks::kEscapes:
+        return fill_windows(row, columns, block);
     }
   }
 
@@ -211,6 +239,29 @@ class RandomRows {
   }
 
  private:
+  // Exponents near that of 1, and some escapes as long as there is room.
+  void fill_windows(uint8_t* row, uint32_t columns, uint32_t block) {
+    uint8_t* header = row + block;
+    uint8_t* data = header + size_t{3} * ((columns + 511) / 512);
+    uint32_t used = 0;
+    for (uint32_t i = 0; i < block; ++i) row[i] = static_cast<uint8_t>(uniform(100, 130));
+    for (uint32_t first = 0; first < columns; first += 512, header += 3) {
+      const uint32_t steps = (std::min(columns - first, 512u) + 63) / 64;
+      header[0] = static_cast<uint8_t>(uniform(118, 124));
+      const uint16_t begin = static_cast<uint16_t>(used);
+      std::memcpy(header + 1, &begin, sizeof begin);
+      uint8_t* const codes = data + size_t{64} * steps;
+      std::memset(codes, 0, size_t{24} * steps);
+      for (uint32_t place = 0; place < 64 * steps; ++place) {
+        const bool escapes = used < block && uniform(0, 15) == 0;
+        used += escapes ? 1 : 0;
+        const uint32_t code = escapes ? 7 : uniform(0, 6);
+        for (uint32_t i = 0; i < 3; ++i) codes[(3 * place + i) / 8] |= static_cast<uint8_t>((code >> i & 1) << (3 * place + i) % 8);
+      }
+      data += size_t{88} * steps;
+    }
+  }
+
   void fill_elements(Format format, uint8_t* row, uint32_t columns) {
     for (uint32_t c = 0; c < columns; ++c) {
       const float value = normal();

@@ -1,0 +1,7 @@
+#if defined(__aarch64__) || defined(_M_ARM64)
+
+#include "decode.h"
+
+#include "../generic/window.h"
+
+#endif

@@ -1,0 +1,3 @@
+#include "decode.h"
+
+#include "../generic/window.h"
