@@ -4,6 +4,7 @@
 #include "addon.h"
 #include "addon_arguments.h"
 #include "backend/format.h"
+#include "codec/bf16_window.h"
 #include "codec/crc32c.h"
 #include "cpu/kernels.h"
 
@@ -39,6 +40,34 @@ Napi::Value js_quantize(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), cpu::best_kernels().quantize(args));
 }
 
+WindowSource window_source_argument(const Napi::CallbackInfo& info) {
+  const Bytes source = bytes_argument(info, 0, "source");
+  const uint32_t rows = count_argument(info, 1, "rows", 0, kMaxCount);
+  const uint32_t columns = count_argument(info, 2, "columns", 1, kMaxCount);
+  check_holds("source", source.size, rows, row_bytes(Format::kBF16, columns, 0));
+  return {source.data, rows, columns};
+}
+
+Napi::Value js_most_escapes(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(most_escapes(window_source_argument(info))));
+}
+
+Napi::Value js_encode_windows(const Napi::CallbackInfo& info) {
+  const WindowSource source = window_source_argument(info);
+  const uint32_t block = block_argument(info, 3, Format::kBF16Window, source.columns);
+  const Bytes output = bytes_argument(info, 4, "output");
+  check_holds("output", output.size, source.rows, row_bytes(Format::kBF16Window, source.columns, block));
+  return Napi::Boolean::New(info.Env(), encode_windows(source, block, output.data));
+}
+
+Napi::Value js_narrow_to_bf16(const Napi::CallbackInfo& info) {
+  const Bytes source = bytes_argument(info, 0, "source");
+  const Bytes output = bytes_argument(info, 1, "output");
+  const size_t count = source.size / sizeof(float);
+  check_holds("output", output.size, count, sizeof(uint16_t));
+  return Napi::Boolean::New(info.Env(), narrow_to_bfloat16(source.data, count, output.data));
+}
+
 Napi::Value js_dequantize(const Napi::CallbackInfo& info) {
   const Format format = format_argument(info, 0, "format", Format::kF32, Format::kBF16Window);
   const Bytes data = bytes_argument(info, 1, "data");
@@ -65,6 +94,9 @@ void register_codec(Napi::Env env, Napi::Object exports) {
   exports.Set("crc32c", guarded(env, "crc32c", js_crc32c));
   exports.Set("rowBytes", guarded(env, "rowBytes", js_row_bytes));
   exports.Set("quantize", guarded(env, "quantize", js_quantize));
+  exports.Set("mostEscapes", guarded(env, "mostEscapes", js_most_escapes));
+  exports.Set("encodeWindows", guarded(env, "encodeWindows", js_encode_windows));
+  exports.Set("narrowToBf16", guarded(env, "narrowToBf16", js_narrow_to_bf16));
   exports.Set("dequantize", guarded(env, "dequantize", js_dequantize));
 }
 

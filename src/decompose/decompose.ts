@@ -8,11 +8,13 @@ import { architectureOf } from "../models/registry.js";
 import { type Compression, compressionSettings } from "../quant/registry.js";
 import { deleteShards } from "./delete-original.js";
 import { embeddedFiles } from "./embedded-files.js";
-import { planHash, removeJournal } from "./journal.js";
-import { layoutBytes, layoutCopy, layoutLayer } from "./layout.js";
+import { type Candidate, candidatesOf, type Encodings } from "./encoding.js";
+import { type Journal, planHash, removeJournal } from "./journal.js";
+import { type FileLayout, layoutBytes, layoutCopy, layoutLayer } from "./layout.js";
 import { lockStore } from "./lock.js";
 import { refuseRequantization } from "./requantize.js";
 import { bytesNeeded, type DecomposeProgress, type StoreWork, writeStore } from "./store-writer.js";
+import { survey, surveyBytes } from "./survey.js";
 import { checkFreeSpace, examineTarget, hasLeftovers, makeDirectory, removeEmptyDirectories } from "./target.js";
 import { verifyStore } from "./verify.js";
 
@@ -25,9 +27,9 @@ export interface DecomposeOptions {
   store?: string;
   /** Of matrices. Default "none". */
   compression?: Compression;
-  /** Default "8bit" under any compression, else "none". A tied embedding is stored as the head. */
+  /** Default "8bit" where matrices are quantized, else as they are stored. A tied embedding is stored as the head. */
   embeddingCompression?: Compression;
-  /** Default "8bit" under any compression, else "none". */
+  /** Default "8bit" where matrices are quantized, else as they are stored. */
   headCompression?: Compression;
   /** Let compression quantize weights that come quantized. Default false: such a call is refused. */
   requantize?: boolean;
@@ -61,18 +63,22 @@ export async function decompose(options: DecomposeOptions): Promise<DecomposeRes
   const checkpoint = await openCheckpoint(options.checkpoint);
   const assignment = assignTensors(checkpoint, architecture);
   if (!options.requantize) refuseRequantization(checkpoint.path, assignment, settings);
-  const layouts = [
-    ...assignment.layers.map((layer) => layoutLayer(layer, settings)),
+  const layoutsWith = (encodings: Encodings) => [
+    ...assignment.layers.map((layer) => layoutLayer(layer, settings, encodings)),
     ...checkpoint.companions.map(layoutCopy),
     ...[...embeddedFiles(checkpoint)].map(([name, bytes]) => layoutBytes(name, bytes)),
   ];
   const directory = resolve(options.store ?? storePathFor(checkpoint, settings));
   const { identity } = checkpoint;
+  const layouts = layoutsWith({});
   const plan = { identity, settings, hash: planHash(identity, settings, layouts) };
-  const work: StoreWork = { directory, checkpoint, settings, assignment, layouts, plan };
+  const candidates = candidatesOf(assignment, settings);
+  const work: Preparation = { directory, checkpoint, settings, assignment, plan, candidates, layoutsWith };
 
   const target = await examineTarget(directory, plan);
-  if (target.state === "empty") await checkFreeSpace(directory, bytesNeeded(layouts, layouts));
+  // What a survey has to find out first is checked before the first file.
+  const isKnown = surveyBytes(candidates) === 0;
+  if (target.state === "empty" && isKnown) await checkFreeSpace(directory, bytesNeeded(layouts, layouts));
   const alreadyDone = target.state === "finished";
   // A run that was killed at its very end may have left its lock and journal beside a finished store.
   const isTidy = alreadyDone && !(await hasLeftovers(directory));
@@ -81,7 +87,13 @@ export async function decompose(options: DecomposeOptions): Promise<DecomposeRes
   return { store: directory, manifest, alreadyDone, deleted };
 }
 
-async function claimAndWrite(work: StoreWork, options: DecomposeOptions): Promise<Manifest> {
+/** What is known before any weight has been read. */
+interface Preparation extends Omit<StoreWork, "layouts"> {
+  candidates: Candidate[][];
+  layoutsWith(encodings: Encodings): FileLayout[];
+}
+
+async function claimAndWrite(work: Preparation, options: DecomposeOptions): Promise<Manifest> {
   const { directory, plan } = work;
   const created = await makeDirectory(directory);
   try {
@@ -93,8 +105,7 @@ async function claimAndWrite(work: StoreWork, options: DecomposeOptions): Promis
         await removeJournal(directory);
         return target.manifest;
       }
-      const journal = target.state === "unfinished" ? target.journal : undefined;
-      return await writeStore(work, journal, options);
+      return await surveyAndWrite(work, target.state === "unfinished" ? target.journal : undefined, options);
     } finally {
       await unlock();
     }
@@ -104,7 +115,29 @@ async function claimAndWrite(work: StoreWork, options: DecomposeOptions): Promis
   }
 }
 
-async function deleteVerified(work: StoreWork, { signal, workers }: DecomposeOptions): Promise<string[]> {
+async function surveyAndWrite(
+  work: Preparation,
+  earlier: Journal | undefined,
+  options: DecomposeOptions,
+): Promise<Manifest> {
+  const { plan, candidates, layoutsWith } = work;
+  const { signal, workers, onProgress } = options;
+  const surveyed = surveyBytes(candidates);
+  const expected = layoutsWith({});
+  const later = expected.reduce((sum, { size }) => sum + size, 0);
+  const onBytes = (bytesDone: number) =>
+    onProgress?.({ bytesDone, bytesTotal: surveyed + later, filesDone: 0, filesTotal: expected.length });
+  const encodings = earlier?.encodings ?? (await survey(candidates, { signal, workers, onBytes }));
+  const journal = earlier ?? { plan: plan.hash, finished: {}, encodings };
+  return writeStore({ ...work, layouts: layoutsWith(encodings) }, journal, {
+    signal,
+    workers,
+    onProgress: ({ bytesDone, bytesTotal, ...files }) =>
+      onProgress?.({ bytesDone: surveyed + bytesDone, bytesTotal: surveyed + bytesTotal, ...files }),
+  });
+}
+
+async function deleteVerified(work: Preparation, { signal, workers }: DecomposeOptions): Promise<string[]> {
   const { ok, problems } = await verifyStore(work.directory, { signal, workers });
   if (ok) return deleteShards(work.checkpoint);
   throw new LayerstreamError(

@@ -15,11 +15,15 @@ const schema = z.strictObject({
   plan: z.string(),
   /** Checksums of finished files, as in the manifest. */
   finished: z.record(z.string(), z.string().regex(/^([0-9a-f]{8})*$/)),
+  /** What the survey of a lossless store found, so that it need not be made again. */
+  encodings: z
+    .record(z.string(), z.strictObject({ format: z.literal("bf16_window"), block: z.number().int().positive() }))
+    .default({}),
 });
 
 export type Journal = z.infer<typeof schema>;
 
-/** Identifies everything that decides the content of the store's files. */
+/** Identifies everything that decides the content of the store's files. `layouts` are those without encodings. */
 export function planHash(identity: string, settings: Partial<Manifest>, layouts: readonly FileLayout[]): string {
   const files = layouts.map(({ name, size, stages }) => ({ name, size, stages }));
   return createHash("sha256")
@@ -60,5 +64,5 @@ export async function keepIntact(
     const stats = await lstat(join(directory, name)).catch(() => undefined);
     if (stats?.isFile() && stats.size === size) finished[name] = checksums;
   }
-  return { plan: journal.plan, finished };
+  return { ...journal, finished };
 }

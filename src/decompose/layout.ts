@@ -3,8 +3,9 @@ import { columnOrderName, PAGE_BYTES, type StoredStage, type StoredTensor } from
 import type { RowSource } from "../checkpoint/row-source.js";
 import { encodeSafetensorsHeader, type SafetensorsTensor } from "../checkpoint/safetensors.js";
 import { type AssignedLayer, type AssignedTensor, withPlainRows } from "../models/assignment.js";
-import type { QuantizedFormat, WeightFormat } from "../native/types.js";
-import { type Compression, type CompressionSettings, formatOf } from "../quant/registry.js";
+import type { ElementFormat, LosslessFormat, QuantizedFormat, WeightFormat } from "../native/types.js";
+import { type CompressionSettings, formatOf, isLossy } from "../quant/registry.js";
+import type { Encodings } from "./encoding.js";
 import { compressionOf } from "./requantize.js";
 
 /** Matrices of at least this size start on a page, so that they can be read alone. */
@@ -12,8 +13,13 @@ const PAGE_ALIGNED_BYTES = 64 * 1024;
 const TENSOR_ALIGNMENT = 64;
 export const PADDING_PREFIX = "__padding__.";
 
-/** A run of output bytes: zeros, bytes of a file, rows as their source gives them, or rows quantized. */
-export type Segment = { kind: "padding"; byteLength: number } | CopySegment | RowsSegment | QuantizeSegment;
+/** A run of output bytes: zeros, bytes of a file, rows as their source gives them, or rows quantized or encoded. */
+export type Segment =
+  | { kind: "padding"; byteLength: number }
+  | CopySegment
+  | RowsSegment
+  | QuantizeSegment
+  | EncodeSegment;
 
 export interface CopySegment {
   kind: "copy";
@@ -44,6 +50,18 @@ export interface QuantizeSegment {
   block: number;
 }
 
+export interface EncodeSegment {
+  kind: "encode";
+  name: string;
+  /** For messages. */
+  file: string;
+  source: RowSource;
+  sourceFormat: ElementFormat;
+  format: LosslessFormat;
+  columns: number;
+  block: number;
+}
+
 /** A file of the store: `header`, then the segments, one after the other, `size` bytes in all. */
 export interface FileLayout {
   name: string;
@@ -53,8 +71,15 @@ export interface FileLayout {
   stages: StoredStage[];
 }
 
-/** Stages start and end on pages; every gap is a tensor of its own, since safetensors allows no holes. */
-export function layoutLayer(layer: AssignedLayer, settings: CompressionSettings): FileLayout {
+/**
+ * Stages start and end on pages; every gap is a tensor of its own, since safetensors allows no holes. Of tensors that are
+ * to be compressed without loss, only those with an encoding shrink.
+ */
+export function layoutLayer(
+  layer: AssignedLayer,
+  settings: CompressionSettings,
+  encodings: Encodings = {},
+): FileLayout {
   const tensors: SafetensorsTensor[] = [];
   const segments: Segment[] = [];
   const stages: StoredStage[] = [];
@@ -75,8 +100,8 @@ export function layoutLayer(layer: AssignedLayer, settings: CompressionSettings)
     const orders: { stored: StoredTensor; source: RowSource }[] = [];
     for (const given of assigned) {
       const compression = compressionOf(given.role, settings);
-      const tensor = compression === "none" ? given : withPlainRows(given);
-      const stored = describeTensor(tensor, compression);
+      const tensor = isLossy(compression) ? withPlainRows(given) : given;
+      const stored = describeTensor(tensor, isLossy(compression) ? { format: compression } : encodings[given.name]);
       pad(tensor.role !== "vector" && stored.byteLength >= PAGE_ALIGNED_BYTES ? PAGE_BYTES : TENSOR_ALIGNMENT);
       stored.offset = position;
       stage.tensors.push(stored);
@@ -124,10 +149,10 @@ export function layoutBytes(name: string, bytes: Uint8Array): FileLayout {
   return { name, size: bytes.length, header: bytes, segments: [], stages: [] };
 }
 
-function describeTensor(tensor: AssignedTensor, compression: Compression): StoredTensor {
+function describeTensor(tensor: AssignedTensor, wanted?: { format: WeightFormat; block?: number }): StoredTensor {
   const { name, sourceFormat } = tensor;
-  const format = formatOf(compression === "none" ? sourceFormat : compression);
-  const block = format.name === sourceFormat ? (tensor.block ?? format.block) : format.block;
+  const format = formatOf(wanted?.format ?? sourceFormat);
+  const block = (format.name === sourceFormat ? tensor.block : wanted?.block) ?? format.block;
   const shape = [...tensor.shape];
   const columns = shape.at(-1) ?? 1;
   const rowBytes = format.rowBytes(columns, block);
@@ -148,6 +173,10 @@ function segmentOf(tensor: AssignedTensor, stored: StoredTensor): Segment {
   const { name, file, source, sourceFormat } = tensor;
   const { shape, format, block } = stored;
   if (format === sourceFormat) return { kind: "rows", name, source };
+  if (format === "bf16_window") {
+    const rows = { source, sourceFormat: sourceFormat as ElementFormat, columns: shape[1] as number };
+    return { kind: "encode", name, file, ...rows, format, block: block as number };
+  }
   const [columns = 0, quantized] = [shape.at(-1), format as QuantizedFormat];
   return {
     kind: "quantize",

@@ -1,7 +1,8 @@
 import { availableParallelism } from "node:os";
 import { Piscina } from "piscina";
 import { native } from "../native/binding.js";
-import { type CheckTask, Control, errorOf, type TaskResult, type WriteTask } from "./task.js";
+import type { Encodings } from "./encoding.js";
+import { type CheckTask, Control, errorOf, type SurveyTask, type TaskResult, type WriteTask } from "./task.js";
 
 const MAX_DEFAULT_WORKERS = 8;
 /** Less work than this is done before another thread has started. */
@@ -18,6 +19,7 @@ export interface RunOptions {
 
 interface TaskTypes {
   writeFile: { task: WriteTask; value: string };
+  surveyTensors: { task: SurveyTask; value: Encodings };
   checkFile: { task: CheckTask; value: number[] };
 }
 

@@ -3,7 +3,7 @@ import { native } from "../native/binding.js";
 import type { ElementFormat } from "../native/types.js";
 import { isElementFormat } from "../quant/registry.js";
 import type { BlockWriter } from "./block-writer.js";
-import { batches } from "./copy-rows.js";
+import { appendConverted } from "./converted-rows.js";
 import type { QuantizeSegment } from "./layout.js";
 import { openRows } from "./open-rows.js";
 import type { Workspace } from "./row-source.js";
@@ -12,20 +12,9 @@ import type { Workspace } from "./row-source.js";
 export function quantizeRows(segment: QuantizeSegment, workspace: Workspace, writer: BlockWriter): void {
   const { columns, format, block, source } = segment;
   const rowBytes = native().rowBytes(format, columns, block);
-  const oneRow = new Uint8Array(rowBytes);
-  const rows = openRows(source, workspace);
-  for (const batch of batches(rows)) {
-    for (let done = 0; done < batch.count; ) {
-      const space = writer.space();
-      const fitting = Math.min(batch.count - done, Math.floor(space.length / rowBytes));
-      const count = Math.max(fitting, 1);
-      const output = fitting > 0 ? space.subarray(0, count * rowBytes) : oneRow;
-      quantize(segment, batch.bytes.subarray(done * rows.rowBytes), batch.first + done, count, output);
-      if (fitting > 0) writer.commit(output.length);
-      else writer.append(oneRow);
-      done += count;
-    }
-  }
+  appendConverted(openRows(source, workspace), rowBytes, writer, (bytes, first, count, output) =>
+    quantize(segment, bytes, first, count, output),
+  );
 }
 
 function quantize(segment: QuantizeSegment, rows: Uint8Array, first: number, count: number, output: Uint8Array): void {

@@ -1,7 +1,7 @@
 /** Weights that come quantized are quantized again on request only. */
 import { LayerstreamError } from "../errors.js";
 import type { AssignedTensor, Assignment } from "../models/assignment.js";
-import { type Compression, type CompressionSettings, isElementFormat } from "../quant/registry.js";
+import { type Compression, type CompressionSettings, isElementFormat, isLossy } from "../quant/registry.js";
 
 /** What the settings ask for tensors of this role. */
 export function compressionOf(role: AssignedTensor["role"], settings: CompressionSettings): Compression {
@@ -22,7 +22,7 @@ export function compressionOf(role: AssignedTensor["role"], settings: Compressio
  */
 export function refuseRequantization(path: string, { layers }: Assignment, settings: CompressionSettings): void {
   const tensors = layers.flatMap(({ stages }) => stages.flatMap((stage) => stage.tensors));
-  const affected = tensors.filter((tensor) => compressionOf(tensor.role, settings) !== "none" && isQuantized(tensor));
+  const affected = tensors.filter((tensor) => isLossy(compressionOf(tensor.role, settings)) && isQuantized(tensor));
   const [first] = affected;
   if (!first) return;
   throw new LayerstreamError(

@@ -15,7 +15,7 @@ import { runTasks } from "./pool.js";
 import { checkFreeSpace, removeFiles, type TargetPlan } from "./target.js";
 
 export interface DecomposeProgress {
-  /** Of the store's files; starts above 0 when finished files of an earlier run are kept. */
+  /** Of the store's files and, before them, of weights that are surveyed; what an earlier run has done counts as done. */
   bytesDone: number;
   bytesTotal: number;
   filesDone: number;
@@ -45,13 +45,9 @@ const MARGIN_FRACTION = 0.005;
  * Writes all files that `earlier` does not list as finished, then the manifest. The caller holds the lock.
  * @throws NO_SPACE, NOT_WRITABLE, IO_ERROR, QUANTIZATION_FAILED, ABORTED; STORE_OUTDATED if the checkpoint changes
  */
-export async function writeStore(
-  work: StoreWork,
-  earlier: Journal | undefined,
-  options: WriteOptions,
-): Promise<Manifest> {
+export async function writeStore(work: StoreWork, earlier: Journal, options: WriteOptions): Promise<Manifest> {
   const { directory, layouts } = work;
-  const journal = await keepIntact(directory, earlier ?? { plan: work.plan.hash, finished: {} }, layouts);
+  const journal = await keepIntact(directory, earlier, layouts);
   const missing = layouts.filter(({ name }) => journal.finished[name] === undefined);
   await removeFiles(missing.flatMap(({ name }) => [join(directory, name), join(directory, temporaryName(name))]));
   await checkFreeSpace(directory, bytesNeeded(layouts, missing));

@@ -1,5 +1,6 @@
 /** What crosses the threads between decompose or verify and their workers: descriptions and counters, no tensors. */
 import { type ErrorCode, LayerstreamError } from "../errors.js";
+import type { Candidate } from "./encoding.js";
 import type { Segment } from "./layout.js";
 
 export interface WriteTask {
@@ -7,6 +8,11 @@ export interface WriteTask {
   file: string;
   header: Uint8Array;
   segments: Segment[];
+  control: SharedArrayBuffer;
+}
+
+export interface SurveyTask {
+  candidates: Candidate[];
   control: SharedArrayBuffer;
 }
 

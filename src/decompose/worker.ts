@@ -8,10 +8,13 @@ import type { NativeTransfer } from "../native/types.js";
 import { BlockReader } from "./block-reader.js";
 import { BlockWriter } from "./block-writer.js";
 import { copyBytes, copyRows } from "./copy-rows.js";
+import { encodeRows } from "./encode-rows.js";
+import type { Encodings } from "./encoding.js";
 import { followingRange } from "./following-range.js";
 import { quantizeRows } from "./quantize-rows.js";
 import { Scratch } from "./scratch.js";
-import { type CheckTask, Control, failureOf, type TaskResult, type WriteTask } from "./task.js";
+import { surveyCandidates } from "./survey.js";
+import { type CheckTask, Control, failureOf, type SurveyTask, type TaskResult, type WriteTask } from "./task.js";
 
 const BUFFER_BYTES = 4 * CHECKSUM_BLOCK_BYTES;
 const reader = new BlockReader(BUFFER_BYTES);
@@ -30,6 +33,7 @@ export function writeFile(task: WriteTask): TaskResult<string> {
         if (segment.kind === "padding") writer.appendZeros(segment.byteLength);
         else if (segment.kind === "copy") copyBytes(segment, workspace, writer);
         else if (segment.kind === "rows") copyRows(segment, workspace, writer);
+        else if (segment.kind === "encode") encodeRows(segment, workspace, writer);
         else quantizeRows(segment, workspace, writer);
       }
       return writer.finish();
@@ -37,6 +41,13 @@ export function writeFile(task: WriteTask): TaskResult<string> {
       writer.close();
     }
   });
+}
+
+/** Reads tensors of the checkpoint. The value is how each can be stored without loss, by name. */
+export function surveyTensors({ candidates, control }: SurveyTask): TaskResult<Encodings> {
+  return attempt("read", candidates[0]?.file ?? "", () =>
+    surveyCandidates(candidates, workspace, new Control(control)),
+  );
 }
 
 /** Reads one file of a store. The value is the numbers of the blocks whose checksum is wrong. */

@@ -162,9 +162,9 @@ export type Precision = "fast" | "exact";
 
 export interface LoadOptions {
   /** How a checkpoint is stored when it is decomposed on first use. A store keeps what it has. Default "none". */
-  compression?: "none" | "8bit" | "4bit";
-  embeddingCompression?: "none" | "8bit" | "4bit";
-  headCompression?: "none" | "8bit" | "4bit";
+  compression?: "none" | "lossless" | "8bit" | "4bit";
+  embeddingCompression?: "none" | "lossless" | "8bit" | "4bit";
+  headCompression?: "none" | "lossless" | "8bit" | "4bit";
   /** Let compression quantize a checkpoint that comes quantized, which is refused otherwise. Default false. */
   requantize?: boolean;
   /** Hard budget for the whole process: bytes, or "4GiB", "900MB". Default: what cgroup and free memory allow. */

@@ -22,8 +22,10 @@ export type PackedFormat =
   | "q4_k"
   | "q5_k"
   | "q6_k";
+/** In which layerstream stores bfloat16 in less room, exactly. */
+export type LosslessFormat = "bf16_window";
 /** `native/backend/format.h` describes the bytes of each. */
-export type WeightFormat = ElementFormat | QuantizedFormat | PackedFormat;
+export type WeightFormat = ElementFormat | QuantizedFormat | PackedFormat | LosslessFormat;
 
 /** How keys and values lie in the KV cache: `native/backend/kv_format.h`. */
 export type KvFormat = "f32" | "bf16" | "8bit";
@@ -46,6 +48,12 @@ export interface NativeCodec {
     block: number,
     output: Uint8Array,
   ): boolean;
+  /** The most escapes in a row of bfloat16: the least `block` of the matrix in bf16_window. */
+  mostEscapes(source: Uint8Array, rows: number, columns: number): number;
+  /** Rows of bfloat16 in bf16_window, bit for bit. False if a row has more than `block` escapes. */
+  encodeWindows(source: Uint8Array, rows: number, columns: number, block: number, output: Uint8Array): boolean;
+  /** bfloat16 of float32 that are such in truth. False if one is not: it would lose bits. */
+  narrowToBf16(source: Uint8Array, output: Uint8Array): boolean;
   /** `output` is [rows, columns] float32. */
   dequantize(
     format: WeightFormat,

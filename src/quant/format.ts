@@ -5,7 +5,10 @@ export interface Format {
   name: WeightFormat;
   /** dtype of the safetensors tensor that holds it. Rows of quantized weights are opaque bytes. */
   dtype: "F32" | "F16" | "BF16" | "U8";
-  /** Columns that share a scale, where a tensor does not say otherwise; absent where there is no scale. */
+  /**
+   * Columns that share a scale, where a tensor does not say otherwise, and bytes of escapes in bf16_window; absent in
+   * formats of plain elements.
+   */
   block?: number;
   /** Of a row of whole blocks of `block` columns, scales included. */
   bitsPerWeight: number;

@@ -4,6 +4,7 @@ import type { Format } from "./format.js";
 import { fourBit } from "./formats/4bit.js";
 import { eightBit } from "./formats/8bit.js";
 import { bf16 } from "./formats/bf16.js";
+import { bf16Window } from "./formats/bf16_window.js";
 import { f16 } from "./formats/f16.js";
 import { f32 } from "./formats/f32.js";
 import { fp8 } from "./formats/fp8.js";
@@ -47,15 +48,21 @@ const FORMATS: readonly Format[] = [
   q4K,
   q5K,
   q6K,
+  bf16Window,
 ];
 
 /** Names of all formats, for schemas. */
 export const FORMAT_NAMES: readonly WeightFormat[] = FORMATS.map((format) => format.name);
 
-/** What the user asks for: no change, or the name of a quantized format. */
-export type Compression = "none" | QuantizedFormat;
+/** What the user asks for: no change, the same weights in fewer bytes, or the name of a quantized format. */
+export type Compression = "none" | "lossless" | QuantizedFormat;
 
-export const COMPRESSIONS: readonly Compression[] = ["none", "8bit", "4bit"];
+export const COMPRESSIONS: readonly Compression[] = ["none", "lossless", "8bit", "4bit"];
+
+/** Whether weights come out other than they were. */
+export function isLossy(compression: Compression): compression is QuantizedFormat {
+  return compression !== "none" && compression !== "lossless";
+}
 
 /** How each role of tensor is stored. Vectors keep the dtype that they have in the checkpoint. */
 export interface CompressionSettings {
@@ -82,12 +89,12 @@ export function elementFormatOf(dtype: string): ElementFormat | undefined {
 }
 
 /**
- * Fills in the defaults: "none"; embeddings and head "8bit" under any compression.
+ * Fills in the defaults: "none"; embeddings and head "8bit" where matrices are quantized, else as they are.
  * @throws INVALID_ARGUMENT for an unknown compression.
  */
 export function compressionSettings(options: Partial<CompressionSettings>): CompressionSettings {
   const compression = options.compression ?? "none";
-  const ends = compression === "none" ? "none" : "8bit";
+  const ends = isLossy(compression) ? "8bit" : compression;
   const settings = {
     compression,
     embeddingCompression: options.embeddingCompression ?? ends,

@@ -39,7 +39,7 @@ beforeAll(async () => {
   await run(process.execPath, [file("../../tools/make-checkpoint.mjs"), checkpoint, ...shape.split(" ")]);
 });
 
-describe.each(["none", "8bit", "4bit"] as const)("compression %s", (compression) => {
+describe.each(["none", "lossless", "8bit", "4bit"] as const)("compression %s", (compression) => {
   const store = path.join(directory, compression);
 
   it("streamed, held and everything between agree bit for bit, inside the budget", async () => {

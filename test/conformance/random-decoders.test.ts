@@ -40,9 +40,10 @@ async function writeModel(name: string, tensors: Parameters<typeof encodeSafeten
   const layouts = assignment.layers.map((layer) => layoutLayer(layer, settings));
   const { identity } = checkpoint;
   const plan = { identity, settings, hash: planHash(identity, settings, layouts) };
+  const journal = { plan: plan.hash, finished: {}, encodings: {} };
   const store = path.join(directory, `${name}-store`);
   mkdirSync(store);
-  await writeStore({ directory: store, checkpoint, settings, assignment, layouts, plan }, undefined, {});
+  await writeStore({ directory: store, checkpoint, settings, assignment, layouts, plan }, journal, {});
   return { source, store: await openLayerStore(store) };
 }
 

@@ -4,14 +4,15 @@ import { describe, expect, it } from "vitest";
 import { openLayerStore } from "../../dist/checkpoint/layer-store.js";
 import { decompose } from "../../dist/decompose/decompose.js";
 import { verifyStore } from "../../dist/decompose/verify.js";
+import type { Compression } from "../../dist/quant/registry.js";
 import { type CheckpointOptions, generator, writeCheckpoint } from "../helpers/checkpoint.js";
 import { temporaryDirectory } from "../helpers/files.js";
 
-async function makeStore(options: CheckpointOptions = {}): Promise<string> {
+async function makeStore(options: CheckpointOptions = {}, compression: Compression = "8bit"): Promise<string> {
   const directory = temporaryDirectory();
   const [checkpoint, store] = [path.join(directory, "checkpoint"), path.join(directory, "store")];
   writeCheckpoint(checkpoint, options);
-  await decompose({ checkpoint, store, compression: "8bit", embeddingCompression: "none" });
+  await decompose({ checkpoint, store, compression, embeddingCompression: "none" });
   return store;
 }
 
@@ -25,29 +26,32 @@ function flip(file: string, position: number): void {
 }
 
 describe("verifyStore", () => {
-  it("finds a flipped byte at random places of every file, one at a time", async () => {
-    const store = await makeStore();
-    const { manifest } = await openLayerStore(store);
-    const random = generator(11);
-    for (const { name, size } of manifest.files) {
-      const file = path.join(store, name);
-      for (const position of [0, size - 1, random() % size, random() % size, random() % size]) {
-        flip(file, position);
-        const { ok, problems } = await verifyStore(store, { workers: 1 });
-        expect(ok).toBe(false);
-        expect(problems.map((problem) => problem.file)).toEqual([name]);
-        const [{ offset, length } = { offset: 0, length: 0 }] = problems;
-        expect(position).toBeGreaterThanOrEqual(offset);
-        expect(position).toBeLessThan(offset + length);
-        flip(file, position);
+  it.each(["8bit", "lossless"] as const)(
+    "finds a flipped byte at random places of every file, one at a time (%s)",
+    async (compression) => {
+      const store = await makeStore({}, compression);
+      const { manifest } = await openLayerStore(store);
+      const random = generator(11);
+      for (const { name, size } of manifest.files) {
+        const file = path.join(store, name);
+        for (const position of [0, size - 1, random() % size, random() % size, random() % size]) {
+          flip(file, position);
+          const { ok, problems } = await verifyStore(store, { workers: 1 });
+          expect(ok).toBe(false);
+          expect(problems.map((problem) => problem.file)).toEqual([name]);
+          const [{ offset, length } = { offset: 0, length: 0 }] = problems;
+          expect(position).toBeGreaterThanOrEqual(offset);
+          expect(position).toBeLessThan(offset + length);
+          flip(file, position);
+        }
       }
-    }
-    expect(await verifyStore(store)).toEqual({
-      ok: true,
-      problems: [],
-      bytes: manifest.files.reduce((sum, { size }) => sum + size, 0),
-    });
-  });
+      expect(await verifyStore(store)).toEqual({
+        ok: true,
+        problems: [],
+        bytes: manifest.files.reduce((sum, { size }) => sum + size, 0),
+      });
+    },
+  );
 
   it("names block, tensors, header and padding", async () => {
     const store = await makeStore({ hidden: 512, vocab: 3001, layers: 1 });
