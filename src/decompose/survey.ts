@@ -2,6 +2,7 @@
 import { native } from "../native/binding.js";
 import { batches } from "./copy-rows.js";
 import { type Candidate, candidateBytes, type Encoding, type Encodings, windowEncoding } from "./encoding.js";
+import { rangeOf } from "./following-range.js";
 import { openRows } from "./open-rows.js";
 import { type RunOptions, runTasks } from "./pool.js";
 import type { RowReader, Workspace } from "./row-source.js";
@@ -32,7 +33,9 @@ export function surveyBytes(files: readonly Candidate[][]): number {
 /** In a worker: the encodings of some candidates. */
 export function surveyCandidates(candidates: readonly Candidate[], workspace: Workspace, control: Control): Encodings {
   const found: Record<string, Encoding> = {};
-  for (const candidate of candidates) {
+  for (const [index, candidate] of candidates.entries()) {
+    const next = candidates[index + 1];
+    workspace.reader.next = next && rangeOf(next.source);
     const encoding = encodingOf(candidate, workspace, control);
     if (encoding) found[candidate.name] = encoding;
   }
