@@ -159,9 +159,15 @@ Napi::Value measure_matmul_rate(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), rate);
 }
 
+// cpuKernels()
+Napi::Value cpu_kernels(const Napi::CallbackInfo& info) {
+  return Napi::String::New(info.Env(), backends()[0].open({1})->info().kernels);
+}
+
 }  // namespace
 
 void register_measure(Napi::Env env, Napi::Object exports) {
+  exports.Set("cpuKernels", guarded(env, "cpuKernels", cpu_kernels));
   exports.Set("measureReadRate", guarded(env, "measureReadRate", measure_read_rate));
   exports.Set("measureMemoryRate", guarded(env, "measureMemoryRate", measure_memory_rate));
   exports.Set("measureMatmulRate", guarded(env, "measureMatmulRate", measure_matmul_rate));

@@ -25,6 +25,7 @@ export async function examine(directory: string): Promise<Check[]> {
       ok: true,
       detail: `${os.availableParallelism()} threads, ${os.cpus()[0]?.model ?? os.arch()}`,
     },
+    checkKernels(),
     checkMemory(),
     await checkDirectReads(directory),
     { name: "GPU", ok: true, detail: "CUDA and OpenCL devices are not supported in this version" },
@@ -43,6 +44,21 @@ function checkAddon(): Check {
   } catch (error) {
     if (!(error instanceof LayerstreamError)) throw error;
     return { name: "native addon", ok: false, detail: error.message };
+  }
+}
+
+/** Which instruction set computes, and what its two precisions are. */
+function checkKernels(): Check {
+  const name = "kernels";
+  try {
+    const kernels = native().cpuKernels();
+    const fast = kernels.includes("vnni")
+      ? "products in integers with --precision fast (the default), in float32 with --precision exact"
+      : "products in float32, whatever --precision says";
+    return { name, ok: true, detail: `${kernels}: ${fast}` };
+  } catch (error) {
+    if (!(error instanceof Error)) throw error;
+    return { name, ok: false, detail: error.message };
   }
 }
 

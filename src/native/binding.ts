@@ -53,6 +53,7 @@ function load(): NativeAddon {
 const functionNames = {
   activityNames: true,
   cancelModel: true,
+  cpuKernels: true,
   crc32c: true,
   createModel: true,
   createTransfer: true,

@@ -389,6 +389,8 @@ export interface NativeTransfers {
 }
 
 export interface NativeMeasure {
+  /** The kernels that the CPU device uses here. @throws INVALID_ARGUMENT for a LAYERSTREAM_SIMD that does not run here */
+  cpuKernels(): string;
   /**
    * Reads the files with direct reads, as the engine does, for at most `seconds`. Blocks the calling thread.
    * Bytes a second.
