@@ -28,9 +28,10 @@ OpWork work(const AttentionOp& op) {
   uint64_t pairs = 0;
   for (uint64_t position = op.first_position; position < end; ++position) pairs += std::min(position + 1, window);
   const uint64_t first = op.first_position + uint64_t{1} > window ? op.first_position + 1 - window : 0;
-  const uint64_t cached = op.values_in_keys ? op.head_dim : op.head_dim + op.value_dim;
+  const auto block = [&](uint32_t dim) { return kv_block_bytes(op.kv_format, static_cast<uint32_t>(end - first), dim); };
+  const uint64_t cached = block(op.head_dim) + (op.values_in_keys ? 0 : block(op.value_dim));
   return {Activity::kAttention,
-          {(end - first) * op.kv_heads * cached * sizeof(float), 2 * pairs * op.heads * (uint64_t{op.head_dim} + op.value_dim)}};
+          {op.kv_heads * cached, 2 * pairs * op.heads * (uint64_t{op.head_dim} + op.value_dim)}};
 }
 
 }  // namespace

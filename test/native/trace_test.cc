@@ -146,6 +146,9 @@ void test_work() {
   // Tokens at positions 4, 5 and 6 see 5 + 6 + 7 keys; seven are read.
   const Work all = work_of(attention).work;
   check(all.operations == 2 * 18 * 4 * 16 && all.bytes == 7 * 2 * 16 * sizeof(float), "attention");
+  attention.kv_format = KvFormat::kBF16;
+  check(work_of(attention).work.bytes == all.bytes / 2, "keys and values in bf16");
+  attention.kv_format = KvFormat::kF32;
   attention.window = 2;
   const Work windowed = work_of(attention).work;
   check(windowed.operations == 2 * 6 * 4 * 16 && windowed.bytes == 4 * 2 * 16 * sizeof(float), "attention within a window");
