@@ -2,6 +2,8 @@
  * Pages of the KV cache and who holds them. A sequence reserves pages for all that it may become before it starts, so
  * that it never fails half-way; when too few are free it waits for others to end. Finished sequences keep their pages
  * until someone needs them: a prompt that begins with the same tokens continues from there.
+ *
+ * Pages cost memory once they are committed, which the engine does when a pass is about to write them.
  */
 import { LayerstreamError } from "../errors.js";
 
@@ -22,18 +24,68 @@ interface Waiter {
 }
 
 export class KvCache {
-  private readonly free: number[];
+  /** 1: the page belongs to a sequence. */
+  private readonly owned: Uint8Array;
+  private ownedCount = 0;
+  private committed: Uint8Array;
+  private readonly active = new Set<Sequence>();
   /** Finished sequences, least recently used first. */
   private finished: Sequence[] = [];
   private waiters: Waiter[] = [];
+  private limit: number;
+  private keep: number;
 
   /** `reuse`: whether keys stay valid when a sequence is continued (not so if rotation depends on its length). */
   constructor(
-    readonly pageCount: number,
+    reservedPages: number,
     readonly pagePositions: number,
     private readonly reuse: boolean,
   ) {
-    this.free = Array.from({ length: pageCount }, (_, page) => pageCount - 1 - page);
+    this.owned = new Uint8Array(reservedPages);
+    this.committed = new Uint8Array(reservedPages);
+    this.limit = this.keep = reservedPages;
+  }
+
+  /**
+   * How many pages sequences may have together, and up to how many finished ones keep theirs when new ones come: they are
+   * worth less than what else the memory could hold.
+   */
+  setLimits(pages: number, keptPages: number): void {
+    this.limit = Math.min(pages, this.owned.length);
+    this.keep = keptPages;
+    this.serve();
+  }
+
+  /** Whether all pages that hold the first `length` tokens of the sequence are committed. */
+  covers(sequence: Sequence, length: number): boolean {
+    return sequence.pages.subarray(0, this.pagesOf(length)).every((page) => this.committed[page] === 1);
+  }
+
+  /** A flag for each page that holds tokens, or will when `sequence` has `length` of them. */
+  pagesInUse(sequence?: Sequence, length = 0): Uint8Array {
+    const flags = new Uint8Array(this.owned.length);
+    const mark = ({ pages }: Sequence, tokens: number) => {
+      for (const page of pages.subarray(0, this.pagesOf(tokens))) flags[page] = 1;
+    };
+    for (const other of [...this.active, ...this.finished]) mark(other, other.tokens.length);
+    if (sequence) mark(sequence, length);
+    return flags;
+  }
+
+  get committedPages(): number {
+    return countSet(this.committed);
+  }
+
+  /** What the engine has committed; everything else has lost its content. */
+  setCommitted(pages: Uint8Array): void {
+    this.committed = pages;
+  }
+
+  /** Forgets what finished sequences left. Returns whether there was anything. */
+  dropFinished(): boolean {
+    const dropped = this.finished.splice(0);
+    for (const { pages } of dropped) this.giveBack(pages);
+    return dropped.length > 0;
   }
 
   /**
@@ -41,7 +93,7 @@ export class KvCache {
    * at least one token less than all of it. Waits its turn while others hold the pages.
    */
   acquire(prompt: readonly number[], capacity: number, signal?: AbortSignal): Promise<Sequence> {
-    if (Math.ceil(capacity / this.pagePositions) > this.pageCount) {
+    if (this.pagesOf(capacity) > this.limit) {
       throw new LayerstreamError("PROMPT_TOO_LONG", `${capacity} tokens do not fit in the KV cache.`);
     }
     return new Promise((resolve, reject) => {
@@ -62,13 +114,14 @@ export class KvCache {
 
   /** Gives the sequence's pages back; with `keep`, it may be continued later. */
   release(sequence: Sequence, keep: boolean): void {
+    this.active.delete(sequence);
     if (keep && this.reuse && sequence.tokens.length >= REUSE_TOKENS_MIN) {
-      const used = Math.ceil(sequence.tokens.length / this.pagePositions);
-      this.free.push(...sequence.pages.subarray(used));
+      const used = this.pagesOf(sequence.tokens.length);
+      this.giveBack(sequence.pages.subarray(used));
       sequence.pages = sequence.pages.slice(0, used);
       this.finished.push(sequence);
     } else {
-      this.free.push(...sequence.pages);
+      this.giveBack(sequence.pages);
     }
     this.serve();
   }
@@ -88,20 +141,44 @@ export class KvCache {
   }
 
   private tryAcquire(prompt: readonly number[], capacity: number): Sequence | undefined {
-    const needed = Math.ceil(capacity / this.pagePositions);
+    const needed = this.pagesOf(capacity);
     const reclaimable = this.finished.reduce((pages, sequence) => pages + sequence.pages.length, 0);
-    if (needed > this.free.length + reclaimable) return undefined;
+    if (needed > this.limit - this.ownedCount + reclaimable) return undefined;
 
     const found = this.longestPrefix(prompt);
     const start: Sequence = found?.sequence ?? { tokens: [], pages: new Uint32Array() };
     if (found) this.finished = this.finished.filter((other) => other !== found.sequence);
-    const kept = Math.min(Math.ceil((found?.length ?? 0) / this.pagePositions), needed);
-    this.free.push(...start.pages.subarray(kept));
-    while (this.free.length < needed - kept) this.free.push(...(this.finished.shift() as Sequence).pages);
+    const kept = Math.min(this.pagesOf(found?.length ?? 0), needed);
+    this.giveBack(start.pages.subarray(kept));
+    const room = Math.min(this.limit, Math.max(this.keep, needed));
+    while (this.ownedCount + needed - kept > room && this.finished.length > 0) {
+      this.giveBack((this.finished.shift() as Sequence).pages);
+    }
     const pages = new Uint32Array(needed);
     pages.set(start.pages.subarray(0, kept));
-    for (let index = kept; index < needed; index++) pages[index] = this.free.pop() as number;
-    return { tokens: start.tokens.slice(0, found?.length ?? 0), pages };
+    pages.set(this.take(needed - kept), kept);
+    const sequence = { tokens: start.tokens.slice(0, found?.length ?? 0), pages };
+    this.active.add(sequence);
+    return sequence;
+  }
+
+  private pagesOf(tokens: number): number {
+    return Math.ceil(tokens / this.pagePositions);
+  }
+
+  /** Those first that cost no more memory. */
+  private take(count: number): number[] {
+    const free = [...this.owned.keys()].filter((page) => !this.owned[page]);
+    free.sort((a, b) => (this.committed[b] ?? 0) - (this.committed[a] ?? 0) || a - b);
+    const taken = free.slice(0, count);
+    for (const page of taken) this.owned[page] = 1;
+    this.ownedCount += taken.length;
+    return taken;
+  }
+
+  private giveBack(pages: Uint32Array): void {
+    for (const page of pages) this.owned[page] = 0;
+    this.ownedCount -= pages.length;
   }
 
   private longestPrefix(prompt: readonly number[]): { sequence: Sequence; length: number } | undefined {
@@ -114,4 +191,8 @@ export class KvCache {
     }
     return best;
   }
+}
+
+function countSet(flags: Uint8Array): number {
+  return flags.reduce((count, flag) => count + flag, 0);
 }

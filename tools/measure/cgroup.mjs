@@ -1,5 +1,5 @@
 /** Programs in a memory and disk cgroup of their own (Linux, root; version 1 or 2), the page cache dropped first. */
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import fs from "node:fs";
 import path from "node:path";
 
@@ -51,6 +51,7 @@ function diskOf(file) {
 }
 
 export function dropPageCache() {
+  spawnSync("sync");
   fs.writeFileSync("/proc/sys/vm/drop_caches", "3");
 }
 
