@@ -185,9 +185,18 @@ Napi::Value set_held(const Napi::CallbackInfo& info) {
     const Napi::Value stage = stages.Get(index);
     flags.push_back(stage.IsUndefined() ? std::vector<uint8_t>() : flags_of(stage));
   }
-  const double ring_bytes = info[2].ToNumber().DoubleValue();
-  if (!(ring_bytes >= 0 && ring_bytes <= 0x1p50)) throw Error("INTERNAL", "No ring of that size.");
-  find(info[0])->runtime->set_held(std::move(flags), static_cast<uint64_t>(ring_bytes));
+  uint64_t rings[2];
+  for (size_t index = 0; index < 2; ++index) {
+    const double bytes = info[2 + index].ToNumber().DoubleValue();
+    if (!(bytes >= 0 && bytes <= 0x1p50)) throw Error("INTERNAL", "No ring of that size.");
+    rings[index] = static_cast<uint64_t>(bytes);
+  }
+  find(info[0])->runtime->set_held(std::move(flags), rings[0], rings[1]);
+  return info.Env().Undefined();
+}
+
+Napi::Value set_working_memory(const Napi::CallbackInfo& info) {
+  find(info[0])->runtime->set_working_memory(info[1].ToNumber().Uint32Value(), flags_of(info[2]));
   return info.Env().Undefined();
 }
 
@@ -235,6 +244,7 @@ void register_model(Napi::Env env, Napi::Object exports) {
   add("cancelModel", cancel_model);
   add("stageChunks", stage_chunks);
   add("setHeld", set_held);
+  add("setWorkingMemory", set_working_memory);
   add("resetTape", reset_tape);
   add("setTapeIdle", set_tape_idle);
   add("stageLoaded", stage_loaded);

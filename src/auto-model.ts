@@ -97,7 +97,7 @@ class LoadedModel implements Model {
         },
       );
     }
-    engine.checkLogitsRoom(tokens.length);
+    await engine.reserveLogits(tokens.length);
     const logits = new Float32Array(tokens.length * this.vocabSize);
     const sequence = await engine.kvCache.acquire([], tokens.length, options.signal);
     try {
@@ -111,6 +111,10 @@ class LoadedModel implements Model {
       engine.mark(TRACE_IDLE);
     }
     return { logits, vocabSize: this.vocabSize };
+  }
+
+  setMemory(budget: string | number) {
+    return this.engine.setBudget(parseBytes(budget, "memory"));
   }
 
   stats() {

@@ -93,6 +93,7 @@ Runtime::~Runtime() {
     if (stage.memory != nullptr) device_->free(stage.memory);
   }
   for (void* memory : pinned_) device_->free_pinned(memory);
+  free_token_tables();
   free_ring();
 }
 
@@ -181,11 +182,12 @@ bool Runtime::loaded(uint32_t index) const {
   return std::ranges::all_of(description_.stages.at(index).chunks, [](const Chunk& chunk) { return chunk.loaded || !chunk.held; });
 }
 
-void Runtime::set_held(std::vector<std::vector<uint8_t>> flags, uint64_t ring_bytes) {
+void Runtime::set_held(std::vector<std::vector<uint8_t>> flags, uint64_t ring_bytes, uint64_t expert_ring_bytes) {
   std::vector<Stage>& stages = description_.stages;
   if (flags.size() != stages.size()) throw Error("INTERNAL", "Stages and flags for what is held disagree.");
   for (size_t index = 0; index < stages.size(); ++index) check_held(description_, index, flags[index]);
   // First what gives memory back.
+  experts_.reset();
   for (size_t index = 0; index < stages.size(); ++index) discard_held(stages[index], flags[index]);
   if (ring_bytes != description_.ring_bytes) {
     free_ring();
@@ -193,6 +195,8 @@ void Runtime::set_held(std::vector<std::vector<uint8_t>> flags, uint64_t ring_by
     allocate_ring();
   }
   for (Stage& stage : stages) commit_held(stage);
+  description_.expert_ring_bytes = expert_ring_bytes;
+  allocate_experts();
 }
 
 void Runtime::reset() {
@@ -206,6 +210,7 @@ void Runtime::reset() {
 void Runtime::run_pass(PassRequest request, std::function<void(PassResult, std::exception_ptr)> done) {
   std::lock_guard lock(pass_mutex_);
   if (has_pass_) throw Error("INTERNAL", "A pass is running already.");
+  if (request.tokens.size() > tokens_) throw Error("INTERNAL", "The working memory has no room for a pass of that many tokens.");
   pass_ = std::move(request);
   done_ = std::move(done);
   has_pass_ = true;

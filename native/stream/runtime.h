@@ -9,6 +9,7 @@
 // on the tokens that chose it.
 //
 // The parts: runtime.cc construction, readers, threads; runtime_memory.cc what is allocated and loaded at construction;
+// runtime_working_memory.cc registers and KV cache;
 // runtime_pass.cc the pass; runtime_steps.cc from steps to ops; runtime_experts.cc routing.
 #pragma once
 
@@ -93,10 +94,14 @@ class Runtime {
   // All held chunks of the stage have been read. When no pass runs.
   bool loaded(uint32_t stage) const;
   // When the tape has been cancelled, no reader is inside and no pass runs; reset() must follow. Changes what is held (a
-  // flag for each chunk of each stage, as in Stage::held_chunks) and the size of the ring. Memory of chunks that are held
+  // flag for each chunk of each stage, as in Stage::held_chunks) and the size of the rings. Memory of chunks that are held
   // no longer is given back at once; new ones are read by the next pass. Throws what check_held throws, before any
   // change, and Error{"DEVICE_FAILED"}.
-  void set_held(std::vector<std::vector<uint8_t>> flags, uint64_t ring_bytes);
+  void set_held(std::vector<std::vector<uint8_t>> flags, uint64_t ring_bytes, uint64_t expert_ring_bytes);
+  // When no pass runs: from now on passes have at most so many tokens, and only these pages of the KV cache (a flag each)
+  // are used. What is left out loses its content and gives its memory back at once; what is new costs memory once it is
+  // used. At first there is none. Throws Error{"INTERNAL"} for more than the description has.
+  void set_working_memory(uint32_t tokens, std::span<const uint8_t> pages);
   RuntimeStats stats();
   // Pinned memory is device memory.
   bool unified() const { return unified_; }
@@ -120,9 +125,16 @@ class Runtime {
   void free_ring();
   void commit_held(Stage& stage);
   void discard_held(Stage& stage, const std::vector<uint8_t>& flags);
-  void allocate_registers();
   void allocate_tables();
   void allocate_routing();
+  void allocate_experts();
+  // runtime_working_memory.cc
+  void reserve_working_memory();
+  Range reserve(uint64_t bytes);
+  uint64_t lay_out_registers(uint32_t tokens);
+  void use_pages(uint32_t layer, std::span<const uint8_t> pages);
+  void allocate_token_tables();
+  void free_token_tables();
   // runtime.cc
   void pass_loop();
   void release_loop();
@@ -182,6 +194,9 @@ class Runtime {
   Event* copied_ = nullptr;
   Event* finished_ = nullptr;
   Event* stage_events_[2] = {};   // the pass thread stays at most two stages ahead, so that an abort is prompt
+  uint32_t tokens_ = 0;            // that a pass may have
+  Buffer* register_memory_ = nullptr;
+  uint64_t register_bytes_ = 0;    // of the address space
   Range registers_[kRegisterCount];
   Buffer* logits_ = nullptr;      // an alias of the caller's memory, or where logits are before their download
   uint64_t logits_bytes_ = 0;
@@ -189,19 +204,24 @@ class Runtime {
   uint64_t kv_layer_bytes_ = 0;
   std::vector<Range> cosines_, sines_;
   Range pages_;                   // page tables of the segments of a pass
+  uint32_t table_tokens_ = 0;      // for which the next one, and the tables of routing, have room
   uint8_t* tables_host_ = nullptr;  // pinned source of cosines, sines and page tables
   uint8_t* gather_host_ = nullptr;
   Buffer* gather_buffer_ = nullptr;
   std::unique_ptr<Reader> gather_reader_;
-  Range permuted_;                // [max_tokens, columns]: input of a matrix with a column order
-  Range adapted_;                 // [max_tokens, rank]
+  uint32_t permuted_columns_ = 0, adapter_rank_ = 0;
+  Range permuted_;                // [tokens, columns]: input of a matrix with a column order
+  Range adapted_;                 // [tokens, rank]
 
   // Routing, of one stage at a time.
   Router router_;
   std::unique_ptr<Experts> experts_;
-  float* router_logits_ = nullptr;  // [max_tokens, width of the router register], pinned; null on a unified device
-  uint32_t* rows_host_ = nullptr;   // tokens of each expert, [max_tokens * per_token], pinned
+  uint32_t routed_experts_ = 0, routes_per_token_ = 0, router_width_ = 0;  // at most; 0: nothing is routed
+  float* router_logits_ = nullptr;  // [tokens, router_width], pinned; null on a unified device
+  uint8_t* routes_host_ = nullptr;  // the next two, pinned
+  uint32_t* rows_host_ = nullptr;   // tokens of each expert, [tokens * per_token]
   float* weights_host_ = nullptr;
+  Buffer* routes_ = nullptr;
   Range rows_, weights_;            // the same for ops
   std::vector<uint32_t> arriving_;  // stages of chosen experts that are not in memory yet
   const RouteStep* route_ = nullptr;  // of the stage that is running, once its experts are chosen

@@ -1,4 +1,4 @@
-// What a Runtime allocates, all of it when it is made.
+// What a Runtime allocates when it is made, and when what is held changes.
 #include <algorithm>
 #include <utility>
 
@@ -41,10 +41,8 @@ void Runtime::allocate() {
 
   allocate_ring();
   for (Stage& stage : description_.stages) commit_held(stage);
-  allocate_registers();
   // Before the page table, which is as long as the cache and touched at once: a cache too large fails here.
-  kv_layer_bytes_ = description_.page_count * description_.kv_page_bytes();
-  kv_cache_ = alloc(kv_layer_bytes_ * description_.kv_layers);
+  reserve_working_memory();
   allocate_tables();
   gather_reader_ = make_reader(kGatherRows);
   load_constants(description_, alloc(constant_bytes(description_)), *device_, compute_, *gather_reader_, files_);
@@ -95,46 +93,8 @@ void Runtime::discard_held(Stage& stage, const std::vector<uint8_t>& flags) {
   discard_until(stage.extent_offset + stage.extent_bytes);
 }
 
-// Registers of attention and those of MLPs share memory: no stage uses both.
-void Runtime::allocate_registers() {
-  const uint64_t tokens = description_.max_tokens;
-  const auto bytes = [&](Register name) { return width(name) * tokens * sizeof(float); };
-  const auto total = [&](std::span<const Register> names) {
-    uint64_t sum = 0;
-    for (const Register name : names) sum += bytes(name);
-    return sum;
-  };
-  for (const Register name : {Register::kHidden, Register::kNormed}) registers_[static_cast<size_t>(name)] = alloc(bytes(name));
-  const Range scratch = alloc(std::max(total(kAttentionRegisters), total(kMlpRegisters)));
-  for (const std::span<const Register> names : {std::span<const Register>(kAttentionRegisters), std::span<const Register>(kMlpRegisters)}) {
-    uint64_t offset = 0;
-    for (const Register name : names) {
-      registers_[static_cast<size_t>(name)] = scratch.at(offset, bytes(name));
-      offset += bytes(name);
-    }
-  }
-
-  uint64_t columns = 0, rank = 0;
-  for (const Stage& stage : description_.stages) {
-    for (const Matrix& matrix : stage.matrices) {
-      if (matrix.permuted()) columns = std::max<uint64_t>(columns, matrix.columns);
-      for (const Adapter& adapter : matrix.adapters) rank = std::max<uint64_t>(rank, adapter.rank);
-    }
-  }
-  permuted_ = alloc(columns * tokens * sizeof(float));
-  adapted_ = alloc(rank * tokens * sizeof(float));
-}
-
 void Runtime::allocate_tables() {
-  uint64_t table_bytes = description_.page_count * sizeof(uint32_t);
-  pages_ = alloc(table_bytes);
-  for (const uint32_t rotary_dim : description_.rope_dims) {
-    const uint64_t size = uint64_t{description_.max_tokens} * rotary_dim / 2 * sizeof(float);
-    cosines_.push_back(alloc(size));
-    sines_.push_back(alloc(size));
-    table_bytes += 2 * size;
-  }
-  tables_host_ = alloc_pinned(table_bytes);
+  pages_ = alloc(description_.page_count * sizeof(uint32_t));
   const EmbeddingDescription& embedding = description_.embedding;
   const uint64_t row_bytes = description_.stages[embedding.stage].matrices[embedding.matrix].row_bytes;
   const uint64_t gather_bytes = kGatherRows * (align_up(row_bytes, kPageBytes) + kPageBytes);
@@ -143,29 +103,21 @@ void Runtime::allocate_tables() {
 }
 
 void Runtime::allocate_routing() {
-  uint64_t entries = 0, logits = 0;
-  uint32_t experts = 0;
   for (const Plan& plan : description_.plans) {
     for (const Step& step : plan) {
       const auto* route = std::get_if<RouteStep>(&step);
       if (route == nullptr) continue;
-      entries = std::max(entries, uint64_t{description_.max_tokens} * route->rule.per_token);
-      logits = std::max(logits, uint64_t{description_.max_tokens} * width(route->logits));
-      experts = std::max(experts, route->rule.experts);
+      routes_per_token_ = std::max(routes_per_token_, route->rule.per_token);
+      routed_experts_ = std::max(routed_experts_, route->rule.experts);
+      router_width_ = std::max(router_width_, width(route->logits));
     }
   }
-  if (experts == 0) return;
-  router_.reserve(experts, entries);
-  arriving_.reserve(experts);
-  if (!unified_) router_logits_ = reinterpret_cast<float*>(alloc_pinned(logits * sizeof(float)));
-  static_assert(sizeof(uint32_t) == sizeof(float));
-  const uint64_t bytes = entries * sizeof(float);
-  uint8_t* host = alloc_pinned(2 * bytes);
-  Buffer* tables = mirror(host, 2 * bytes);
-  rows_host_ = reinterpret_cast<uint32_t*>(host);
-  weights_host_ = reinterpret_cast<float*>(host + bytes);
-  rows_ = {tables, 0, bytes};
-  weights_ = {tables, bytes, bytes};
+  arriving_.reserve(routed_experts_);
+  allocate_experts();
+}
+
+void Runtime::allocate_experts() {
+  if (routed_experts_ == 0) return;
   experts_ = std::make_unique<Experts>(*device_, compute_, copies_, description_.stages, files_, description_.expert_ring_bytes, meter_, trace_.get());
 }
 

@@ -26,6 +26,7 @@ PassResult Runtime::execute(const PassRequest& request) {
   result_ = {};
   prompt_ = request.prompt;
   auto tokens = static_cast<uint32_t>(request.tokens.size());
+  allocate_token_tables();
   if (trace_) device_->label(compute_, kNone);
   upload_tables(request);
 

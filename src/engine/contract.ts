@@ -120,6 +120,11 @@ export interface Model {
     options?: { signal?: AbortSignal },
   ): Promise<{ logits: Float32Array; vocabSize: number }>;
   generate(prompt: Prompt, options?: GenerateOptions): Generation;
+  /**
+   * A new hard budget for the whole process, kept from the next pass on: bytes, or "4GiB". When this resolves, memory
+   * beyond it has been given back. @throws MEMORY_BUDGET_TOO_SMALL with the least that works; the old one stays in force
+   */
+  setMemory(budget: string | number): Promise<void>;
   stats(): Stats;
   residency(): Residency;
   /** Where time has gone since load. @throws INVALID_ARGUMENT without profilingMode */

@@ -8,7 +8,6 @@ import { kvPageBytes } from "../models/kv-format.js";
 import { dependsOnLength, type RopeFrequencies, ropeFrequencies } from "../models/rope.js";
 import { native } from "../native/binding.js";
 import { type KvFormat, type NativePassResult, TRACE_ENGINE, TRACE_PASS, type TraceActivity } from "../native/types.js";
-import { formatBytes } from "../units.js";
 import type { Precision, Residency, ResidencyEntry, Stats } from "./contract.js";
 import { KvCache, type Sequence } from "./kv-cache.js";
 import { peakResidentBytes, residentBytes } from "./memory.js";
@@ -19,11 +18,13 @@ import {
   chunkBytesFor,
   PAGE_POSITIONS,
   planResidency,
+  type ResidencyInput,
   type ResidencyPlan,
   type ResidencyStage,
   stageParts,
 } from "./residency.js";
 import { TRACE_BYTES, TRACE_SPANS, writeTrace } from "./trace-file.js";
+import { type MemoryChange, reservedSizes, WorkingMemoryPlanner } from "./working-memory.js";
 
 /** Growth of the JavaScript heap, thread stacks and kernel scratch after the plan is made. */
 const RUNTIME_RESERVE_BYTES = 40 * 2 ** 20;
@@ -43,6 +44,7 @@ export interface EngineOptions {
 
 export class Engine {
   readonly kvCache: KvCache;
+  private readonly memory: WorkingMemoryPlanner;
   private readonly model: number;
   private readonly ropes: (RopeFrequencies | undefined)[];
   /** Settles when the pass before has ended. */
@@ -63,15 +65,16 @@ export class Engine {
   private constructor(
     readonly store: LayerStore,
     readonly architecture: Architecture,
-    readonly plan: ResidencyPlan,
     private readonly description: ModelDescription,
     private readonly options: EngineOptions,
-    private readonly residencyStages: readonly ResidencyStage[],
-    private readonly runtimeBytes: number,
+    private readonly residencyInput: ResidencyInput,
     private readonly prefetcher: Prefetcher,
   ) {
     this.ropes = architecture.ropes.map((rope) => (dependsOnLength(rope) ? undefined : ropeFrequencies(rope, 1)));
-    this.kvCache = new KvCache(plan.pageCount, PAGE_POSITIONS, !this.ropes.includes(undefined));
+    const plan = planResidency(residencyInput);
+    const reserved = reservedSizes(residencyInput, plan);
+    this.kvCache = new KvCache(reserved.pages, PAGE_POSITIONS, !this.ropes.includes(undefined));
+    this.memory = new WorkingMemoryPlanner(residencyInput, plan, this.kvCache);
     const stages = description.stages.map(({ native: stage }, index) => ({ ...stage, heldChunks: plan.held[index] }));
     this.model = native().createModel({
       device: options.device,
@@ -86,17 +89,20 @@ export class Engine {
       chunkBytes: plan.chunkBytes,
       ringBytes: plan.ringBytes,
       expertRingBytes: plan.expertRingBytes,
-      maxTokens: plan.maxTokens,
+      maxTokens: reserved.tokens,
       vocabSize: architecture.vocabSize,
       kvLayers: architecture.layerCount,
       kvHeads: architecture.kvCache.heads,
       keyDim: architecture.kvCache.keyDim,
       valueDim: architecture.kvCache.valueDim,
-      pageCount: plan.pageCount,
+      pageCount: reserved.pages,
       pagePositions: PAGE_POSITIONS,
       traceSpans: options.profiling ? TRACE_SPANS : 0,
       kvFormat: options.kvFormat,
     });
+    const pages = new Uint8Array(reserved.pages).fill(1, 0, plan.working.pages);
+    native().setWorkingMemory(this.model, plan.working.tokens, pages);
+    this.kvCache.setCommitted(pages);
     this.rewind();
   }
 
@@ -115,7 +121,7 @@ export class Engine {
         share: stage.share,
       }));
       const runtimeBytes = residentBytes() + RUNTIME_RESERVE_BYTES + (options.profiling ? TRACE_BYTES : 0);
-      const plan = planResidency({
+      const input: ResidencyInput = {
         budgetBytes: options.budgetBytes,
         runtimeBytes,
         stages,
@@ -131,8 +137,8 @@ export class Engine {
         hold: options.hold,
         prefetching: options.prefetching,
         alwaysStaged: options.device !== "cpu",
-      });
-      return new Engine(store, architecture, plan, description, options, stages, runtimeBytes, prefetcher);
+      };
+      return new Engine(store, architecture, description, options, input, prefetcher);
     } catch (error) {
       await prefetcher.close();
       throw error;
@@ -151,19 +157,12 @@ export class Engine {
     logits: Float32Array,
     { allLogits = false, prompt, signal }: { allLogits?: boolean; prompt: boolean; signal?: AbortSignal },
   ): Promise<void> {
-    const vocab = this.architecture.vocabSize;
-    const total = sequence.tokens.length + tokens.length;
     const started = performance.now();
-    for (let first = 0; first < tokens.length; first += this.plan.maxTokens) {
-      const part = tokens.slice(first, first + this.plan.maxTokens);
-      const last = first + part.length === tokens.length;
-      const destination = allLogits
-        ? logits.subarray(first * vocab, (first + part.length) * vocab)
-        : last
-          ? logits
-          : undefined;
-      await this.exclusive(() => this.pass(sequence, part, total, destination, { allLogits, prompt, signal }));
-      sequence.tokens.push(...part);
+    const end = sequence.tokens.length + tokens.length;
+    for (let first = 0; first < tokens.length; ) {
+      const rest = tokens.slice(first);
+      const rows = allLogits ? logits.subarray(first * this.architecture.vocabSize) : logits;
+      first += await this.exclusive(() => this.pass(sequence, rest, end, rows, { allLogits, prompt, signal }));
     }
     const seconds = (performance.now() - started) / 1000;
     if (tokens.length > 1) {
@@ -174,20 +173,25 @@ export class Engine {
     }
   }
 
+  get plan(): ResidencyPlan {
+    return this.memory.plan;
+  }
+
   countGenerated(): void {
     this.totals.generatedTokens++;
   }
 
-  /** Throws unless logits of so many tokens fit in what the budget leaves. */
-  checkLogitsRoom(tokens: number): void {
-    const bytes = tokens * this.architecture.vocabSize * 4;
-    const room = this.options.budgetBytes - this.plan.fixedBytes - this.plan.heldBytes + this.plan.logitsBytes;
-    if (bytes <= room) return;
-    throw new LayerstreamError(
-      "MEMORY_BUDGET_TOO_SMALL",
-      `Logits of ${tokens} tokens take ${formatBytes(bytes)}, and the memory budget leaves ${formatBytes(room)}.`,
-      { remedy: `Pass fewer tokens, or a budget of at least ${formatBytes(this.options.budgetBytes + bytes - room)}.` },
-    );
+  /** Decides anew what is held, so that logits of so many tokens fit. @throws MEMORY_BUDGET_TOO_SMALL */
+  async reserveLogits(tokens: number): Promise<void> {
+    await this.changeMemory(() => this.memory.beforeLogits(tokens));
+  }
+
+  /**
+   * Keeps a new budget from now on. What is held beyond it has been given back when this resolves.
+   * @throws MEMORY_BUDGET_TOO_SMALL, the old budget still in force
+   */
+  async setBudget(budgetBytes: number): Promise<void> {
+    await this.changeMemory(() => this.memory.forBudget(budgetBytes));
   }
 
   stats(): Stats {
@@ -205,7 +209,7 @@ export class Engine {
       kvBytes: this.plan.kvBytes,
       kvDtype: this.options.kvFormat,
       activationBytes: this.plan.activationBytes,
-      memoryBudgetBytes: this.options.budgetBytes,
+      memoryBudgetBytes: this.memory.budgetBytes,
       peakMemoryBytes: peakResidentBytes(),
       threads: this.options.threads,
       kernels: measured?.kernels ?? "",
@@ -219,16 +223,16 @@ export class Engine {
   residency(): Residency {
     const { plan } = this;
     return {
-      memoryBudgetBytes: this.options.budgetBytes,
+      memoryBudgetBytes: this.memory.budgetBytes,
       heldBytes: plan.heldBytes,
       streamedBytes: plan.streamedBytes,
       ringBytes: plan.ringBytes,
       kvBytes: plan.kvBytes,
       activationBytes: plan.activationBytes,
-      runtimeBytes: this.runtimeBytes,
+      runtimeBytes: this.residencyInput.runtimeBytes,
       minimumBytes: plan.minimumBytes,
       maxSeqLen: plan.maxSeqLen,
-      stages: this.residencyStages.map((stage, index) => this.residencyEntry(stage, index)),
+      stages: this.residencyInput.stages.map((stage, index) => this.residencyEntry(stage, index)),
     };
   }
 
@@ -306,23 +310,39 @@ export class Engine {
     return result;
   }
 
+  /** A change of memory at its turn between passes, which leaves the tape as after a pass. */
+  private changeMemory(find: () => MemoryChange | undefined): Promise<void> {
+    return this.exclusive(async () => {
+      try {
+        this.checkAlive();
+        await this.rearrange(find());
+      } finally {
+        this.pauseTape();
+      }
+    });
+  }
+
+  /** Runs as many of the tokens as one pass may carry and appends them to the sequence. Returns their number. */
   private async pass(
     sequence: Sequence,
-    tokens: readonly number[],
+    rest: readonly number[],
     sequenceLength: number,
-    logits: Float32Array | undefined,
+    rows: Float32Array,
     { allLogits, prompt, signal }: { allLogits: boolean; prompt: boolean; signal?: AbortSignal },
-  ): Promise<void> {
-    const addon = native();
-    const cancel = () => addon.cancelModel(this.model);
+  ): Promise<number> {
     try {
       this.checkAlive();
       signal?.throwIfAborted();
+      await this.rearrange(this.memory.beforePass(sequence, rest.length));
     } catch (error) {
       // The pass before left the tape to this one.
       this.pauseTape();
       throw error;
     }
+    const tokens = rest.slice(0, this.plan.working.tokens);
+    const logits = allLogits || tokens.length === rest.length ? rows : undefined;
+    const addon = native();
+    const cancel = () => addon.cancelModel(this.model);
     signal?.addEventListener("abort", cancel, { once: true });
     addon.setTapeIdle(this.model, false);
     this.prefetcher.start(this.model);
@@ -348,8 +368,29 @@ export class Engine {
       signal?.removeEventListener("abort", cancel);
       this.pauseTape();
     }
+    sequence.tokens.push(...tokens);
     // An abort that arrived with the last op has cancelled the tape although the pass is complete.
     if (signal?.aborted) await this.recover();
+    return tokens.length;
+  }
+
+  /** Memory goes from weights to passes, or back. What gives back comes first. The tape starts again. */
+  private async rearrange(change: MemoryChange | undefined): Promise<void> {
+    if (!change) return;
+    const addon = native();
+    const { held, ringBytes, expertRingBytes, heldBytes, working } = change.plan;
+    const changes = [
+      () => addon.setHeld(this.model, held, ringBytes, expertRingBytes),
+      () => addon.setWorkingMemory(this.model, working.tokens, change.pages),
+    ];
+    if (heldBytes > this.plan.heldBytes) changes.reverse();
+    addon.cancelModel(this.model);
+    await this.prefetcher.settled();
+    this.checkAlive();
+    for (const apply of changes) apply();
+    this.memory.adopt(change);
+    addon.resetTape(this.model);
+    this.rewind();
   }
 
   /** Unless another pass follows, reads go on until the ring is full and then stop. */
@@ -383,8 +424,11 @@ export class Engine {
 
   private rewind(): void {
     const addon = native();
-    const indices = [...this.residencyStages.keys()].filter((index) => !this.residencyStages[index]?.routed);
-    const streamed = (index: number) => !this.residencyStages[index]?.gathered && this.plan.held[index]?.includes(0);
+    const indices = [...this.residencyInput.stages.keys()].filter(
+      (index) => !this.residencyInput.stages[index]?.routed,
+    );
+    const streamed = (index: number) =>
+      !this.residencyInput.stages[index]?.gathered && this.plan.held[index]?.includes(0);
     this.prefetcher.rewind(
       indices.filter((index) => streamed(index) || !addon.stageLoaded(this.model, index)),
       indices.filter(streamed),

@@ -72,8 +72,20 @@ export class KvCache {
     return flags;
   }
 
-  get committedPages(): number {
-    return countSet(this.committed);
+  /** A flag for each page of a sequence that has not ended, tokens or not. */
+  pagesOfActive(): Uint8Array {
+    const flags = new Uint8Array(this.owned.length);
+    for (const { pages } of this.active) for (const page of pages) flags[page] = 1;
+    return flags;
+  }
+
+  /** Tokens that the sequence has pages for. */
+  capacityOf({ pages }: Sequence): number {
+    return pages.length * this.pagePositions;
+  }
+
+  isCommitted(pages: Uint8Array): boolean {
+    return pages.every((flag, page) => flag === 0 || this.committed[page] === 1);
   }
 
   /** What the engine has committed; everything else has lost its content. */
@@ -191,8 +203,4 @@ export class KvCache {
     }
     return best;
   }
-}
-
-function countSet(flags: Uint8Array): number {
-  return flags.reduce((count, flag) => count + flag, 0);
 }

@@ -50,8 +50,8 @@ function readGroup(directory: string, unified: boolean): Group | undefined {
   if (!(limitBytes > 0 && limitBytes < 2 ** 60)) return undefined;
   const usage = number(unified ? "memory.current" : "memory.usage_in_bytes");
   const statistics = readText(join(directory, "memory.stat")) ?? "";
-  const files = (unified ? ["inactive_file", "active_file"] : ["total_inactive_file", "total_active_file"]).map((name) =>
-    Number(new RegExp(`^${name} (\\d+)$`, "m").exec(statistics)?.[1] ?? 0),
+  const files = (unified ? ["inactive_file", "active_file"] : ["total_inactive_file", "total_active_file"]).map(
+    (name) => Number(new RegExp(`^${name} (\\d+)$`, "m").exec(statistics)?.[1] ?? 0),
   );
   const usedBytes = usage - files.reduce((sum, bytes) => sum + bytes, 0);
   return { limitBytes, usedBytes: usedBytes > 0 ? usedBytes : 0 };

@@ -19,14 +19,14 @@ const EXPERT_RING_CHUNKS = 4;
 const SWING_BYTES = 4 * MIB;
 /** Positions in a page of the KV cache. */
 export const PAGE_POSITIONS = 64;
-/** Without maxSeqLen, the cache has room for at most this many tokens. */
-const DEFAULT_SEQUENCE = 4096;
-/** A prompt up to this length should take one pass even when memory is tight. */
+/** Passes of a prompt are not cut shorter than this so that weights stay held. */
 const PROMPT_TOKENS = 512;
-/** Passes shorter than this are not worth planning for. */
-const LEAST_TOKENS = 16;
-/** Tokens whose logits `forward` may always return. */
-const LOGITS_TOKENS = 32;
+/** Provided for before a longer prompt comes. */
+export const LEAST_TOKENS = 16;
+/** Rows of logits that are provided for before anybody asks for more. */
+const LOGITS_ROWS = 4;
+/** What the cache is given before a longer sequence comes. */
+const FIRST_PAGES = 512 / PAGE_POSITIONS;
 
 export interface ResidencyStage {
   /** Of its whole extent. */
@@ -39,6 +39,19 @@ export interface ResidencyStage {
   routed: boolean;
   /** The part of the passes of one token that reads it. */
   share: number;
+}
+
+/**
+ * What passes touch at once, counted beside the weights: it is taken from what holds weights when it grows, and holds
+ * weights when it shrinks.
+ */
+export interface WorkingMemory {
+  /** Of the KV cache. */
+  pages: number;
+  /** That one request brings: a pass carries as many of them as fit. */
+  tokens: number;
+  /** Of logits, in JavaScript's hands. */
+  logitsRows: number;
 }
 
 export interface ResidencyInput {
@@ -57,6 +70,8 @@ export interface ResidencyInput {
   contextLimit: number;
   /** As the user asked, if they did. */
   maxSeqLen?: number;
+  /** Default: a short sequence, decoded. */
+  working?: WorkingMemory;
   /** False: the smallest ring. */
   prefetching?: boolean;
   /** False: hold nothing, stream everything. */
@@ -75,13 +90,14 @@ export interface ResidencyPlan {
   ringBytes: number;
   /** Where experts are read to; 0 when there are none or all are held. */
   expertRingBytes: number;
+  /** Tokens of prompt and answer together, at most. */
   maxSeqLen: number;
+  /** Of the KV cache that sequences may have together. */
   pageCount: number;
+  /** Pages, tokens of one pass and rows of logits that are counted. */
+  working: WorkingMemory;
   kvBytes: number;
-  /** Tokens that one pass carries at most. */
-  maxTokens: number;
   activationBytes: number;
-  /** Room for logits in JavaScript's hands. */
   logitsBytes: number;
   /** Everything but held bytes. */
   fixedBytes: number;
@@ -94,57 +110,58 @@ export function chunkBytesFor(largestRowBytes: number): number {
 }
 
 /**
- * Decides what is held. The fixed needs come first (runtime, vectors, KV cache, activations, ring); what is left holds
- * chunks, spread evenly along the tape so that the disk is busy all through the pass. Experts are held as a whole.
+ * Decides what is held. The fixed needs come first (runtime, vectors, ring) and what passes touch (KV cache, activations,
+ * logits); what is left holds chunks, spread evenly along the tape so that the disk is busy all through the pass. Experts
+ * are held as a whole.
  *
  * @throws MEMORY_BUDGET_TOO_SMALL with the least budget that would work.
  */
 export function planResidency(input: ResidencyInput): ResidencyPlan {
-  const chunkBytes = chunkBytesFor(input.largestRowBytes);
-  const largestRead = chunkBytes + 2 * PAGE_BYTES;
-  const gatherBytes = 64 * (Math.ceil(input.largestRowBytes / PAGE_BYTES) + 1) * PAGE_BYTES;
-  const constantBytes = input.runtimeBytes + input.vectorBytes + gatherBytes;
-  const tapeBytes = total(input.stages.filter(isOnTape).map((stage) => stage.bytes));
-  const expertBytes = total(input.stages.filter(isExpert).map((stage) => stage.bytes));
-  const expertRing = expertBytes > 0 ? EXPERT_RING_CHUNKS * largestRead : 0;
-
-  const least = leastFootprint(input, constantBytes + expertRing, largestRead, tapeBytes);
+  const sizes = sizesOf(input);
+  const least = leastBudget(input, sizes, leastWorking(input));
   if (input.budgetBytes < least) {
-    throw new LayerstreamError(
-      "MEMORY_BUDGET_TOO_SMALL",
-      `A memory budget of ${formatBytes(input.budgetBytes)} cannot work: this model needs at least ${formatBytes(least)}` +
-        ` with a context of ${leastSequence(input)} tokens.`,
-      { remedy: `Give it ${Math.ceil(least / MIB)}MiB or more${input.maxSeqLen ? ", or lower maxSeqLen" : ""}.` },
-    );
+    throw tooSmall(input, least, ` with a context of ${leastSequence(input)} tokens`, input.maxSeqLen !== undefined);
+  }
+  const room = input.budgetBytes - sizes.constantBytes;
+  const ringNeeded = chooseRing(input, sizes);
+  const maxSeqLen = chooseSequence(input, room - ringNeeded - sizes.expertRing);
+  const pageCount = Math.ceil(maxSeqLen / PAGE_POSITIONS);
+  const wanted = input.working ?? {
+    pages: Math.min(pageCount, FIRST_PAGES),
+    tokens: LEAST_TOKENS,
+    logitsRows: LOGITS_ROWS,
+  };
+  const needed = { ...wanted, tokens: Math.min(wanted.tokens, LEAST_TOKENS) };
+  if (input.budgetBytes < leastBudget(input, sizes, needed)) {
+    const { pages, logitsRows } = needed;
+    const what = ` with ${pages * PAGE_POSITIONS} tokens in the KV cache and logits of ${logitsRows}`;
+    throw tooSmall(input, leastBudget(input, sizes, needed), what, true);
   }
 
-  let rest = input.budgetBytes - constantBytes;
-  const maxSeqLen = chooseSequence(input, rest);
-  const pageCount = Math.ceil(maxSeqLen / PAGE_POSITIONS);
-  const kvBytes = pageCount * PAGE_POSITIONS * input.kvBytesPerPosition;
-  rest -= kvBytes;
-
-  const everything = total(input.stages.map((stage) => stage.bytes));
-  const ringNeeded =
-    input.prefetching === false ? RING_CHUNKS_MIN * largestRead : chooseRing(input.budgetBytes, largestRead, rest);
-  const stagedBytes = input.alwaysStaged ? ringNeeded : 0;
+  const kvBytes = wanted.pages * sizes.pageBytes;
+  const logitsBytes = wanted.logitsRows * input.logitsBytesPerToken;
+  let rest = room - kvBytes - logitsBytes;
+  const { activationBytesPerToken } = input;
+  const ringRoom = rest - sizes.expertRing - needed.tokens * activationBytesPerToken;
+  const ring = Math.min(ringNeeded, Math.max(leastRing(sizes), Math.floor(ringRoom / PAGE_BYTES) * PAGE_BYTES));
+  const stagedBytes = input.alwaysStaged ? ring : 0;
   const hold = input.hold ?? true;
   /** The longest pass for which so many bytes of weights fit beside it. */
   const tokensBeside = (bytes: number) =>
-    hold ? passLengths(maxSeqLen).find((tokens) => bytes + passBytes(input, tokens) <= rest) : undefined;
+    hold ? passLengths(wanted.tokens).find((tokens) => bytes + tokens * activationBytesPerToken <= rest) : undefined;
   // No ring is needed when what it would carry fits beside passes of a reasonable length.
-  const allTokens = tokensBeside(tapeBytes + expertBytes + stagedBytes);
-  const expertRingBytes = allTokens !== undefined && !input.alwaysStaged ? 0 : expertRing;
-  const residentTokens = allTokens ?? tokensBeside(tapeBytes + expertRing + stagedBytes);
-  const ringBytes = residentTokens === undefined ? ringNeeded : stagedBytes;
+  const allTokens = tokensBeside(sizes.tapeBytes + sizes.expertBytes + stagedBytes);
+  const expertRingBytes = allTokens !== undefined && !input.alwaysStaged ? 0 : sizes.expertRing;
+  const residentTokens = allTokens ?? tokensBeside(sizes.tapeBytes + sizes.expertRing + stagedBytes);
+  const ringBytes = residentTokens === undefined ? ring : stagedBytes;
   rest -= ringBytes + expertRingBytes;
-  const maxTokens = residentTokens ?? chooseTokens(input, maxSeqLen, rest);
-  const activationBytes = maxTokens * input.activationBytesPerToken;
-  const logitsBytes = logitsRoom(input, maxTokens);
-  rest -= activationBytes + logitsBytes;
+  // Where weights are streamed, another pass costs more than what a longer one leaves of held weights.
+  const tokens = residentTokens ?? Math.min(wanted.tokens, Math.floor(rest / activationBytesPerToken));
+  const activationBytes = tokens * activationBytesPerToken;
+  rest -= activationBytes;
 
   const held = input.stages.map(({ chunks }) => new Uint8Array(chunks.length));
-  if (hold) chooseHeld(input.stages, rest, everything, held);
+  if (hold) chooseHeld(input.stages, rest, total(input.stages.map(({ bytes }) => bytes)), held);
   const parts = input.stages.map((stage, index) => stageParts(stage, held[index] as Uint8Array));
   return {
     held,
@@ -154,74 +171,112 @@ export function planResidency(input: ResidencyInput): ResidencyPlan {
         input.stages.map(({ gathered, share }, index) => (gathered ? 0 : (parts[index]?.streamedBytes ?? 0) * share)),
       ),
     ),
-    chunkBytes,
+    chunkBytes: sizes.chunkBytes,
     ringBytes,
     expertRingBytes,
     maxSeqLen,
     pageCount,
+    working: { ...wanted, tokens },
     kvBytes,
-    maxTokens,
     activationBytes,
     logitsBytes,
-    fixedBytes: constantBytes + kvBytes + ringBytes + expertRingBytes + activationBytes + logitsBytes,
+    fixedBytes: sizes.constantBytes + kvBytes + ringBytes + expertRingBytes + activationBytes + logitsBytes,
     minimumBytes: least,
   };
 }
 
-/** With one small ring, the shortest context and passes of few tokens. Rounded up, so that the figure works when used. */
-function leastFootprint(input: ResidencyInput, constant: number, largestRead: number, tapeBytes: number): number {
-  const sequence = leastSequence(input);
-  const kv = Math.ceil(sequence / PAGE_POSITIONS) * PAGE_POSITIONS * input.kvBytesPerPosition;
-  const ring = Math.min(RING_CHUNKS_MIN * largestRead, tapeBytes);
-  const bytes = constant + kv + ring + passBytes(input, Math.min(sequence, LEAST_TOKENS));
+/** What follows from the model alone. */
+interface Sizes {
+  chunkBytes: number;
+  largestRead: number;
+  /** In memory whatever is decided. */
+  constantBytes: number;
+  tapeBytes: number;
+  expertBytes: number;
+  /** The ring that experts need, unless all are held. */
+  expertRing: number;
+  /** Of the KV cache, all layers. */
+  pageBytes: number;
+}
+
+function sizesOf(input: ResidencyInput): Sizes {
+  const chunkBytes = chunkBytesFor(input.largestRowBytes);
+  const largestRead = chunkBytes + 2 * PAGE_BYTES;
+  const gatherBytes = 64 * (Math.ceil(input.largestRowBytes / PAGE_BYTES) + 1) * PAGE_BYTES;
+  const expertBytes = total(input.stages.filter(isExpert).map((stage) => stage.bytes));
+  return {
+    chunkBytes,
+    largestRead,
+    constantBytes: input.runtimeBytes + input.vectorBytes + gatherBytes,
+    tapeBytes: total(input.stages.filter(isOnTape).map((stage) => stage.bytes)),
+    expertBytes,
+    expertRing: expertBytes > 0 ? EXPERT_RING_CHUNKS * largestRead : 0,
+    pageBytes: PAGE_POSITIONS * input.kvBytesPerPosition,
+  };
+}
+
+function tooSmall(input: ResidencyInput, least: number, what: string, sequenceHelps: boolean): LayerstreamError {
+  return new LayerstreamError(
+    "MEMORY_BUDGET_TOO_SMALL",
+    `A memory budget of ${formatBytes(input.budgetBytes)} cannot work: this model needs at least ${formatBytes(least)}${what}.`,
+    { remedy: `Give it ${Math.ceil(least / MIB)}MiB or more${sequenceHelps ? ", or lower maxSeqLen" : ""}.` },
+  );
+}
+
+/** With one small ring and nothing held. Rounded up, so that the figure works when used. */
+function leastBudget(input: ResidencyInput, sizes: Sizes, working: WorkingMemory): number {
+  const ring = Math.min(leastRing(sizes), sizes.tapeBytes);
+  const bytes = sizes.constantBytes + sizes.expertRing + ring + workingBytes(input, sizes, working);
   return Math.ceil((bytes + 8 * MIB) / (16 * MIB)) * 16 * MIB;
+}
+
+/** The shortest context and passes of few tokens. */
+function leastWorking(input: ResidencyInput): WorkingMemory {
+  const sequence = leastSequence(input);
+  return {
+    pages: Math.ceil(sequence / PAGE_POSITIONS),
+    tokens: Math.min(sequence, LEAST_TOKENS),
+    logitsRows: Math.min(sequence, LEAST_TOKENS),
+  };
+}
+
+function workingBytes(input: ResidencyInput, sizes: Sizes, { pages, tokens, logitsRows }: WorkingMemory): number {
+  return pages * sizes.pageBytes + tokens * input.activationBytesPerToken + logitsRows * input.logitsBytesPerToken;
 }
 
 function leastSequence(input: ResidencyInput): number {
   return input.maxSeqLen ?? Math.min(input.contextLimit, 256);
 }
 
-function passBytes(input: ResidencyInput, tokens: number): number {
-  return tokens * input.activationBytesPerToken + logitsRoom(input, tokens);
-}
-
-/** `forward` returns logits of every token; a few dozen are provided for, more need room that happens to be free. */
-function logitsRoom(input: ResidencyInput, tokens: number): number {
-  return Math.min(tokens, LOGITS_TOKENS) * input.logitsBytesPerToken;
-}
-
-/** Room for the cache, and for a prompt that fills it in one pass, may take a quarter of what there is. */
-function chooseSequence(input: ResidencyInput, rest: number): number {
+/** As long as the model is made for, or as the cache can be when it takes what would hold weights. */
+function chooseSequence(input: ResidencyInput, room: number): number {
   if (input.maxSeqLen !== undefined) return input.maxSeqLen;
-  const bytesPerToken = input.kvBytesPerPosition + input.activationBytesPerToken;
-  const affordable = Math.floor(rest / 4 / bytesPerToken / PAGE_POSITIONS) * PAGE_POSITIONS;
-  const wanted = Math.min(input.contextLimit, DEFAULT_SEQUENCE);
-  return Math.max(Math.min(wanted, affordable), leastSequence(input));
+  const { tokens, logitsRows } = leastWorking(input);
+  const pass = tokens * input.activationBytesPerToken + logitsRows * input.logitsBytesPerToken;
+  const pages = Math.floor((room - pass) / (PAGE_POSITIONS * input.kvBytesPerPosition));
+  return Math.max(Math.min(input.contextLimit, pages * PAGE_POSITIONS), leastSequence(input));
 }
 
-function chooseRing(budget: number, largestRead: number, rest: number): number {
-  const wanted = Math.min(RING_BYTES_MAX, Math.max(budget / 32, RING_CHUNKS_MIN * largestRead));
-  const bytes = Math.max(Math.min(wanted, rest / 4), RING_CHUNKS_MIN * largestRead);
-  return Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES;
+function leastRing({ largestRead }: Sizes): number {
+  return RING_CHUNKS_MIN * largestRead;
 }
 
-/** The whole context in one pass, or halves of it down to PROMPT_TOKENS. */
-function passLengths(maxSeqLen: number): number[] {
-  const lengths = [maxSeqLen];
-  for (let tokens = maxSeqLen; tokens / 2 >= PROMPT_TOKENS; tokens = Math.floor(tokens / 2))
+/** The same for any working memory, so that the ring stays where it is when that changes. */
+function chooseRing(input: ResidencyInput, sizes: Sizes): number {
+  const least = leastRing(sizes);
+  if (input.prefetching === false) return least;
+  const wanted = Math.min(RING_BYTES_MAX, Math.max(input.budgetBytes / 32, least));
+  const spare =
+    input.budgetBytes - sizes.constantBytes - sizes.expertRing - workingBytes(input, sizes, leastWorking(input));
+  return Math.ceil(Math.max(Math.min(wanted, spare / 4), least) / PAGE_BYTES) * PAGE_BYTES;
+}
+
+/** All tokens in one pass, or halves of them down to PROMPT_TOKENS. */
+function passLengths(wanted: number): number[] {
+  const lengths = [wanted];
+  for (let tokens = wanted; tokens / 2 >= PROMPT_TOKENS; tokens = Math.floor(tokens / 2))
     lengths.push(Math.floor(tokens / 2));
   return lengths;
-}
-
-/** As many tokens a pass as a third of the room allows; PROMPT_TOKENS even if they take half of it. */
-function chooseTokens(input: ResidencyInput, maxSeqLen: number, rest: number): number {
-  const affordable = (share: number) => {
-    const few = Math.floor((rest * share) / passBytes(input, 1));
-    if (few <= LOGITS_TOKENS) return few;
-    return Math.floor((rest * share - logitsRoom(input, LOGITS_TOKENS)) / input.activationBytesPerToken);
-  };
-  const tokens = Math.max(affordable(1 / 3), Math.min(PROMPT_TOKENS, affordable(1 / 2)));
-  return Math.max(1, Math.min(maxSeqLen, Math.max(tokens, LEAST_TOKENS)));
 }
 
 function isExpert({ routed }: ResidencyStage): boolean {

@@ -76,6 +76,7 @@ const functionNames = {
   runPass: true,
   setHeld: true,
   setTapeIdle: true,
+  setWorkingMemory: true,
   stageChunks: true,
   stageLoaded: true,
   traceActivity: true,

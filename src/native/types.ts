@@ -355,9 +355,14 @@ export interface NativeEngine {
   /**
    * Changes what is held: flags for each stage, as in `heldChunks`. Memory of chunks that are held no longer is given back
    * at once; new ones are read by the next pass. Between cancelModel and resetTape, when no readStage and no runPass is
-   * running. The ring is made anew if its size changes.
+   * running. Rings are made anew if their size changes.
    */
-  setHeld(model: number, held: readonly (Uint8Array | undefined)[], ringBytes: number): void;
+  setHeld(model: number, held: readonly (Uint8Array | undefined)[], ringBytes: number, expertRingBytes: number): void;
+  /**
+   * How much of the KV cache (a flag a page) and of the registers (tokens of a pass) is in memory; what is left out loses
+   * its content and gives its memory back at once. Nothing at first. When no runPass is running.
+   */
+  setWorkingMemory(model: number, tokens: number, pages: Uint8Array): void;
   /** After cancelModel or a failed pass, when no readStage and no runPass is running. */
   resetTape(model: number): void;
   setTapeIdle(model: number, idle: boolean): void;

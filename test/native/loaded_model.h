@@ -136,9 +136,9 @@ class Player {
   }
 
   // Between passes.
-  void set_held(const std::vector<std::vector<uint8_t>>& flags, uint64_t ring_bytes) {
+  void set_held(const std::vector<std::vector<uint8_t>>& flags, uint64_t ring_bytes, uint64_t expert_ring_bytes = 0) {
     std::unique_lock lock = leave();
-    runtime_.set_held(flags, ring_bytes);
+    runtime_.set_held(flags, ring_bytes, expert_ring_bytes);
     for (size_t stage = 0; stage < flags.size(); ++stage) description_.stages[stage].held_chunks = flags[stage];
     runtime_.reset();
     rewind();
