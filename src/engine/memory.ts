@@ -53,8 +53,8 @@ function readGroup(directory: string, unified: boolean): Group | undefined {
   const files = (unified ? ["inactive_file", "active_file"] : ["total_inactive_file", "total_active_file"]).map(
     (name) => Number(new RegExp(`^${name} (\\d+)$`, "m").exec(statistics)?.[1] ?? 0),
   );
-  const usedBytes = usage - files.reduce((sum, bytes) => sum + bytes, 0);
-  return { limitBytes, usedBytes: usedBytes > 0 ? usedBytes : 0 };
+  const fileBytes = files.reduce((sum, bytes) => sum + bytes, 0);
+  return { limitBytes, usedBytes: Math.max(0, (usage || 0) - fileBytes) };
 }
 
 /** Limit of the innermost memory cgroup (v2, then v1) that sets one, in bytes; undefined without one. */

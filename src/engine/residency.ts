@@ -25,6 +25,8 @@ const PROMPT_TOKENS = 512;
 export const LEAST_TOKENS = 16;
 /** Rows of logits that are provided for before anybody asks for more. */
 const LOGITS_ROWS = 4;
+/** The longest sequence that is provided for where the model stretches to any length and nobody asks for more. */
+export const MOST_TOKENS = 2 ** 20;
 /** What the cache is given before a longer sequence comes. */
 const FIRST_PAGES = 512 / PAGE_POSITIONS;
 
@@ -132,7 +134,7 @@ export function planResidency(input: ResidencyInput): ResidencyPlan {
     logitsRows: LOGITS_ROWS,
   };
   const needed = { ...wanted, tokens: Math.min(wanted.tokens, LEAST_TOKENS) };
-  if (input.budgetBytes < leastBudget(input, sizes, needed)) {
+  if (input.budgetBytes < leastBytes(input, sizes, needed)) {
     const { pages, logitsRows } = needed;
     const what = ` with ${pages * PAGE_POSITIONS} tokens in the KV cache and logits of ${logitsRows}`;
     throw tooSmall(input, leastBudget(input, sizes, needed), what, true);
@@ -223,11 +225,15 @@ function tooSmall(input: ResidencyInput, least: number, what: string, sequenceHe
   );
 }
 
-/** With one small ring and nothing held. Rounded up, so that the figure works when used. */
-function leastBudget(input: ResidencyInput, sizes: Sizes, working: WorkingMemory): number {
+/** With one small ring and nothing held. */
+function leastBytes(input: ResidencyInput, sizes: Sizes, working: WorkingMemory): number {
   const ring = Math.min(leastRing(sizes), sizes.tapeBytes);
-  const bytes = sizes.constantBytes + sizes.expertRing + ring + workingBytes(input, sizes, working);
-  return Math.ceil((bytes + 8 * MIB) / (16 * MIB)) * 16 * MIB;
+  return sizes.constantBytes + sizes.expertRing + ring + workingBytes(input, sizes, working);
+}
+
+/** The same, rounded up, so that the figure works when used. */
+function leastBudget(input: ResidencyInput, sizes: Sizes, working: WorkingMemory): number {
+  return Math.ceil((leastBytes(input, sizes, working) + 8 * MIB) / (16 * MIB)) * 16 * MIB;
 }
 
 /** The shortest context and passes of few tokens. */
@@ -254,7 +260,7 @@ function chooseSequence(input: ResidencyInput, room: number): number {
   const { tokens, logitsRows } = leastWorking(input);
   const pass = tokens * input.activationBytesPerToken + logitsRows * input.logitsBytesPerToken;
   const pages = Math.floor((room - pass) / (PAGE_POSITIONS * input.kvBytesPerPosition));
-  return Math.max(Math.min(input.contextLimit, pages * PAGE_POSITIONS), leastSequence(input));
+  return Math.max(Math.min(input.contextLimit, MOST_TOKENS, pages * PAGE_POSITIONS), leastSequence(input));
 }
 
 function leastRing({ largestRead }: Sizes): number {

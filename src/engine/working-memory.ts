@@ -5,7 +5,14 @@
 import { totalmem } from "node:os";
 import { LayerstreamError } from "../errors.js";
 import type { KvCache, Sequence } from "./kv-cache.js";
-import { LEAST_TOKENS, PAGE_POSITIONS, planResidency, type ResidencyInput, type ResidencyPlan } from "./residency.js";
+import {
+  LEAST_TOKENS,
+  MOST_TOKENS,
+  PAGE_POSITIONS,
+  planResidency,
+  type ResidencyInput,
+  type ResidencyPlan,
+} from "./residency.js";
 
 /** A growing sequence is given this many tokens ahead, or an eighth of its length: every change restarts the tape. */
 const AHEAD_TOKENS = 512;
@@ -27,7 +34,7 @@ export interface MemoryChange {
  * the machine has memory.
  */
 export function reservedSizes(input: ResidencyInput, plan: ResidencyPlan): { pages: number; tokens: number } {
-  const longest = Math.min(input.maxSeqLen ?? input.contextLimit, totalmem() / input.kvBytesPerPosition);
+  const longest = Math.min(input.contextLimit, MOST_TOKENS, totalmem() / input.kvBytesPerPosition);
   const pages = Math.max(plan.pageCount, Math.ceil(longest / PAGE_POSITIONS));
   const tokens = Math.min(pages * PAGE_POSITIONS, Math.ceil(totalmem() / input.activationBytesPerToken));
   return { pages, tokens: Math.max(tokens, plan.working.tokens) };

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { stageAt } from "../../dist/engine/prefetch.js";
-import { planResidency, type ResidencyInput, stageParts } from "../../dist/engine/residency.js";
+import { planResidency, type ResidencyInput, type ResidencyPlan, stageParts } from "../../dist/engine/residency.js";
 
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;
@@ -122,15 +122,74 @@ describe("planResidency", () => {
     expect(planResidency(llama8b({ contextLimit: 100 })).maxSeqLen).toBe(100);
   });
 
-  it("a prompt of 512 tokens takes one pass in 2 GiB", () => {
-    expect(planResidency(llama8b({ budgetBytes: 2 * GIB })).maxTokens).toBeGreaterThanOrEqual(512);
+  it("offers as long a context as the budget can hold without weights, up to what the model is made for", () => {
+    const lengths = [1, 2, 4, 8, 16, 40].map(
+      (gibibytes) => planResidency(llama8b({ budgetBytes: gibibytes * GIB })).maxSeqLen,
+    );
+    expect(lengths).toEqual([...lengths].sort((a, b) => a - b));
+    // 256 KiB a token: all but the fixed needs.
+    expect(lengths[1]).toBeGreaterThan(6000);
+    expect(lengths.at(-1)).toBe(131_072);
+    for (const budgetBytes of [1 * GIB, 2 * GIB, 40 * GIB]) {
+      const { pageCount } = planResidency(llama8b({ budgetBytes }));
+      const full = planResidency(llama8b({ budgetBytes, working: { pages: pageCount, tokens: 16, logitsRows: 16 } }));
+      expect(full.fixedBytes + full.heldBytes).toBeLessThanOrEqual(budgetBytes);
+    }
   });
 
-  it("by default a prompt that fills the context takes one pass, whatever the budget", () => {
-    for (let budgetBytes = 1 * GIB; budgetBytes < 20 * GIB; budgetBytes *= 1.3) {
-      const plan = planResidency(llama8b({ budgetBytes }));
-      expect(plan.maxTokens).toBe(plan.maxSeqLen);
-    }
+  it("a 70B model in bf16, of which a layer has 1.7 GB, works in less than half a GiB", () => {
+    const stages = [{ ...onTape(2_101_346_304), gathered: true }];
+    for (let layer = 0; layer < 80; layer++) stages.push(onTape(301_989_888), onTape(1_409_286_144));
+    stages.push(onTape(2_101_346_304));
+    const shape = { stages, largestRowBytes: 57_344, kvBytesPerPosition: 655_360, activationBytesPerToken: 297_000 };
+    const plan = planResidency(llama8b({ ...shape, vectorBytes: 5 * MIB, budgetBytes: 512 * MIB }));
+    expect(plan.minimumBytes).toBeLessThan(512 * MIB);
+    expect(plan.maxSeqLen).toBeGreaterThanOrEqual(256);
+  });
+
+  describe("working memory", () => {
+    const working = (pages: number, tokens: number, logitsRows = 4) => ({ pages, tokens, logitsRows });
+
+    it("takes what it needs from held weights and leaves the rest as it is", () => {
+      const plans = [8, 16, 64, 192].map((pages) => planResidency(llama8b({ working: working(pages, 16) })));
+      const [least, ...others] = plans as [ResidencyPlan, ...ResidencyPlan[]];
+      for (const plan of others) {
+        const more = plan.kvBytes - least.kvBytes;
+        expect(more).toBe((plan.working.pages - 8) * 64 * 262_144);
+        expect(Math.abs(least.heldBytes - plan.heldBytes - more)).toBeLessThan(8 * MIB);
+        expect(plan).toMatchObject({
+          ringBytes: least.ringBytes,
+          maxSeqLen: least.maxSeqLen,
+          chunkBytes: least.chunkBytes,
+        });
+      }
+    });
+
+    it("carries a prompt in one pass where that fits, else in passes as long as possible", () => {
+      const whole = planResidency(llama8b({ budgetBytes: 2 * GIB, working: working(64, 4096) }));
+      expect(whole.working.tokens).toBe(4096);
+      const parts = planResidency(llama8b({ budgetBytes: 2 * GIB, working: working(96, 60_000) }));
+      expect(parts.working.tokens).toBeLessThan(6144);
+      expect(2 * GIB - parts.fixedBytes - parts.heldBytes).toBeLessThan(4 * MIB);
+    });
+
+    it("cuts a prompt rather than stream what would fit beside shorter passes", () => {
+      const budgetBytes = 17.5 * GIB;
+      const plan = planResidency(llama8b({ budgetBytes, working: working(64, 32_768) }));
+      expect(plan.streamedBytes).toBe(0);
+      expect(plan.working.tokens).toBeGreaterThanOrEqual(512);
+      expect(plan.working.tokens).toBeLessThan(32_768);
+    });
+
+    it("is refused when it does not fit without weights, naming what would", () => {
+      const input = llama8b({ budgetBytes: 2 * GIB, working: working(1000, 16) });
+      const message =
+        /15\.\d GiB with 64000 tokens in the KV cache and logits of 4\. Give it (\d+)MiB or more, or lower maxSeqLen/;
+      expect(() => planResidency(input)).toThrow(message);
+      expect(() => planResidency(llama8b({ budgetBytes: 2 * GIB, working: working(8, 16, 8192) }))).toThrow(
+        /logits of 8192/,
+      );
+    });
   });
 
   it("stages held weights of a device with memory of its own through a ring", () => {
