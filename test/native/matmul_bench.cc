@@ -1,5 +1,6 @@
 // Rates of the matrix products: one token against the memory bandwidth measured around it, prompts in GFLOP/s.
-// LAYERSTREAM_SIMD picks the instruction set; LAYERSTREAM_FORMAT measures one format only.
+// LAYERSTREAM_SIMD picks the instruction set; LAYERSTREAM_FORMAT measures one format only, LAYERSTREAM_ONE_TOKEN=1 no
+// prompts.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -97,15 +98,40 @@ struct Worker {
   std::vector<float> output, scratch;
 };
 
+// The input as a fast kernel wants it.
+struct Prepared {
+  const FastKernels* kernels;  // null: exact
+  uint8_t* input = nullptr;
+
+  Prepared(const FastKernels* fast, Format format, const std::vector<float>& values, uint32_t tokens) : kernels(fast) {
+    if (kernels == nullptr) return;
+    const uint32_t block = usual_block(format);
+    input = allocate_huge(kernels->prepared_bytes(format, block, kColumns, tokens));
+    MatmulArgs args{};
+    args.columns = kColumns;
+    args.block = block;
+    args.input = values.data();
+    args.input_stride = kColumns;
+    args.tokens = tokens;
+    kernels->prepare(format, args, 0, tokens, input);
+  }
+  ~Prepared() { std::free(input); }
+  Prepared(const Prepared&) = delete;
+  Prepared& operator=(const Prepared&) = delete;
+};
+
 // Multiplies `rows` rows of the buffer, in parts that threads take in turn.
 double multiply_seconds(const KernelTable& kernels, Format format, const uint8_t* buffer, size_t rows,
-                        const std::vector<float>& input, uint32_t tokens, uint32_t threads, int repeats) {
+                        const std::vector<float>& input, uint32_t tokens, uint32_t threads, int repeats,
+                        const FastKernels* fast) {
+  const Prepared prepared(fast, format, input, tokens);
   constexpr uint32_t kPartRows = 512;
   const size_t bytes = row_bytes(format, kColumns, usual_block(format));
   std::vector<Worker> workers(threads);
   for (Worker& worker : workers) {
     worker.output.resize(size_t{kPartRows} * tokens);
-    worker.scratch.resize(matmul_scratch_floats(kColumns, tokens));
+    const size_t fast_floats = fast == nullptr ? 0 : fast->scratch_bytes(format, usual_block(format), kColumns, tokens) / sizeof(float);
+    worker.scratch.resize(std::max(matmul_scratch_floats(kColumns, tokens), fast_floats) + 16);
   }
   std::atomic<size_t> next{0};
   std::atomic<uint32_t> finished{0};
@@ -124,7 +150,11 @@ double multiply_seconds(const KernelTable& kernels, Format format, const uint8_t
       args.output_stride = kPartRows;
       args.tokens = tokens;
       args.scratch = worker.scratch.data();
-      kernels.matmul[static_cast<size_t>(format)](args);
+      if (fast != nullptr) {
+        fast->multiply(format, args, prepared.input);
+      } else {
+        kernels.matmul[static_cast<size_t>(format)](args);
+      }
     }
     if (finished.fetch_add(1) + 1 == threads) {
       finished = 0;
@@ -144,34 +174,44 @@ int main() {
   for (size_t i = 0; i < input.size(); ++i) input[i] = static_cast<float>(i % 17) * 0.125f - 1.0f;
   std::memset(buffer, 1, kBufferBytes);
 
+  const auto ways = [](const FastKernels* fast, Format format) {
+    std::vector<const FastKernels*> ways = {nullptr};
+    if (fast != nullptr && fast->supports(format, usual_block(format), kColumns)) ways.push_back(fast);
+    return ways;
+  };
   printf("%s, %u x %u weights\n", kernels.name, kRows, kColumns);
-  printf("one token    threads  weights GB/s  read GB/s before/after  fraction\n");
+  printf("one token    precision threads  weights GB/s  read GB/s before/after  fraction\n");
   for (uint32_t f = 0; f < kFormatCount; ++f) {
     const Format format = static_cast<Format>(f);
     if (skipped(format)) continue;
     const size_t rows = fill(buffer, format);
-    for (uint32_t threads = 1; threads <= 2; ++threads) {
-      const double before = read_rate(buffer, threads);
-      const double time = multiply_seconds(kernels, format, buffer, rows, input, 1, threads, 9);
-      const double after = read_rate(buffer, threads);
-      const double rate = static_cast<double>(rows * row_bytes(format, kColumns, usual_block(format))) / time / 1e9;
-      printf("%-12s %7u  %12.1f  %10.1f / %-10.1f  %8.2f\n", traits_of(format).name, threads, rate, before, after,
-             rate / std::max(before, after));
+    for (const FastKernels* fast : ways(kernels.fast.vector, format)) {
+      for (uint32_t threads = 1; threads <= 2; ++threads) {
+        const double before = read_rate(buffer, threads);
+        const double time = multiply_seconds(kernels, format, buffer, rows, input, 1, threads, 9, fast);
+        const double after = read_rate(buffer, threads);
+        const double rate = static_cast<double>(rows * row_bytes(format, kColumns, usual_block(format))) / time / 1e9;
+        printf("%-12s %-9s %7u  %12.1f  %10.1f / %-10.1f  %8.2f\n", traits_of(format).name, fast ? "fast" : "exact", threads,
+               rate, before, after, rate / std::max(before, after));
+      }
     }
   }
-  printf("prompts      threads  GFLOP/s of 2, 8, 64 and 512 tokens\n");
+  if (std::getenv("LAYERSTREAM_ONE_TOKEN") != nullptr) return 0;
+  printf("prompts      precision threads  GFLOP/s of 2, 8, 64 and 512 tokens\n");
   for (uint32_t f = 0; f < kFormatCount; ++f) {
     const Format format = static_cast<Format>(f);
     if (skipped(format)) continue;
     fill(buffer, format);
-    for (uint32_t threads = 1; threads <= 2; ++threads) {
-      printf("%-12s %7u", traits_of(format).name, threads);
-      for (const uint32_t tokens : {2u, 8u, 64u, 512u}) {
-        const uint32_t rows = tokens == 512 ? kRows / 4 : kRows;
-        const double time = multiply_seconds(kernels, format, buffer, rows, input, tokens, threads, 3);
-        printf("  %6.1f", 2.0 * rows * kColumns * tokens / time / 1e9);
+    for (const FastKernels* fast : ways(kernels.fast.matrix, format)) {
+      for (uint32_t threads = 1; threads <= 2; ++threads) {
+        printf("%-12s %-9s %7u", traits_of(format).name, fast ? "fast" : "exact", threads);
+        for (const uint32_t tokens : {2u, 8u, 64u, 512u}) {
+          const uint32_t rows = tokens == 512 ? kRows / 4 : kRows;
+          const double time = multiply_seconds(kernels, format, buffer, rows, input, tokens, threads, 3, fast);
+          printf("  %6.1f", 2.0 * rows * kColumns * tokens / time / 1e9);
+        }
+        printf("\n");
       }
-      printf("\n");
     }
   }
   std::free(buffer);

@@ -34,6 +34,7 @@
 
 #include "../functions.h"
 #include "../matmul_blocking.h"
+#include "write_sums.h"
 
 namespace layerstream::cpu::LAYERSTREAM_ISA {
 namespace {
@@ -44,17 +45,6 @@ static_assert(kPanelRows % kSumRows == 0 && kVectorRows % kSumRows == 0 && kQuan
 constexpr uint32_t smaller(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
 constexpr uint32_t whole_steps(uint32_t columns) { return (columns + kMatmulStep - 1) / kMatmulStep * kMatmulStep; }
-
-void write_sums(const MatmulArgs& args, uint32_t token, uint32_t row, const float* sums, uint32_t count) {
-  float* output = args.output + token * args.output_stride + row;
-  for (uint32_t i = 0; i < count; ++i) {
-    float value = sums[i];
-    if (args.row_scale != nullptr) value *= args.row_scale[row + i];
-    if (args.bias != nullptr) value += args.bias[row + i];
-    value *= args.scale;
-    output[i] = args.accumulate ? output[i] + value : value;
-  }
-}
 
 template <class Codec>
 void multiply_vector(const MatmulArgs& args) {

@@ -5,6 +5,7 @@
 
 namespace layerstream::cpu::vnni {
 
+extern const FastKernels kVectorKernels;
 extern const FastProducts kProducts;
 
 }  // namespace layerstream::cpu::vnni

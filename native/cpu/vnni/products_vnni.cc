@@ -4,7 +4,7 @@
 
 namespace layerstream::cpu::vnni {
 
-extern const FastProducts kProducts = {nullptr, nullptr};
+extern const FastProducts kProducts = {&kVectorKernels, nullptr};
 
 }  // namespace layerstream::cpu::vnni
 

@@ -1,0 +1,109 @@
+// Weights of four bits: 4bit.
+#pragma once
+
+#include "vector_plain.h"
+
+namespace layerstream::cpu::vnni {
+namespace {
+
+// 4bit's largest level as an integer: of all below 16384, the one with which the others round best.
+constexpr float kNormalFloatUnit = 15684.0f;
+// A lane gets eight products; rounding may add half to each value.
+constexpr float kNormalFloatLaneSum = 136900.0f;
+static_assert(int64_t{15684} * (136900 + 4) <= std::numeric_limits<int32_t>::max());
+
+// A permutation of words looks at five bits of an index, of which the highest is the next code's: every level twice.
+struct alignas(64) LevelTable {
+  int16_t level[32];
+};
+
+constexpr LevelTable make_level_table(const float (&levels)[16], float unit) {
+  LevelTable table = {};
+  for (int i = 0; i < 32; ++i) {
+    const float scaled = levels[i % 16] * unit;
+    table.level[i] = static_cast<int16_t>(scaled < 0 ? scaled - 0.5f : scaled + 0.5f);
+  }
+  return table;
+}
+
+constexpr LevelTable kNormalFloatTable = make_level_table(kNormalFloat4, kNormalFloatUnit);
+
+// Two steps of 4bit codes are 32 words. Values 32 * n ... belong to nibble n of these words.
+constexpr StepOrder make_lane_order() {
+  StepOrder order = {};
+  for (uint32_t p = 0; p < 128; ++p) {
+    const uint32_t nibble = p / 32, step = p % 32 / 16, word = p % 16;
+    order.column[p] = static_cast<uint16_t>(step * 64 + (4 * (word % 2) + nibble) * 8 + word / 2);
+  }
+  return order;
+}
+constexpr StepOrder kLaneOrder = make_lane_order();
+constexpr IntegerRule kLaneRule = {1.0f / kNormalFloatUnit, kNormalFloatLaneSum, &kLaneOrder};
+
+struct LaneNibbleDot {
+  uint32_t columns, steps;
+
+  explicit LaneNibbleDot(uint32_t columns) : columns(columns), steps(divide_up(columns, 64)) {}
+
+  void operator()(Rows& rows, const uint8_t* prepared, avx512::Floats* accumulators) const {
+    const auto* chunk = reinterpret_cast<const IntegerChunk<64>*>(prepared);
+    __m512 sums[kRows];
+    for (uint32_t r = 0; r < kRows; ++r) sums[r] = _mm512_setzero_ps();
+    for (uint32_t step = 0; step < steps; step += kGroups, ++chunk) {
+      const ChunkScales chunk_scales(step, 0, steps);
+      const __m512 input_scales = _mm512_load_ps(chunk->scales);
+      __m512 factors[kRows];
+      rows.fetch(kScaleLines);
+      for (uint32_t r = 0; r < kRows; ++r) {
+        factors[r] = _mm512_mul_ps(chunk_scales(rows.row[r] + size_t{steps} * 32), input_scales);
+      }
+      __m512i place = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+      const uint32_t count = std::min(kGroups, steps - step);
+      const int16_t* values = chunk->values;
+      uint32_t pair = 0;
+      for (; pair + 1 < count; pair += 2, values += 128) {
+        rows.fetch(kRows);
+        const auto load = [&](uint32_t r) { return _mm512_loadu_si512(rows.row[r] + (size_t{step} + pair) * 32); };
+        add_pair(load, values, place, factors, sums);
+        place = _mm512_add_epi32(place, _mm512_set1_epi32(2));
+      }
+      // A masked load costs more than an instruction; codes of 0 meet values of 0.
+      if (pair < count) {
+        const auto load = [&](uint32_t r) {
+          return _mm512_maskz_loadu_epi32(0xff, rows.row[r] + (size_t{step} + pair) * 32);
+        };
+        add_pair(load, values, place, factors, sums);
+      }
+    }
+    for (uint32_t r = 0; r < kRows; ++r) accumulators[r].v = sums[r];
+  }
+
+ private:
+  // Two steps of every row: `load(r)` are their codes, `place` where their scales are among `factors`.
+  template <class Load>
+  static void add_pair(const Load& load, const int16_t* values, __m512i place, const __m512* factors, __m512* sums) {
+    const __m512i table = _mm512_load_si512(kNormalFloatTable.level);
+    const __m512i x0 = _mm512_load_si512(values), x1 = _mm512_load_si512(values + 32);
+    const __m512i x2 = _mm512_load_si512(values + 64), x3 = _mm512_load_si512(values + 96);
+    __m512i codes[kRows], dots[kRows];
+    for (uint32_t r = 0; r < kRows; ++r) {
+      codes[r] = load(r);
+      dots[r] = _mm512_madd_epi16(_mm512_permutexvar_epi16(codes[r], table), x0);
+    }
+    for (uint32_t r = 0; r < kRows; ++r) {
+      dots[r] = _mm512_dpwssd_epi32(dots[r], _mm512_permutexvar_epi16(_mm512_srli_epi16(codes[r], 4), table), x1);
+    }
+    for (uint32_t r = 0; r < kRows; ++r) {
+      dots[r] = _mm512_dpwssd_epi32(dots[r], _mm512_permutexvar_epi16(_mm512_srli_epi16(codes[r], 8), table), x2);
+    }
+    for (uint32_t r = 0; r < kRows; ++r) {
+      dots[r] = _mm512_dpwssd_epi32(dots[r], _mm512_permutexvar_epi16(_mm512_srli_epi16(codes[r], 12), table), x3);
+    }
+    for (uint32_t r = 0; r < kRows; ++r) {
+      sums[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r]), _mm512_permutexvar_ps(place, factors[r]), sums[r]);
+    }
+  }
+};
+
+}  // namespace
+}  // namespace layerstream::cpu::vnni
