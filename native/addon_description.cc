@@ -227,6 +227,8 @@ RuntimeDescription read_description(const Napi::Object& object) {
   description.ring_bytes = bytes_at(object, "ringBytes");
   description.expert_ring_bytes = bytes_at(object, "expertRingBytes");
   description.max_tokens = uint_at(object, "maxTokens");
+  description.block_tokens = uint_at(object, "blockTokens");
+  description.normed_carried = flag_at(object, "normedCarried");
   description.vocab_size = uint_at(object, "vocabSize");
   description.kv_layers = uint_at(object, "kvLayers");
   description.kv_heads = uint_at(object, "kvHeads");

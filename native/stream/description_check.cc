@@ -173,6 +173,7 @@ class StageCheck {
   void check(const RouteStep& step) {
     const RoutingRule& rule = step.rule;
     need(!stage_.routed() && !std::exchange(routes_, true), "a stage routes twice, or an expert does");
+    need(description_.block_tokens == 0, "experts are read once a pass, not once a block of tokens");
     need(rule.experts > 0 && rule.per_token > 0 && rule.per_token <= rule.experts, "a token has no experts, or too many");
     need(rule.group_count > 0 && rule.experts % rule.group_count == 0 && rule.groups_kept > 0 && rule.groups_kept <= rule.group_count,
          "groups of experts are uneven");

@@ -226,6 +226,8 @@ struct RuntimeDescription {
   uint64_t ring_bytes = 0;
   uint64_t expert_ring_bytes = 0;                 // 0: no stage is routed, or all are held in unified memory
   uint32_t max_tokens = 0;                        // tokens in one pass
+  uint32_t block_tokens = 0;                      // tokens that a stage works on at once; 0: all of a pass
+  bool normed_carried = true;                     // a stage may use what the stage before has left in `normed`
   uint32_t vocab_size = 0;
   uint32_t kv_layers = 0, kv_heads = 0, key_dim = 0;
   uint32_t value_dim = 0;                         // 0: values live in keys

@@ -53,6 +53,7 @@ Runtime::Runtime(RuntimeDescription description) : Runtime(checked(std::move(des
     cut_into_chunks(stage, description_.chunk_bytes);
     check_held(description_, index, stage.held_chunks);
     mark_held(stage);
+    arrived_.resize(std::max(arrived_.size(), stage.chunks.size()));
   }
   allocate();
   pass_thread_ = std::thread([this] { pass_loop(); });
@@ -84,7 +85,7 @@ Runtime::~Runtime() {
   }
   experts_.reset();
   for (Event* event : chunk_events_) device_->destroy(event);
-  for (Event* event : {copied_, finished_, stage_events_[0], stage_events_[1]}) {
+  for (Event* event : {copied_, finished_, block_events_[0], block_events_[1]}) {
     if (event != nullptr) device_->destroy(event);
   }
   for (Buffer* buffer : buffers_) device_->free(buffer);
@@ -200,7 +201,7 @@ void Runtime::set_held(std::vector<std::vector<uint8_t>> flags, uint64_t ring_by
 }
 
 void Runtime::reset() {
-  next_sequence_ = tape_.reset();
+  next_sequence_ = taken_sequence_ = tape_.reset();
   std::lock_guard lock(release_mutex_);
   recorded_ = released_ = next_sequence_;
 }

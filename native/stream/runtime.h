@@ -10,7 +10,7 @@
 //
 // The parts: runtime.cc construction, readers, threads; runtime_memory.cc what is allocated and loaded at construction;
 // runtime_working_memory.cc registers and KV cache;
-// runtime_pass.cc the pass; runtime_steps.cc from steps to ops; runtime_experts.cc routing.
+// runtime_pass.cc the pass; runtime_blocks.cc its tokens in blocks; runtime_steps.cc from steps to ops; runtime_experts.cc routing.
 #pragma once
 
 #include <condition_variable>
@@ -68,6 +68,12 @@ struct RuntimeStats {
   std::string reader;            // "io_uring" or "pread"
   std::string reader_reason;     // why not io_uring
   std::string buffered_reason;   // empty: direct reads
+};
+
+// Tokens of a pass that the ops of a stage work on.
+struct TokenBlock {
+  uint32_t first = 0, count = 0;
+  bool last = true;
 };
 
 // Embedding rows that are read at once.
@@ -144,7 +150,6 @@ class Runtime {
   void gather_embeddings(const PassRequest& request);
   uint32_t keep_last_tokens(const PassRequest& request);
   Range logits_range(const PassRequest& request, uint32_t rows);
-  void run_stage(uint32_t index, const PassRequest& request, uint32_t tokens);
   void skip_stage(uint32_t index);
   // The current chunk of a stage that is not loaded, waiting for it if it is not there yet.
   Range take_chunk(uint32_t index);
@@ -154,6 +159,13 @@ class Runtime {
   void wait_for_compute(uint32_t index, Event* event);
   void finish_chunk(uint32_t index);
   void finish_stage(uint32_t index);
+  // runtime_blocks.cc
+  void run_stage(uint32_t index, const PassRequest& request, uint32_t tokens);
+  void check_ring_holds(uint32_t index) const;
+  Range use_chunk(uint32_t index);
+  void leave_chunk(uint32_t index);
+  uint32_t block_rows(uint32_t tokens) const;
+  bool pass_wide(Register name) const;
   // runtime_steps.cc
   void run_steps(uint32_t index, const PassRequest& request, uint32_t tokens);
   void run_matmul(uint32_t index, const MatmulStep& step, uint32_t tokens);
@@ -162,16 +174,19 @@ class Runtime {
   void launch_adapter(const Matrix& matrix, const Adapter& adapter, const MatmulStep& step, uint32_t tokens);
   void run(const Stage& stage, const NormStep& step, uint32_t tokens);
   void run(const RopeStep& step, uint32_t tokens);
-  void run(const Stage& stage, const AttentionStep& step, const PassRequest& request);
   void run(const ActivationStep& step, uint32_t tokens);
   void run(const ScaleTokensStep& step, uint32_t tokens);
   void run(const SoftCapStep& step, uint32_t tokens);
+  // runtime_attention.cc
+  void run(const Stage& stage, const AttentionStep& step, const PassRequest& request);
+  AttentionOp attention_op(const Stage& stage, const AttentionStep& step);
   // runtime_experts.cc
   void route(uint32_t index, const RouteStep& step, uint32_t tokens);
   void run_experts(uint32_t index, const RouteStep& step, const PassRequest& request);
 
   uint32_t width(Register name) const { return description_.register_widths[static_cast<size_t>(name)]; }
-  Range registers(Register name) const { return registers_[static_cast<size_t>(name)]; }
+  // Of the tokens of the block that is running.
+  Range registers(Register name) const;
   // From the register's first token's float `offset` on.
   Range registers(Register name, uint64_t offset) const;
   Range vector(const Stage& stage, uint32_t index) const { return index == kNone ? Range{} : stage.vectors[index].memory; }
@@ -193,7 +208,8 @@ class Runtime {
   std::vector<Event*> chunk_events_;
   Event* copied_ = nullptr;
   Event* finished_ = nullptr;
-  Event* stage_events_[2] = {};   // the pass thread stays at most two stages ahead, so that an abort is prompt
+  Event* block_events_[2] = {};   // the pass thread stays at most two blocks ahead, so that an abort is prompt
+  uint64_t blocks_run_ = 0;
   uint32_t tokens_ = 0;            // that a pass may have
   Buffer* register_memory_ = nullptr;
   uint64_t register_bytes_ = 0;    // of the address space
@@ -227,9 +243,12 @@ class Runtime {
   const RouteStep* route_ = nullptr;  // of the stage that is running, once its experts are chosen
 
   // The chunk that the pass thread is consuming.
-  uint64_t next_sequence_ = 0;
+  uint64_t next_sequence_ = 0;   // to be given back
+  uint64_t taken_sequence_ = 0;  // to be waited for
   size_t chunk_index_ = 0;
   size_t piece_index_ = 0;
+  std::vector<Range> arrived_;   // chunks of the stage that is running, for its later blocks
+  TokenBlock block_;
   Range chunk_{};
   uint32_t permuted_group_ = kNone;  // of the running product: whose input is in permuted_
   PassResult result_;

@@ -37,7 +37,7 @@ void Runtime::allocate() {
   for (uint32_t slot = 0; slot < Tape::kSlots; ++slot) chunk_events_.push_back(device_->create_event());
   copied_ = device_->create_event();
   finished_ = device_->create_event();
-  for (Event*& event : stage_events_) event = device_->create_event();
+  for (Event*& event : block_events_) event = device_->create_event();
 
   allocate_ring();
   for (Stage& stage : description_.stages) commit_held(stage);

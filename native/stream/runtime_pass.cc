@@ -24,6 +24,7 @@ PassResult Runtime::execute(const PassRequest& request) {
   const Clock::time_point start = Clock::now();
   const uint64_t busy_before = device_->busy_nanoseconds(compute_);
   result_ = {};
+  block_ = {};
   prompt_ = request.prompt;
   auto tokens = static_cast<uint32_t>(request.tokens.size());
   allocate_token_tables();
@@ -48,8 +49,6 @@ PassResult Runtime::execute(const PassRequest& request) {
       registers_[static_cast<size_t>(Register::kLogits)] = logits_range(request, tokens);
     }
     run_stage(index, request, tokens);
-    device_->record(stage_events_[index % 2], compute_);
-    if (index > 0) wait_for_compute(index, stage_events_[(index + 1) % 2]);
   }
 
   if (request.logits != nullptr && !unified_) {
@@ -185,7 +184,7 @@ Range Runtime::take_chunk(uint32_t index) {
     result_.bytes_taken += chunk.length - known;
     return range;
   }
-  uint8_t* host = tape_.wait_ready(next_sequence_);
+  uint8_t* host = tape_.wait_ready(taken_sequence_++);
   count_wait(index, start);
   result_.bytes_taken += chunk.length - known;
   const Range slot = chunk.held ? Range{stage.memory, chunk.offset - stage.extent_offset, chunk.length}
@@ -246,12 +245,6 @@ void Runtime::skip_stage(uint32_t index) {
     finish_chunk(index);
   }
   finish_stage(index);
-}
-
-void Runtime::run_stage(uint32_t index, const PassRequest& request, uint32_t tokens) {
-  route_ = nullptr;
-  run_steps(index, request, tokens);
-  if (route_ != nullptr) run_experts(index, *route_, request);
 }
 
 }  // namespace layerstream

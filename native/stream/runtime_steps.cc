@@ -5,6 +5,12 @@
 
 namespace layerstream {
 
+Range Runtime::registers(Register name) const {
+  const Range range = registers_[static_cast<size_t>(name)];
+  const uint64_t first = pass_wide(name) ? uint64_t{block_.first} * width(name) * sizeof(float) : 0;
+  return range.at(first, range.size - first);
+}
+
 Range Runtime::registers(Register name, uint64_t offset) const {
   const Range range = registers(name);
   return range.at(offset * sizeof(float), range.size - offset * sizeof(float));
@@ -33,7 +39,7 @@ void Runtime::run_steps(uint32_t index, const PassRequest& request, uint32_t tok
       route(index, std::get<RouteStep>(step), tokens);
     }
   }
-  finish_stage(index);
+  if (block_.last) finish_stage(index);
 }
 
 // --- products ----------------------------------------------------------------------------------------------------
@@ -51,12 +57,12 @@ void Runtime::run_matmul(uint32_t index, const MatmulStep& step, uint32_t tokens
       continue;
     }
     const Chunk& chunk = stage.chunks[chunk_index_];
-    if (piece_index_ == 0) chunk_ = take_chunk(index);
+    if (piece_index_ == 0) chunk_ = use_chunk(index);
     const Piece& piece = chunk.pieces[piece_index_];
     const uint64_t bytes = (piece.row_end - piece.row_begin) * matrix.row_bytes;
     launch_rows(stage, step, piece.row_begin, piece.row_end, chunk_.at(piece.offset, bytes), tokens);
     row = piece.row_end;
-    if (++piece_index_ == chunk.pieces.size()) finish_chunk(index);
+    if (++piece_index_ == chunk.pieces.size()) leave_chunk(index);
   }
   for (const Adapter& adapter : matrix.adapters) launch_adapter(matrix, adapter, step, tokens);
 }
@@ -173,8 +179,9 @@ void Runtime::run(const Stage& stage, const NormStep& step, uint32_t tokens) {
 void Runtime::run(const RopeStep& step, uint32_t tokens) {
   RopeOp op{};
   op.target = registers(step.target);
-  op.cosine = cosines_[step.table];
-  op.sine = sines_[step.table];
+  const uint64_t first = uint64_t{block_.first} * step.rotary_dim / 2 * sizeof(float);
+  op.cosine = cosines_[step.table].at(first, cosines_[step.table].size - first);
+  op.sine = sines_[step.table].at(first, sines_[step.table].size - first);
   op.tokens = tokens;
   op.stride = width(step.target);
   op.heads = step.heads;
@@ -183,49 +190,6 @@ void Runtime::run(const RopeStep& step, uint32_t tokens) {
   op.offset = step.offset;
   op.interleaved = step.interleaved;
   launch(op);
-}
-
-void Runtime::run(const Stage& stage, const AttentionStep& step, const PassRequest& request) {
-  const bool values_in_keys = step.value == Register::kCount;
-  uint32_t first_token = 0;
-  uint64_t first_page = 0;
-  for (const Segment& segment : request.segments) {
-    const auto of_segment = [&](Register name) { return registers(name, uint64_t{first_token} * width(name)); };
-    AttentionOp op{};
-    op.query = of_segment(step.query);
-    op.key = of_segment(step.key);
-    op.output = of_segment(step.output);
-    op.query_stride = width(step.query);
-    op.key_stride = width(step.key);
-    op.output_stride = width(step.output);
-    op.key_cache = kv_cache_.at(stage.layer * kv_layer_bytes_, kv_layer_bytes_);
-    op.kv_format = description_.kv_format;
-    op.page_bytes = description_.kv_page_bytes();
-    op.values_in_keys = values_in_keys;
-    if (!values_in_keys) {
-      op.value = of_segment(step.value);
-      op.value_stride = width(step.value);
-      const uint64_t keys_bytes = description_.kv_keys_bytes();
-      op.value_cache = op.key_cache.at(keys_bytes, kv_layer_bytes_ - keys_bytes);
-    }
-    op.pages = pages_.at(first_page * sizeof(uint32_t), segment.pages.size() * sizeof(uint32_t));
-    op.page_positions = description_.page_positions;
-    op.tokens = segment.tokens;
-    op.first_position = segment.first_position;
-    op.heads = step.heads;
-    op.kv_heads = step.kv_heads;
-    op.head_dim = step.head_dim;
-    op.value_dim = step.value_dim;
-    op.window = step.window;
-    op.scale = step.scale;
-    op.soft_cap = step.soft_cap;
-    op.logn_length = step.logn_length;
-    op.sinks = vector(stage, step.sinks_vector);
-    op.slopes = step.slopes;
-    launch(op);
-    first_token += segment.tokens;
-    first_page += segment.pages.size();
-  }
 }
 
 void Runtime::run(const ActivationStep& step, uint32_t tokens) {

@@ -33,13 +33,14 @@ Range Runtime::reserve(uint64_t bytes) {
 // For passes of so many tokens, close together, so that what they use is one part of the memory. Registers of attention
 // and those of MLPs share theirs: no stage uses both. Returns the end.
 uint64_t Runtime::lay_out_registers(uint32_t tokens) {
-  const auto place = [&](uint64_t floats, uint64_t& offset) {
-    const Range range{register_memory_, offset, floats * tokens * sizeof(float)};
+  const auto place = [&](uint64_t floats, uint32_t rows, uint64_t& offset) {
+    const Range range{register_memory_, offset, floats * rows * sizeof(float)};
     offset = align_up(offset + range.size, kPageBytes);
     return range;
   };
+  const uint32_t rows = block_rows(tokens);
   const auto place_register = [&](Register name, uint64_t& offset) {
-    registers_[static_cast<size_t>(name)] = place(width(name), offset);
+    registers_[static_cast<size_t>(name)] = place(width(name), pass_wide(name) ? tokens : rows, offset);
   };
   uint64_t shared = 0;
   for (const Register name : {Register::kHidden, Register::kNormed}) place_register(name, shared);
@@ -49,13 +50,13 @@ uint64_t Runtime::lay_out_registers(uint32_t tokens) {
     for (const Register name : names) place_register(name, offset);
     end = std::max(end, offset);
   }
-  permuted_ = place(permuted_columns_, end);
-  adapted_ = place(adapter_rank_, end);
+  permuted_ = place(permuted_columns_, rows, end);
+  adapted_ = place(adapter_rank_, rows, end);
   cosines_.clear();
   sines_.clear();
   for (const uint32_t rotary_dim : description_.rope_dims) {
-    cosines_.push_back(place(rotary_dim / 2, end));
-    sines_.push_back(place(rotary_dim / 2, end));
+    cosines_.push_back(place(rotary_dim / 2, tokens, end));
+    sines_.push_back(place(rotary_dim / 2, tokens, end));
   }
   return end;
 }

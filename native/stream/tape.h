@@ -20,7 +20,7 @@ namespace layerstream {
 class Tape {
  public:
   // Chunks that may exist at once, whatever their size.
-  static constexpr uint32_t kSlots = 256;
+  static constexpr uint32_t kSlots = 4096;
 
   enum class Status : int { kDone = 0, kPaused = 1, kCancelled = 2, kFull = 3 };
 

@@ -8,6 +8,7 @@ import { kvPageBytes } from "../models/kv-format.js";
 import { dependsOnLength, type RopeFrequencies, ropeFrequencies } from "../models/rope.js";
 import { native } from "../native/binding.js";
 import { type KvFormat, type NativePassResult, TRACE_ENGINE, TRACE_PASS, type TraceActivity } from "../native/types.js";
+import { activationSizes, BLOCK_TOKENS, carriesNormed } from "./activations.js";
 import type { Precision, Residency, ResidencyEntry, Stats } from "./contract.js";
 import { KvCache, type Sequence } from "./kv-cache.js";
 import { peakResidentBytes, residentBytes } from "./memory.js";
@@ -38,6 +39,8 @@ export interface EngineOptions {
   kvFormat: KvFormat;
   hold?: boolean;
   prefetching?: boolean;
+  /** Tokens of a pass that a stage works on at once. */
+  blockTokens?: number;
   adapters?: readonly LoraAdapter[];
   profiling?: boolean;
 }
@@ -90,6 +93,8 @@ export class Engine {
       ringBytes: plan.ringBytes,
       expertRingBytes: plan.expertRingBytes,
       maxTokens: reserved.tokens,
+      blockTokens: residencyInput.activations.blockTokens,
+      normedCarried: carriesNormed(architecture),
       vocabSize: architecture.vocabSize,
       kvLayers: architecture.layerCount,
       kvHeads: architecture.kvCache.heads,
@@ -121,6 +126,8 @@ export class Engine {
         share: stage.share,
       }));
       const runtimeBytes = residentBytes() + RUNTIME_RESERVE_BYTES + (options.profiling ? TRACE_BYTES : 0);
+      // A device with memory of its own gets its weights through the ring even when they are held: nothing stays in it.
+      const blockTokens = options.device === "cpu" ? (options.blockTokens ?? BLOCK_TOKENS) : 0;
       const input: ResidencyInput = {
         budgetBytes: options.budgetBytes,
         runtimeBytes,
@@ -130,7 +137,7 @@ export class Engine {
         kvBytesPerPosition:
           (architecture.layerCount * kvPageBytes(options.kvFormat, architecture.kvCache, PAGE_POSITIONS)) /
           PAGE_POSITIONS,
-        activationBytesPerToken: activationBytesPerToken(architecture, description),
+        activations: activationSizes(architecture, description, blockTokens),
         logitsBytesPerToken: architecture.vocabSize * 4,
         contextLimit: contextLimit(architecture),
         maxSeqLen: options.maxSeqLen,
@@ -439,22 +446,6 @@ export class Engine {
 /** Embeddings of their own are read row by row; a tied one is the head and is streamed as such. */
 function isGathered(architecture: Architecture, description: ModelDescription, stage: number): boolean {
   return stage === description.embedding.stage && !architecture.tied;
-}
-
-const ATTENTION_REGISTERS = ["query", "key", "value", "latent", "queryNope", "attended"] as const;
-const MLP_REGISTERS = ["gate", "up", "router", "expertInput", "expertOutput"] as const;
-
-/** Registers and tables that one token of a pass needs, bytes; the native side lays them out the same way. */
-function activationBytesPerToken(
-  { registers, ropes, experts }: Architecture,
-  { permutedColumns, adapterRank }: ModelDescription,
-): number {
-  const total = (names: readonly (keyof typeof registers)[]) =>
-    names.reduce((floats, name) => floats + (registers[name] ?? 0), 0);
-  const scratch = Math.max(total(ATTENTION_REGISTERS), total(MLP_REGISTERS));
-  const tables = ropes.reduce((floats, rope) => floats + 2 * rope.rotaryDim, 0);
-  const routing = experts ? 4 * experts.perToken + (registers.router ?? 0) : 0;
-  return 4 * (total(["hidden", "normed"]) + scratch + tables + routing + permutedColumns + adapterRank);
 }
 
 /** Dynamic NTK scaling stretches to any length; the other kinds end where the model was made to end. */

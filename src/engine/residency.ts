@@ -1,6 +1,7 @@
 /** Where everything lives, as a pure function of sizes and a budget. */
 import { LayerstreamError } from "../errors.js";
 import { formatBytes } from "../units.js";
+import { type ActivationSizes, activationBytes, tokensWithin } from "./activations.js";
 
 const MIB = 2 ** 20;
 
@@ -66,7 +67,7 @@ export interface ResidencyInput {
   largestRowBytes: number;
   /** Of all layers, keys and values in the cache's format. */
   kvBytesPerPosition: number;
-  activationBytesPerToken: number;
+  activations: ActivationSizes;
   logitsBytesPerToken: number;
   /** Longest sequence that the model is made for, tokens; Infinity if it stretches. */
   contextLimit: number;
@@ -143,27 +144,26 @@ export function planResidency(input: ResidencyInput): ResidencyPlan {
   const kvBytes = wanted.pages * sizes.pageBytes;
   const logitsBytes = wanted.logitsRows * input.logitsBytesPerToken;
   let rest = room - kvBytes - logitsBytes;
-  const { activationBytesPerToken } = input;
-  const ringRoom = rest - sizes.expertRing - needed.tokens * activationBytesPerToken;
+  const ringRoom = rest - sizes.expertRing - activationBytes(input.activations, needed.tokens);
   const ring = Math.min(ringNeeded, Math.max(leastRing(sizes), Math.floor(ringRoom / PAGE_BYTES) * PAGE_BYTES));
   const stagedBytes = input.alwaysStaged ? ring : 0;
   const hold = input.hold ?? true;
   /** The longest pass for which so many bytes of weights fit beside it. */
   const tokensBeside = (bytes: number) =>
-    hold ? passLengths(wanted.tokens).find((tokens) => bytes + tokens * activationBytesPerToken <= rest) : undefined;
+    hold
+      ? passLengths(wanted.tokens).find((tokens) => bytes + activationBytes(input.activations, tokens) <= rest)
+      : undefined;
   // No ring is needed when what it would carry fits beside passes of a reasonable length.
   const allTokens = tokensBeside(sizes.tapeBytes + sizes.expertBytes + stagedBytes);
   const expertRingBytes = allTokens !== undefined && !input.alwaysStaged ? 0 : sizes.expertRing;
   const residentTokens = allTokens ?? tokensBeside(sizes.tapeBytes + sizes.expertRing + stagedBytes);
-  const ringBytes = residentTokens === undefined ? ring : stagedBytes;
-  rest -= ringBytes + expertRingBytes;
-  // Where weights are streamed, another pass costs more than what a longer one leaves of held weights.
-  const tokens = residentTokens ?? Math.min(wanted.tokens, Math.floor(rest / activationBytesPerToken));
-  const activationBytes = tokens * activationBytesPerToken;
-  rest -= activationBytes;
-
-  const held = input.stages.map(({ chunks }) => new Uint8Array(chunks.length));
-  if (hold) chooseHeld(input.stages, rest, total(input.stages.map(({ bytes }) => bytes)), held);
+  rest -= expertRingBytes;
+  const { tokens, ringBytes } =
+    residentTokens === undefined
+      ? choosePass(input, sizes, wanted, ring, rest)
+      : { tokens: residentTokens, ringBytes: stagedBytes };
+  const passBytes = activationBytes(input.activations, tokens);
+  const held = chooseHeld(input, rest - ringBytes - passBytes);
   const parts = input.stages.map((stage, index) => stageParts(stage, held[index] as Uint8Array));
   return {
     held,
@@ -180,9 +180,9 @@ export function planResidency(input: ResidencyInput): ResidencyPlan {
     pageCount,
     working: { ...wanted, tokens },
     kvBytes,
-    activationBytes,
+    activationBytes: passBytes,
     logitsBytes,
-    fixedBytes: sizes.constantBytes + kvBytes + ringBytes + expertRingBytes + activationBytes + logitsBytes,
+    fixedBytes: sizes.constantBytes + kvBytes + ringBytes + expertRingBytes + passBytes + logitsBytes,
     minimumBytes: least,
   };
 }
@@ -247,7 +247,7 @@ function leastWorking(input: ResidencyInput): WorkingMemory {
 }
 
 function workingBytes(input: ResidencyInput, sizes: Sizes, { pages, tokens, logitsRows }: WorkingMemory): number {
-  return pages * sizes.pageBytes + tokens * input.activationBytesPerToken + logitsRows * input.logitsBytesPerToken;
+  return pages * sizes.pageBytes + activationBytes(input.activations, tokens) + logitsRows * input.logitsBytesPerToken;
 }
 
 function leastSequence(input: ResidencyInput): number {
@@ -258,7 +258,7 @@ function leastSequence(input: ResidencyInput): number {
 function chooseSequence(input: ResidencyInput, room: number): number {
   if (input.maxSeqLen !== undefined) return input.maxSeqLen;
   const { tokens, logitsRows } = leastWorking(input);
-  const pass = tokens * input.activationBytesPerToken + logitsRows * input.logitsBytesPerToken;
+  const pass = activationBytes(input.activations, tokens) + logitsRows * input.logitsBytesPerToken;
   const pages = Math.floor((room - pass) / (PAGE_POSITIONS * input.kvBytesPerPosition));
   return Math.max(Math.min(input.contextLimit, MOST_TOKENS, pages * PAGE_POSITIONS), leastSequence(input));
 }
@@ -275,6 +275,30 @@ function chooseRing(input: ResidencyInput, sizes: Sizes): number {
   const spare =
     input.budgetBytes - sizes.constantBytes - sizes.expertRing - workingBytes(input, sizes, leastWorking(input));
   return Math.ceil(Math.max(Math.min(wanted, spare / 4), least) / PAGE_BYTES) * PAGE_BYTES;
+}
+
+/**
+ * A pass in which weights are streamed. One trip of the tape takes all tokens if the ring can hold what is streamed of any
+ * stage while block after block of them works with it; otherwise a pass carries one block. Another trip costs more than
+ * what a longer pass leaves of held weights.
+ */
+function choosePass(input: ResidencyInput, sizes: Sizes, wanted: WorkingMemory, ring: number, rest: number) {
+  const { activations, stages } = input;
+  const most = (ringBytes: number) => Math.min(wanted.tokens, tokensWithin(activations, rest - ringBytes));
+  if (activations.blockTokens === 0) return { tokens: most(ring), ringBytes: ring };
+  // A larger ring leaves less to hold, so that more of each stage is streamed.
+  for (let ringBytes = ring, tokens = most(ring); tokens > activations.blockTokens; tokens = most(ringBytes)) {
+    const held = chooseHeld(input, rest - ringBytes - activationBytes(activations, tokens));
+    // The head sees only tokens whose logits are asked for.
+    const inBlocks = wanted.logitsRows > activations.blockTokens ? stages : stages.slice(0, -1);
+    const streamed = inBlocks.map((stage, index) =>
+      isOnTape(stage) ? stageParts(stage, held[index] as Uint8Array).streamedBytes : 0,
+    );
+    const needed = Math.max(...streamed) + 2 * sizes.largestRead;
+    if (needed <= ringBytes) return { tokens, ringBytes };
+    ringBytes = Math.ceil(needed / PAGE_BYTES) * PAGE_BYTES;
+  }
+  return { tokens: Math.min(most(ring), activations.blockTokens), ringBytes: ring };
 }
 
 /** All tokens in one pass, or halves of them down to PROMPT_TOKENS. */
@@ -310,10 +334,12 @@ interface Unit {
 /**
  * What every pass reads is held first, then experts. Embeddings are held last: gathering a row costs next to nothing.
  */
-function chooseHeld(stages: readonly ResidencyStage[], room: number, everything: number, held: Uint8Array[]): void {
-  if (everything <= room) {
+function chooseHeld({ stages, hold = true }: ResidencyInput, room: number): Uint8Array[] {
+  const held = stages.map(({ chunks }) => new Uint8Array(chunks.length));
+  if (!hold) return held;
+  if (total(stages.map(({ bytes }) => bytes)) <= room) {
     for (const flags of held) flags.fill(1);
-    return;
+    return held;
   }
   const wholes = (eligible: (stage: ResidencyStage) => boolean): Unit[] =>
     stages.flatMap((stage, index) => (eligible(stage) ? { flags: held[index] as Uint8Array, bytes: stage.bytes } : []));
@@ -326,6 +352,7 @@ function chooseHeld(stages: readonly ResidencyStage[], room: number, everything:
   );
   const left = fits ? spread(tape, room, 0) : spread(chunks, room, SWING_BYTES);
   spread(wholes(isExpert), left, 0);
+  return held;
 }
 
 /**

@@ -36,7 +36,7 @@ export interface MemoryChange {
 export function reservedSizes(input: ResidencyInput, plan: ResidencyPlan): { pages: number; tokens: number } {
   const longest = Math.min(input.contextLimit, MOST_TOKENS, totalmem() / input.kvBytesPerPosition);
   const pages = Math.max(plan.pageCount, Math.ceil(longest / PAGE_POSITIONS));
-  const tokens = Math.min(pages * PAGE_POSITIONS, Math.ceil(totalmem() / input.activationBytesPerToken));
+  const tokens = Math.min(pages * PAGE_POSITIONS, Math.ceil(totalmem() / input.activations.passBytesPerToken));
   return { pages, tokens: Math.max(tokens, plan.working.tokens) };
 }
 

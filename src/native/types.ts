@@ -256,6 +256,10 @@ export interface NativeModelDescription {
   /** For chunks of experts that are not held; 0 if there are none. */
   expertRingBytes: number;
   maxTokens: number;
+  /** Tokens that a stage works on at once; 0: all of a pass. */
+  blockTokens: number;
+  /** A stage may use what the stage before has left in `normed`. */
+  normedCarried: boolean;
   vocabSize: number;
   kvLayers: number;
   kvHeads: number;

@@ -83,7 +83,13 @@ describe.each(Array.from({ length: decoders }, (_, index) => firstSeed + index))
       kvFormat: "f32",
     };
     let logits: Float32Array | undefined;
-    for (const change of [{}, { hold: false }, { threads: 1 }, { device: "cpu-discrete", hold: false }]) {
+    for (const change of [
+      {},
+      { hold: false },
+      { hold: false, blockTokens: 2 },
+      { threads: 1 },
+      { device: "cpu-discrete", hold: false },
+    ]) {
       const engine = await Engine.open(store, architecture, { ...base, ...change });
       try {
         const whole = await logitsOf(engine, tokens, [tokens.length]);

@@ -104,6 +104,8 @@ function description(): NativeModelDescription {
     pageCount: 1,
     pagePositions: 8,
     kvFormat: "f32",
+    blockTokens: 0,
+    normedCarried: true,
   };
 }
 

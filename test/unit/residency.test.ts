@@ -21,7 +21,8 @@ function mixtral(change: Partial<ResidencyInput> = {}): ResidencyInput {
     for (let expert = 0; expert < 8; expert++) stages.push({ ...onTape(93_585_408), routed: true, share: 0.25 });
   }
   stages.push(onTape(139_264_000));
-  return { ...llama8b(), stages, logitsBytesPerToken: 4 * 32_000, ...change };
+  const activations = { passBytesPerToken: 17_408, blockBytesPerToken: 132_592, blockTokens: 0 };
+  return { ...llama8b(), stages, activations, logitsBytesPerToken: 4 * 32_000, ...change };
 }
 
 /** Llama-3-8B in bf16: 32 layers of 84 and 352 MB, 1 GB of embedding and head each. */
@@ -36,7 +37,7 @@ function llama8b(change: Partial<ResidencyInput> = {}): ResidencyInput {
     vectorBytes: 2 * MIB,
     largestRowBytes: 28_672,
     kvBytesPerPosition: 262_144,
-    activationBytesPerToken: 150_000,
+    activations: { passBytesPerToken: 17_408, blockBytesPerToken: 132_592, blockTokens: 512 },
     logitsBytesPerToken: 4 * 128_256,
     contextLimit: 131_072,
     ...change,
@@ -141,7 +142,8 @@ describe("planResidency", () => {
     const stages = [{ ...onTape(2_101_346_304), gathered: true }];
     for (let layer = 0; layer < 80; layer++) stages.push(onTape(301_989_888), onTape(1_409_286_144));
     stages.push(onTape(2_101_346_304));
-    const shape = { stages, largestRowBytes: 57_344, kvBytesPerPosition: 655_360, activationBytesPerToken: 297_000 };
+    const activations = { passBytesPerToken: 33_792, blockBytesPerToken: 263_208, blockTokens: 512 };
+    const shape = { stages, largestRowBytes: 57_344, kvBytesPerPosition: 655_360, activations };
     const plan = planResidency(llama8b({ ...shape, vectorBytes: 5 * MIB, budgetBytes: 512 * MIB }));
     expect(plan.minimumBytes).toBeLessThan(512 * MIB);
     expect(plan.maxSeqLen).toBeGreaterThanOrEqual(256);
@@ -165,16 +167,52 @@ describe("planResidency", () => {
       }
     });
 
-    it("carries a prompt in one pass where that fits, else in passes as long as possible", () => {
-      const whole = planResidency(llama8b({ budgetBytes: 2 * GIB, working: working(64, 4096) }));
-      expect(whole.working.tokens).toBe(4096);
-      const parts = planResidency(llama8b({ budgetBytes: 2 * GIB, working: working(96, 60_000) }));
-      expect(parts.working.tokens).toBeLessThan(6144);
+    /** What must be in the ring at once while blocks of tokens work with a stage. */
+    const largestStreamed = (input: ResidencyInput, { held }: ResidencyPlan) =>
+      Math.max(
+        ...input.stages
+          .slice(0, -1)
+          .map((stage, index) => (stage.gathered ? 0 : stageParts(stage, held[index] as Uint8Array).streamedBytes)),
+      );
+
+    it("carries a prompt in one pass where activations and the streamed part of a stage fit", () => {
+      for (const gibibytes of [2, 4, 8, 12]) {
+        for (const hold of [true, false]) {
+          const input = llama8b({ budgetBytes: gibibytes * GIB, hold, working: working(64, 4096) });
+          const plan = planResidency(input);
+          expect(plan.working.tokens).toBe(4096);
+          expect(plan.activationBytes).toBe(4096 * 17_408 + 512 * 132_592);
+          expect(plan.ringBytes).toBeGreaterThan(largestStreamed(input, plan) + 4 * MIB);
+          expect(plan.fixedBytes + plan.heldBytes).toBeLessThanOrEqual(gibibytes * GIB);
+          if (hold) expect(gibibytes * GIB - plan.fixedBytes - plan.heldBytes).toBeLessThan(4 * MIB);
+        }
+      }
+    });
+
+    it("cuts a prompt that does not fit into passes as long as possible", () => {
+      const parts = planResidency(llama8b({ budgetBytes: 2 * GIB, working: working(16, 120_000) }));
+      expect(parts.working.tokens).toBeGreaterThan(20_000);
+      expect(parts.working.tokens).toBeLessThan(120_000);
       expect(2 * GIB - parts.fixedBytes - parts.heldBytes).toBeLessThan(4 * MIB);
     });
 
+    it("cuts a prompt into blocks where a stage does not fit, and leaves the ring as it was", () => {
+      const decode = planResidency(llama8b({ budgetBytes: 600 * MIB }));
+      const prompt = planResidency(llama8b({ budgetBytes: 600 * MIB, working: working(16, 1024) }));
+      expect(prompt.working.tokens).toBe(512);
+      expect(prompt.ringBytes).toBe(decode.ringBytes);
+    });
+
+    it("has a larger ring only for prompts of several blocks", () => {
+      const rings = [16, 512, 513].map(
+        (tokens) => planResidency(llama8b({ budgetBytes: 4 * GIB, working: working(64, tokens) })).ringBytes,
+      );
+      expect(rings[1]).toBe(rings[0]);
+      expect(rings[2]).toBeGreaterThan(rings[1] as number);
+    });
+
     it("cuts a prompt rather than stream what would fit beside shorter passes", () => {
-      const budgetBytes = 17.5 * GIB;
+      const budgetBytes = 15.6 * GIB;
       const plan = planResidency(llama8b({ budgetBytes, working: working(64, 32_768) }));
       expect(plan.streamedBytes).toBe(0);
       expect(plan.working.tokens).toBeGreaterThanOrEqual(512);

@@ -1,0 +1,61 @@
+// Attention of a block of tokens, and its keys and values on their way into the KV cache.
+#include <algorithm>
+
+#include "runtime.h"
+
+namespace layerstream {
+
+// All but what tells segments apart.
+AttentionOp Runtime::attention_op(const Stage& stage, const AttentionStep& step) {
+  AttentionOp op{};
+  op.query_stride = width(step.query);
+  op.key_stride = width(step.key);
+  op.output_stride = width(step.output);
+  op.key_cache = kv_cache_.at(stage.layer * kv_layer_bytes_, kv_layer_bytes_);
+  op.kv_format = description_.kv_format;
+  op.page_bytes = description_.kv_page_bytes();
+  op.values_in_keys = step.value == Register::kCount;
+  if (!op.values_in_keys) {
+    op.value_stride = width(step.value);
+    const uint64_t keys_bytes = description_.kv_keys_bytes();
+    op.value_cache = op.key_cache.at(keys_bytes, op.key_cache.size - keys_bytes);
+  }
+  op.page_positions = description_.page_positions;
+  op.heads = step.heads;
+  op.kv_heads = step.kv_heads;
+  op.head_dim = step.head_dim;
+  op.value_dim = step.value_dim;
+  op.window = step.window;
+  op.scale = step.scale;
+  op.soft_cap = step.soft_cap;
+  op.logn_length = step.logn_length;
+  op.sinks = vector(stage, step.sinks_vector);
+  op.slopes = step.slopes;
+  return op;
+}
+
+// The tokens of each segment that are in the block.
+void Runtime::run(const Stage& stage, const AttentionStep& step, const PassRequest& request) {
+  AttentionOp op = attention_op(stage, step);
+  uint32_t segment_begin = 0;
+  uint64_t first_page = 0;
+  for (const Segment& segment : request.segments) {
+    const uint32_t segment_end = segment_begin + segment.tokens;
+    const uint32_t begin = std::max(segment_begin, block_.first), end = std::min(segment_end, block_.first + block_.count);
+    if (begin < end) {
+      const auto of_tokens = [&](Register name) { return registers(name, uint64_t{begin - block_.first} * width(name)); };
+      op.query = of_tokens(step.query);
+      op.key = of_tokens(step.key);
+      op.output = of_tokens(step.output);
+      if (!op.values_in_keys) op.value = of_tokens(step.value);
+      op.pages = pages_.at(first_page * sizeof(uint32_t), segment.pages.size() * sizeof(uint32_t));
+      op.tokens = end - begin;
+      op.first_position = segment.first_position + begin - segment_begin;
+      launch(op);
+    }
+    segment_begin = segment_end;
+    first_page += segment.pages.size();
+  }
+}
+
+}  // namespace layerstream

@@ -1,0 +1,61 @@
+// A pass of many tokens: each stage works on blocks of them, one after the other, while its weights stay where they are.
+// So one trip of the tape serves a prompt of any length, and only `hidden` is as long as the prompt.
+#include <algorithm>
+
+#include "../platform/error.h"
+#include "runtime.h"
+
+namespace layerstream {
+
+uint32_t Runtime::block_rows(uint32_t tokens) const {
+  return description_.block_tokens == 0 ? tokens : std::min(tokens, description_.block_tokens);
+}
+
+// Whether the register has a row for each token of the pass, not only for those of a block.
+bool Runtime::pass_wide(Register name) const {
+  return name == Register::kHidden || name == Register::kLogits || (name == Register::kNormed && description_.normed_carried);
+}
+
+void Runtime::run_stage(uint32_t index, const PassRequest& request, uint32_t tokens) {
+  const uint32_t rows = block_rows(tokens);
+  if (rows < tokens) check_ring_holds(index);
+  for (uint32_t first = 0; first < tokens; first += rows) {
+    if (tape_.cancelled()) throw Error("ABORTED", "The pass was aborted.");
+    const uint32_t count = std::min(rows, tokens - first);
+    block_ = {first, count, first + count == tokens};
+    route_ = nullptr;
+    run_steps(index, request, count);
+    if (route_ != nullptr) run_experts(index, *route_, request);
+    device_->record(block_events_[blocks_run_ % 2], compute_);
+    if (++blocks_run_ > 1) wait_for_compute(index, block_events_[blocks_run_ % 2]);
+  }
+  block_ = {};
+}
+
+// All chunks of the stage that pass through the ring must fit there together: later ones would wait for ever.
+void Runtime::check_ring_holds(uint32_t index) const {
+  uint64_t bytes = 0, largest = 0;
+  for (const Chunk& chunk : description_.stages[index].chunks) {
+    if (unified_ ? chunk.held : chunk.loaded) continue;
+    bytes += chunk.length;
+    largest = std::max(largest, chunk.length);
+  }
+  // A chunk is never cut by the ring's end.
+  if (bytes == 0 || bytes + largest <= description_.ring_bytes) return;
+  throw Error("INTERNAL", "A staging ring of " + std::to_string(description_.ring_bytes) + " bytes does not hold the " +
+                              std::to_string(bytes) + " bytes of stage " + std::to_string(index) + " for blocks of tokens.");
+}
+
+// The current chunk of the stage: taken off the tape by the first block, and kept for the others.
+Range Runtime::use_chunk(uint32_t index) {
+  if (block_.first == 0) arrived_[chunk_index_] = take_chunk(index);
+  return arrived_[chunk_index_];
+}
+
+void Runtime::leave_chunk(uint32_t index) {
+  if (block_.last) return finish_chunk(index);
+  ++chunk_index_;
+  piece_index_ = 0;
+}
+
+}  // namespace layerstream
