@@ -69,7 +69,7 @@ class Trace {
     uint8_t track;
     uint8_t lane;         // of the spans of one track that overlap
   };
-  static_assert(sizeof(Span) == 40, "SPAN_BYTES in src/engine/tracing.ts");
+  static_assert(sizeof(Span) == 40, "SPAN_BYTES in src/engine/trace-file.ts");
 
   struct Sum {
     uint64_t count = 0;

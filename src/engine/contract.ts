@@ -200,7 +200,7 @@ export interface LoadOptions {
   threads?: number;
   /** Budget for device memory; no device of this version has any of its own. */
   vram?: string | number;
-  /** Records what every stage spends its time on: `profile()` and `writeTrace()`. Takes 6 MiB of the budget. Default false. */
+  /** Records what every stage spends its time on: `profile()` and `writeTrace()`. Takes 21 MiB of the budget. Default false. */
   profilingMode?: boolean;
   /** Refused if true: code from a checkpoint never runs. */
   trustRemoteCode?: boolean;

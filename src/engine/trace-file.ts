@@ -4,12 +4,13 @@ import { native } from "../native/binding.js";
 
 /** About 25 tokens of a model that streams 6 GB for each. */
 export const TRACE_SPANS = 2 ** 17;
-/** Spans as the addon keeps them, and sums. */
+/** As the addon keeps them. */
 const SPAN_BYTES = 40;
-const SUM_BYTES = 2 ** 20;
-export const TRACE_BYTES = TRACE_SPANS * SPAN_BYTES + SUM_BYTES;
+/** Of JavaScript while a file is written, and sums. */
+const WRITING_BYTES = 16 * 2 ** 20;
+export const TRACE_BYTES = TRACE_SPANS * SPAN_BYTES + WRITING_BYTES;
 
-const SPANS_A_PART = 4096;
+const SPANS_A_PART = 512;
 const SPAN_FIELDS = 8;
 /** Rows: a track has one for each lane, that is for each of its spans that overlap. */
 const LANES = 256;
@@ -22,13 +23,15 @@ export async function writeTrace(
   stages: readonly string[],
 ): Promise<{ spans: number; dropped: number }> {
   const written = { spans: 0, dropped: 0 };
-  await writeFileAtomic(file, traceParts(model, stages, written));
+  const stageNames = stages.map((name) => JSON.stringify(name));
+  await writeFileAtomic(file, traceParts(model, stageNames, written));
   return written;
 }
 
+/** `stages` are JSON already. */
 function* traceParts(model: number, stages: readonly string[], written: { spans: number; dropped: number }) {
   const addon = native();
-  const names = addon.activityNames();
+  const names = addon.activityNames().map((name) => JSON.stringify(name));
   const rows = new Map<number, string>();
   yield '{"displayTimeUnit":"ms","traceEvents":[\n{"ph":"M","pid":1,"name":"process_name","args":{"name":"layerstream"}}';
   // Spans recorded while this one is written are not waited for.
@@ -39,7 +42,7 @@ function* traceParts(model: number, stages: readonly string[], written: { spans:
     next = first + fields.length / SPAN_FIELDS;
     let text = "";
     for (let at = 0; at < fields.length && first + at / SPAN_FIELDS < recorded; at += SPAN_FIELDS) {
-      text += `,\n${spanEvent(fields.subarray(at, at + SPAN_FIELDS), names, stages, rows)}`;
+      text += spanEvent(fields, at, names, stages, rows);
       written.spans++;
     }
     yield text;
@@ -51,38 +54,27 @@ function* traceParts(model: number, stages: readonly string[], written: { spans:
   yield `\n],"otherData":${JSON.stringify({ spans: written.spans, droppedSpans: written.dropped })}}\n`;
 }
 
+/** Put together by hand: objects for a hundred thousand spans would outgrow what the budget leaves JavaScript. */
 function spanEvent(
   fields: Float64Array,
+  at: number,
   names: readonly string[],
   stages: readonly string[],
   rows: Map<number, string>,
 ): string {
-  const [track, lane, activity, stage, begin, end, bytes, operations] = fields as unknown as [
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-  ];
+  const field = (index: number) => fields[at + index] as number;
+  const [track, lane, activity, stage] = [field(0), field(1), field(2), field(3)];
   const row = track * LANES + lane;
   if (!rows.has(row)) rows.set(row, rowName(track, lane));
-  const nanoseconds = Math.max(end - begin, 1);
-  const args: Record<string, string | number> = {};
-  if (stage >= 0) args.stage = stages[stage] ?? "";
-  if (bytes > 0) Object.assign(args, { bytes, "GB/s": rounded(bytes / nanoseconds) });
-  if (operations > 0) Object.assign(args, { operations, "GFLOP/s": rounded(operations / nanoseconds) });
-  return JSON.stringify({
-    ph: "X",
-    pid: 1,
-    tid: row,
-    name: names[activity],
-    ts: begin / 1000,
-    dur: (end - begin) / 1000,
-    args,
-  });
+  const begin = field(4);
+  const nanoseconds = field(5) - begin;
+  const name = `"name":${names[activity]}`;
+  const time = `"ts":${begin / 1000},"dur":${nanoseconds / 1000}`;
+  const args = [];
+  if (stage >= 0) args.push(`"stage":${stages[stage]}`);
+  if (field(6) > 0) args.push(`"bytes":${field(6)},"GB/s":${rate(field(6), nanoseconds)}`);
+  if (field(7) > 0) args.push(`"operations":${field(7)},"GFLOP/s":${rate(field(7), nanoseconds)}`);
+  return `,\n{"ph":"X","pid":1,"tid":${row},${name},${time},"args":{${args.join()}}}`;
 }
 
 function rowName(track: number, lane: number): string {
@@ -90,6 +82,6 @@ function rowName(track: number, lane: number): string {
   return lane === 0 ? name : `${name}, ${lane + 1}`;
 }
 
-function rounded(value: number): number {
-  return Number(value.toPrecision(4));
+function rate(amount: number, nanoseconds: number): number {
+  return Number((amount / Math.max(nanoseconds, 1)).toPrecision(4));
 }
