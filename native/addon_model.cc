@@ -137,11 +137,8 @@ Napi::Value destroy_model(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-Napi::Value read_stage(const Napi::CallbackInfo& info) {
-  const std::shared_ptr<Entry> entry = find(info[0]);
-  const auto position = static_cast<uint64_t>(info[1].ToNumber().Int64Value());
-  const Tape::Status status = entry->runtime->read_stage(position, info[2].ToNumber().Uint32Value(), info[3].ToBoolean());
-  return Napi::Number::New(info.Env(), static_cast<int>(status));
+Napi::Value read_tape(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<int>(find(info[0])->runtime->read_tape()));
 }
 
 Napi::Value run_pass(const Napi::CallbackInfo& info) {
@@ -210,14 +207,11 @@ Napi::Value set_tape_idle(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-Napi::Value stage_loaded(const Napi::CallbackInfo& info) {
-  return Napi::Boolean::New(info.Env(), find(info[0])->runtime->loaded(info[1].ToNumber().Uint32Value()));
-}
-
 Napi::Value model_stats(const Napi::CallbackInfo& info) {
   const RuntimeStats stats = find(info[0])->runtime->stats();
   Napi::Object result = Napi::Object::New(info.Env());
   result.Set("bytesRead", static_cast<double>(stats.reads.bytes_read));
+  result.Set("readCpuSeconds", stats.read_cpu_seconds);
   result.Set("readSeconds", static_cast<double>(stats.reads.read_nanoseconds) * 1e-9);
   result.Set("kernels", stats.kernels);
   result.Set("reader", stats.reader);
@@ -239,7 +233,7 @@ void register_model(Napi::Env env, Napi::Object exports) {
   const auto add = [&](const char* name, auto function) { exports.Set(name, guarded(env, name, function)); };
   add("createModel", create_model);
   add("destroyModel", destroy_model);
-  add("readStage", read_stage);
+  add("readTape", read_tape);
   add("runPass", run_pass);
   add("cancelModel", cancel_model);
   add("stageChunks", stage_chunks);
@@ -247,7 +241,6 @@ void register_model(Napi::Env env, Napi::Object exports) {
   add("setWorkingMemory", set_working_memory);
   add("resetTape", reset_tape);
   add("setTapeIdle", set_tape_idle);
-  add("stageLoaded", stage_loaded);
   add("modelStats", model_stats);
   add("activityNames", activity_names);
   add("phaseSums", on_runtime<phase_sums>);

@@ -14,6 +14,19 @@ namespace layerstream {
 
 std::string describe_errno(int error) { return std::string(std::strerror(error)) + " (errno " + std::to_string(error) + ")"; }
 
+namespace {
+
+int64_t modified_nanoseconds(const struct stat& status) {
+#ifdef __APPLE__
+  const timespec& time = status.st_mtimespec;
+#else
+  const timespec& time = status.st_mtim;
+#endif
+  return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+}
+
+}  // namespace
+
 WeightFile::WeightFile(const std::string& path, uint64_t expected_bytes) : path_(path) {
 #ifdef O_DIRECT
   descriptor_ = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT);
@@ -41,6 +54,8 @@ WeightFile::WeightFile(const std::string& path, uint64_t expected_bytes) : path_
     close(descriptor_);
     throw Error("IO_ERROR", "Cannot tell the size of " + path + ": " + describe_errno(error) + ".");
   }
+  size_ = static_cast<uint64_t>(status.st_size);
+  modified_nanoseconds_ = modified_nanoseconds(status);
   if (static_cast<uint64_t>(status.st_size) < expected_bytes) {
     close(descriptor_);
     throw Error("STORE_CORRUPT", path + " is " + std::to_string(status.st_size) + " bytes long, its manifest says " + std::to_string(expected_bytes) +
@@ -52,8 +67,18 @@ WeightFile::~WeightFile() {
   if (descriptor_ >= 0) close(descriptor_);
 }
 
+bool WeightFile::unchanged() const {
+  struct stat status {};
+  return fstat(descriptor_, &status) == 0 && static_cast<uint64_t>(status.st_size) == size_ &&
+         modified_nanoseconds(status) == modified_nanoseconds_;
+}
+
 WeightFile::WeightFile(WeightFile&& other) noexcept
-    : descriptor_(other.descriptor_), path_(std::move(other.path_)), buffered_reason_(std::move(other.buffered_reason_)) {
+    : descriptor_(other.descriptor_),
+      modified_nanoseconds_(other.modified_nanoseconds_),
+      size_(other.size_),
+      path_(std::move(other.path_)),
+      buffered_reason_(std::move(other.buffered_reason_)) {
   other.descriptor_ = -1;
 }
 

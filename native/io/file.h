@@ -18,11 +18,15 @@ class WeightFile {
 
   int descriptor() const { return descriptor_; }
   const std::string& path() const { return path_; }
+  // False once the file has been written to, or has another size, since it was opened.
+  bool unchanged() const;
   bool direct() const { return buffered_reason_.empty(); }
   const std::string& buffered_reason() const { return buffered_reason_; }
 
  private:
   int descriptor_ = -1;
+  int64_t modified_nanoseconds_ = 0;
+  uint64_t size_ = 0;
   std::string path_;
   std::string buffered_reason_;
 };

@@ -1,7 +1,5 @@
 #include "reader.h"
 
-#include <unistd.h>
-
 #include <cerrno>
 
 #include "../platform/error.h"
@@ -77,30 +75,9 @@ void Reader::drain() {
   }
 }
 
-namespace {
-
-class PreadReader final : public Reader {
- public:
-  PreadReader() : Reader(1) {}
-
- protected:
-  void start(uint32_t slot, int descriptor, uint64_t offset, uint64_t length, uint8_t* destination) override {
-    const ssize_t result = pread(descriptor, destination, length, static_cast<off_t>(offset));
-    completion_ = {slot, result < 0 ? -errno : result};
-  }
-  Completion complete() override { return completion_; }
-
- private:
-  Completion completion_{};
-};
-
-}  // namespace
-
-std::unique_ptr<Reader> make_pread_reader() { return std::make_unique<PreadReader>(); }
-
 std::unique_ptr<Reader> make_reader(uint32_t depth, std::string* reason) {
   std::unique_ptr<Reader> reader = make_uring_reader(depth, reason);
-  return reader ? std::move(reader) : make_pread_reader();
+  return reader ? std::move(reader) : make_pread_reader(depth);
 }
 
 }  // namespace layerstream

@@ -71,7 +71,7 @@ class Reader {
 
 // io_uring where the kernel allows it, else pread. `reason` receives why io_uring is not in use, or stays empty.
 std::unique_ptr<Reader> make_reader(uint32_t depth, std::string* reason = nullptr);
-std::unique_ptr<Reader> make_pread_reader();
+std::unique_ptr<Reader> make_pread_reader(uint32_t depth);
 std::unique_ptr<Reader> make_uring_reader(uint32_t depth, std::string* reason);
 
 }  // namespace layerstream

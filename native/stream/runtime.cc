@@ -56,6 +56,11 @@ Runtime::Runtime(RuntimeDescription description) : Runtime(checked(std::move(des
     arrived_.resize(std::max(arrived_.size(), stage.chunks.size()));
   }
   allocate();
+  order_tape();
+  reader_ = make_uring_reader(kReadDepth, &reader_reason_);
+  uring_ = reader_ != nullptr;
+  if (!reader_) reader_ = make_pread_reader(kReadDepth);
+  reader_->observe(trace_.get(), Track::kReader);
   pass_thread_ = std::thread([this] { pass_loop(); });
   release_thread_ = std::thread([this] { release_loop(); });
 }
@@ -98,79 +103,11 @@ Runtime::~Runtime() {
   free_ring();
 }
 
-// --- readers -----------------------------------------------------------------------------------------------------
-
-struct Runtime::ReaderLease {
-  explicit ReaderLease(Runtime& owner) : runtime(owner) {
-    std::lock_guard lock(runtime.readers_mutex_);
-    if (!runtime.readers_.empty()) {
-      reader = std::move(runtime.readers_.back());
-      runtime.readers_.pop_back();
-      return;
-    }
-    reader = make_uring_reader(kReadDepth, &runtime.reader_reason_);
-    runtime.uring_ = reader != nullptr;
-    if (!reader) reader = make_pread_reader();
-    reader->observe(runtime.trace_.get(), static_cast<Track>(static_cast<uint32_t>(Track::kReader) + runtime.reader_count_++));
-  }
-  ~ReaderLease() {
-    reader->drain();
-    std::lock_guard lock(runtime.readers_mutex_);
-    runtime.readers_.push_back(std::move(reader));
-  }
-  Runtime& runtime;
-  std::unique_ptr<Reader> reader;
-};
-
-Tape::Status Runtime::read_stage(uint64_t position, uint32_t index, bool load) {
-  const Stage& stage = description_.stages.at(index);
-  if (stage.routed()) throw Error("INTERNAL", "Stage " + std::to_string(index) + " is an expert, which no tape carries.");
-  uint32_t acquired = 0;
-  Tape::Status status = tape_.begin(position, &acquired);
-  if (status != Tape::Status::kDone) return status;
-  try {
-    ReaderLease lease(*this);
-    Reader& reader = *lease.reader;
-    const auto publish_one = [&] { tape_.publish(reader.wait()); };
-    for (size_t number = 0; number < stage.chunks.size(); ++number) {
-      const Chunk& chunk = stage.chunks[number];
-      if (chunk.held && (!load || chunk.loaded)) continue;
-      if (acquired > 0) {
-        --acquired;
-        continue;
-      }
-      // Held memory is computed on while later chunks arrive: no page of it is read twice, because an encrypted disk
-      // writes other bytes there first.
-      const uint64_t offset = chunk.offset + stage.known(number);
-      const uint64_t length = chunk.offset + chunk.length - offset;
-      uint8_t* fixed = nullptr;
-      if (chunk.held && unified_) fixed = static_cast<uint8_t*>(device_->host_address({stage.memory, offset - stage.extent_offset, length}));
-      Tape::Chunk place;
-      if (reader.full()) publish_one();
-      // Reads in flight are published before waiting for space: the consumer may need them to free any.
-      while ((status = tape_.acquire(length, fixed, false, &place)) == Tape::Status::kFull && !reader.idle()) publish_one();
-      if (status == Tape::Status::kFull) {
-        const Trace::Time asked = Trace::Clock::now();
-        status = tape_.acquire(length, fixed, true, &place);
-        reader.note_wait(Activity::kSpaceWait, index, asked);
-      }
-      if (status != Tape::Status::kDone) break;
-      reader.submit({&files_[stage.file], offset, length, place.memory, place.sequence, index});
-    }
-    if (status == Tape::Status::kDone) tape_.end();
-    while (!reader.idle()) publish_one();
-  } catch (...) {
-    tape_.fail(std::current_exception());
-    throw;
-  }
-  return status;
-}
-
 RuntimeStats Runtime::stats() {
   RuntimeStats stats;
   stats.reads = meter_.counters();
   stats.kernels = device_->info().kernels;
-  std::lock_guard lock(readers_mutex_);
+  stats.read_cpu_seconds = static_cast<double>(read_cpu_nanoseconds_) * 1e-9;
   stats.reader = uring_ ? "io_uring" : "pread";
   stats.reader_reason = reader_reason_;
   for (const WeightFile& file : files_) {
@@ -202,6 +139,7 @@ void Runtime::set_held(std::vector<std::vector<uint8_t>> flags, uint64_t ring_by
 
 void Runtime::reset() {
   next_sequence_ = taken_sequence_ = tape_.reset();
+  order_tape();
   std::lock_guard lock(release_mutex_);
   recorded_ = released_ = next_sequence_;
 }
@@ -245,9 +183,8 @@ void Runtime::pass_loop() {
       release_changed_.wait(lock, [this] { return released_ >= recorded_; });
     }
     if (trace_) trace_->end_pass();
-    // Nobody will free space until the next pass. Readers must not wait for it: at process.exit, JavaScript is gone and
-    // Node waits for its workers.
-    tape_.set_idle(true);
+    // Nobody will free space until the next pass. The reader must not wait for it: Node waits for its workers at its end.
+    set_idle(true);
     std::function<void(PassResult, std::exception_ptr)> done;
     {
       std::lock_guard lock(pass_mutex_);

@@ -1,6 +1,6 @@
 // Runs passes of one model: takes chunks off the tape, hands ops to the device, gives the space back.
 //
-// Three kinds of threads meet here. Readers (piscina workers) call read_stage. The pass thread walks the stages of a
+// Three kinds of threads meet here. The reader (a piscina worker) is inside read_tape. The pass thread walks the stages of a
 // pass and enqueues ops on the compute stream as chunks arrive. The release thread waits for the event behind a chunk's
 // last op and frees its space. None of them allocates per stage.
 //
@@ -8,11 +8,13 @@
 // experts on the host, and has the chosen ones read by `Experts` while the rest of the stage runs; then each of them runs
 // on the tokens that chose it.
 //
-// The parts: runtime.cc construction, readers, threads; runtime_memory.cc what is allocated and loaded at construction;
-// runtime_working_memory.cc registers and KV cache;
-// runtime_pass.cc the pass; runtime_blocks.cc its tokens in blocks; runtime_steps.cc from steps to ops; runtime_experts.cc routing.
+// The parts: runtime.cc construction and threads; runtime_reader.cc the reader; runtime_memory.cc what is allocated and loaded
+// at construction; runtime_working_memory.cc registers and KV cache;
+// runtime_pass.cc the pass; runtime_blocks.cc its tokens in blocks; runtime_steps.cc from steps to ops;
+// runtime_experts.cc routing.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <memory>
@@ -64,6 +66,7 @@ struct PassResult {
 
 struct RuntimeStats {
   ReadMeter::Counters reads;
+  double read_cpu_seconds = 0;   // of the thread that reads the tape
   std::string kernels;
   std::string reader;            // "io_uring" or "pread"
   std::string reader_reason;     // why not io_uring
@@ -83,23 +86,25 @@ class Runtime {
  public:
   // Throws Error with DEVICE_UNAVAILABLE, DEVICE_FAILED, IO_ERROR, STORE_CORRUPT, or what check_description throws.
   explicit Runtime(RuntimeDescription description);
-  // Waits for a running pass, which it aborts. No reader may be inside.
+  // Waits for a running pass, which it aborts. Not while the reader is inside.
   ~Runtime();
 
-  // Reads what one stage has on the tape. Blocks. Never a routed one. Streamed chunks go to the ring; with `load`, for
-  // positions of the first pass after a reset, held chunks that are not in memory yet are read there.
-  Tape::Status read_stage(uint64_t position, uint32_t stage, bool load);
+  // Reads the tape, stage after stage and pass after pass: streamed chunks into the ring; in the first pass after a reset,
+  // held chunks that are not in memory yet to where they stay. Blocks until the ring is full and no pass runs (kPaused: to
+  // be called again for the next one), the tape is cancelled or a read fails (kCancelled; passes throw the error), or
+  // nothing is left to read (kDone). By one thread at a time: throws Error{"INTERNAL"} otherwise.
+  Tape::Status read_tape();
   // Runs the pass on the pass thread; `done` is called there with the result or the error. One at a time.
   void run_pass(PassRequest request, std::function<void(PassResult, std::exception_ptr)> done);
-  // Ends the running pass and all reads with ABORTED, as soon as possible.
+  // Ends the running pass with ABORTED and the reading, as soon as possible.
   void cancel() { tape_.cancel(); }
-  // After cancel or an error, when all readers have returned and no pass runs: ready for position 0 again.
+  // After cancel or an error, when the reader has returned and no pass runs: the tape starts over.
   void reset();
   // Before a pass: false. The end of a pass sets it to true.
-  void set_idle(bool idle) { tape_.set_idle(idle); }
+  void set_idle(bool idle) { tape_.set_idle(idle, description_.read_ahead); }
   // All held chunks of the stage have been read. When no pass runs.
   bool loaded(uint32_t stage) const;
-  // When the tape has been cancelled, no reader is inside and no pass runs; reset() must follow. Changes what is held (a
+  // When the tape has been cancelled, the reader has returned and no pass runs; reset() must follow. Changes what is held (a
   // flag for each chunk of each stage, as in Stage::held_chunks) and the size of the rings. Memory of chunks that are held
   // no longer is given back at once; new ones are read by the next pass. Throws what check_held throws, before any
   // change, and Error{"DEVICE_FAILED"}.
@@ -115,7 +120,6 @@ class Runtime {
   Trace* trace() { return trace_.get(); }
 
  private:
-  struct ReaderLease;
   struct Checked {
     RuntimeDescription description;
   };
@@ -141,11 +145,18 @@ class Runtime {
   void use_pages(uint32_t layer, std::span<const uint8_t> pages);
   void allocate_token_tables();
   void free_token_tables();
+  // runtime_reader.cc
+  void order_tape();
+  bool on_tape(const Chunk& chunk) const { return !chunk.held || (first_pass() && !chunk.loaded); }
+  bool first_pass() const { return position_ < first_pass_.size(); }
+  Tape::Status read_stage(uint32_t index);
+  void publish_one();
   // runtime.cc
   void pass_loop();
   void release_loop();
   // runtime_pass.cc
   PassResult execute(const PassRequest& request);
+  void check_files() const;
   void upload_tables(const PassRequest& request);
   void gather_embeddings(const PassRequest& request);
   uint32_t keep_last_tokens(const PassRequest& request);
@@ -254,11 +265,15 @@ class Runtime {
   PassResult result_;
   bool prompt_ = false;  // of the pass that runs
 
-  std::mutex readers_mutex_;
-  std::vector<std::unique_ptr<Reader>> readers_;
+  // The reader's: what the first pass after a reset reads, and every later one, and where it is.
+  std::vector<uint32_t> first_pass_, cycle_;
+  uint64_t position_ = 0;
+  size_t reader_chunk_ = 0;
+  std::unique_ptr<Reader> reader_;
   std::string reader_reason_;
   bool uring_ = true;
-  uint32_t reader_count_ = 0;
+  std::atomic<bool> reader_inside_ = false;
+  std::atomic<uint64_t> read_cpu_nanoseconds_ = 0;
 
   std::mutex pass_mutex_;
   std::condition_variable pass_ready_;

@@ -58,10 +58,19 @@ PassResult Runtime::execute(const PassRequest& request) {
   device_->record(finished_, compute_);
   wait_for_compute(head, finished_);
 
+  check_files();
   result_.elapsed_seconds = seconds_since(start);
   result_.compute_seconds = static_cast<double>(device_->busy_nanoseconds(compute_) - busy_before) * 1e-9;
   result_.wait_seconds = std::min(result_.wait_seconds, std::max(0.0, result_.elapsed_seconds - result_.compute_seconds));
   return result_;
+}
+
+// What has been read of a file that was written to meanwhile may be anything.
+void Runtime::check_files() const {
+  for (const WeightFile& file : files_) {
+    if (file.unchanged()) continue;
+    throw Error("STORE_CORRUPT", file.path() + " has changed since the model was loaded. Run `layerstream verify` on the store, then load it again.");
+  }
 }
 
 Range Runtime::logits_range(const PassRequest& request, uint32_t rows) {

@@ -12,16 +12,6 @@ void Tape::set_ring(uint8_t* memory, uint64_t bytes) {
   ring_bytes_ = bytes;
 }
 
-Tape::Status Tape::begin(uint64_t position, uint32_t* first_chunk) {
-  std::unique_lock lock(mutex_);
-  space_.wait(lock, [&] { return cancelled_ || failure_ || position_ == position || (idle_ && paused_); });
-  if (cancelled_ || failure_) return Status::kCancelled;
-  if (position_ != position) return Status::kPaused;
-  paused_ = false;
-  *first_chunk = position_chunk_;
-  return Status::kDone;
-}
-
 bool Tape::fits(uint64_t bytes, uint64_t* skip) const {
   *skip = write_ + bytes > ring_bytes_ ? ring_bytes_ - write_ : 0;
   return used_ + *skip + bytes <= ring_bytes_;
@@ -35,6 +25,7 @@ Tape::Status Tape::acquire(uint64_t bytes, uint8_t* fixed, bool blocking, Chunk*
   std::unique_lock lock(mutex_);
   uint64_t skip = 0;
   const auto has_space = [&] {
+    if (idle_ && !ahead_) return false;
     if (next_sequence_ - released_ >= kSlots) return false;
     return fixed != nullptr || fits(bytes, &skip);
   };
@@ -43,11 +34,7 @@ Tape::Status Tape::acquire(uint64_t bytes, uint8_t* fixed, bool blocking, Chunk*
     space_.wait(lock, [&] { return cancelled_ || failure_ || has_space() || idle_; });
   }
   if (cancelled_ || failure_) return Status::kCancelled;
-  if (!has_space()) {
-    paused_ = true;
-    space_.notify_all();
-    return Status::kPaused;
-  }
+  if (!has_space()) return Status::kPaused;
   Slot& slot = slots_[next_sequence_ % kSlots];
   slot = {};
   slot.bytes = bytes;
@@ -65,17 +52,9 @@ Tape::Status Tape::acquire(uint64_t bytes, uint8_t* fixed, bool blocking, Chunk*
     used_ += bytes + skip;
   }
   *chunk = {next_sequence_++, slot.memory};
-  ++position_chunk_;
   ++reading_;
   meter_.begin();
   return Status::kDone;
-}
-
-void Tape::end() {
-  std::lock_guard lock(mutex_);
-  ++position_;
-  position_chunk_ = 0;
-  space_.notify_all();
 }
 
 void Tape::publish(uint64_t sequence) {
@@ -112,9 +91,10 @@ void Tape::release(uint64_t sequence) {
   space_.notify_all();
 }
 
-void Tape::set_idle(bool idle) {
+void Tape::set_idle(bool idle, bool ahead) {
   std::lock_guard lock(mutex_);
   idle_ = idle;
+  ahead_ = ahead;
   space_.notify_all();
 }
 
@@ -134,10 +114,7 @@ uint64_t Tape::reset() {
   std::lock_guard lock(mutex_);
   write_ = used_ = 0;
   released_ = next_sequence_;
-  position_ = 0;
-  position_chunk_ = 0;
   for (; reading_ > 0; --reading_) meter_.end(0);
-  paused_ = false;
   cancelled_ = false;
   failure_ = nullptr;
   return next_sequence_;

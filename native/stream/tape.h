@@ -1,8 +1,7 @@
-// The staging ring and the order in which it is filled and emptied.
+// The staging ring: one reader (a piscina worker) fills it, the pass thread takes chunks out in the same order.
 //
-// Readers (piscina workers) take turns by tape position: the reader of position p acquires space for its chunks, in
-// order, before the reader of p + 1 may; their reads then run side by side. The consumer waits for chunks in the same
-// order. A chunk gets a sequence number when its space is acquired and keeps it for life.
+// The reader acquires space for chunks, in order; several reads are under way side by side. A chunk gets a sequence
+// number when its space is acquired and keeps it for life.
 //
 // All functions are safe to call from any thread. Nothing here spins.
 #pragma once
@@ -35,16 +34,11 @@ class Tape {
   // Another ring. Only before the first use, or between cancel() and reset() with nobody inside.
   void set_ring(uint8_t* memory, uint64_t bytes);
 
-  // --- readers -------------------------------------------------------------------------------------------------
-  // Waits for the turn of `position`. kDone: it is this reader's turn, and `first_chunk` says where an earlier reader
-  // of this position paused.
-  Status begin(uint64_t position, uint32_t* first_chunk);
-  // Space for the next chunk of the position whose turn it is: in the ring, or at `fixed` if given. Waits for space if
-  // `blocking`, else may return kFull; returns kPaused when it would wait while the tape is idle. Throws
-  // Error{"INTERNAL"} for a chunk that no ring of this size can hold.
+  // --- reader --------------------------------------------------------------------------------------------------
+  // Space for the next chunk: in the ring, or at `fixed` if given. Waits for space if `blocking`, else may return kFull;
+  // returns kPaused when it would wait while the tape is idle. Throws Error{"INTERNAL"} for a chunk that no ring of this
+  // size can hold.
   Status acquire(uint64_t bytes, uint8_t* fixed, bool blocking, Chunk* chunk);
-  // The position is acquired completely; the next one's turn begins.
-  void end();
   void publish(uint64_t sequence);
   // Everyone who waits for data gets this error, until reset().
   void fail(std::exception_ptr error);
@@ -56,12 +50,11 @@ class Tape {
   void release(uint64_t sequence);
 
   // --- control -------------------------------------------------------------------------------------------------
-  // An idle tape reads on until the ring is full and then pauses instead of waiting.
-  void set_idle(bool idle);
+  // An idle tape reads on until the ring is full and then pauses instead of waiting; without `ahead`, it pauses at once.
+  void set_idle(bool idle, bool ahead = true);
   // Makes everyone return. Stays so until reset().
   void cancel();
-  // Forgets all chunks; the next position is 0. Only when no reader and no consumer is inside. Returns the next
-  // sequence number.
+  // Forgets all chunks. Only when no reader and no consumer is inside. Returns the next sequence number.
   uint64_t reset();
   bool cancelled();
 
@@ -82,15 +75,13 @@ class Tape {
   std::vector<Slot> slots_;
   uint64_t next_sequence_ = 0;
   uint64_t released_ = 0;
-  uint64_t position_ = 0;
-  uint32_t position_chunk_ = 0;
   bool idle_ = true;
-  bool paused_ = false;  // the reader whose turn it is has left
+  bool ahead_ = true;
   bool cancelled_ = false;
   std::exception_ptr failure_;
   uint32_t reading_ = 0;  // chunks that are acquired and not published
   std::mutex mutex_;
-  std::condition_variable space_;  // readers
+  std::condition_variable space_;  // the reader
   std::condition_variable ready_;  // the consumer
 };
 

@@ -10,6 +10,7 @@ import { native } from "../native/binding.js";
 import { type KvFormat, type NativePassResult, TRACE_ENGINE, TRACE_PASS, type TraceActivity } from "../native/types.js";
 import { activationSizes, BLOCK_TOKENS, carriesNormed } from "./activations.js";
 import type { Precision, Residency, ResidencyEntry, Stats } from "./contract.js";
+import { cancelAtExit, forgetAtExit } from "./exit.js";
 import { KvCache, type Sequence } from "./kv-cache.js";
 import { peakResidentBytes, residentBytes } from "./memory.js";
 import { describeModel, type ModelDescription } from "./model-description.js";
@@ -91,6 +92,7 @@ export class Engine {
       ropeDims: architecture.ropes.map((rope) => rope.rotaryDim),
       chunkBytes: plan.chunkBytes,
       ringBytes: plan.ringBytes,
+      readAhead: options.prefetching ?? true,
       expertRingBytes: plan.expertRingBytes,
       maxTokens: reserved.tokens,
       blockTokens: residencyInput.activations.blockTokens,
@@ -108,7 +110,7 @@ export class Engine {
     const pages = new Uint8Array(reserved.pages).fill(1, 0, plan.working.pages);
     native().setWorkingMemory(this.model, plan.working.tokens, pages);
     this.kvCache.setCommitted(pages);
-    this.rewind();
+    cancelAtExit(this.model);
   }
 
   /** @throws MEMORY_BUDGET_TOO_SMALL, STORE_INVALID, DEVICE_UNAVAILABLE, IO_ERROR */
@@ -302,6 +304,7 @@ export class Engine {
     await this.lastPass.catch(() => {});
     await this.prefetcher.close();
     native().destroyModel(this.model);
+    forgetAtExit(this.model);
   }
 
   /** One pass at a time, in the order of asking. */
@@ -352,7 +355,7 @@ export class Engine {
     const cancel = () => addon.cancelModel(this.model);
     signal?.addEventListener("abort", cancel, { once: true });
     addon.setTapeIdle(this.model, false);
-    this.prefetcher.start(this.model);
+    this.prefetcher.start(this.model, cancel);
     this.mark(TRACE_PASS);
     try {
       this.count(
@@ -366,10 +369,10 @@ export class Engine {
         }),
       );
     } catch (error) {
-      await this.recover();
+      const death = await this.recover();
       if (this.disposed) throw disposedError(this.store.path);
       signal?.throwIfAborted();
-      throw asLayerstreamError(error);
+      throw death === undefined ? asLayerstreamError(error) : readerError(this.store.path, death);
     } finally {
       this.mark(TRACE_ENGINE);
       signal?.removeEventListener("abort", cancel);
@@ -397,13 +400,12 @@ export class Engine {
     for (const apply of changes) apply();
     this.memory.adopt(change);
     addon.resetTape(this.model);
-    this.rewind();
   }
 
   /** Unless another pass follows, reads go on until the ring is full and then stop. */
   private pauseTape(): void {
     if (this.waitingPasses > 0 || this.disposed) return;
-    this.prefetcher.idle(this.options.prefetching ?? true);
+    this.prefetcher.idle();
     native().setTapeIdle(this.model, true);
   }
 
@@ -419,27 +421,15 @@ export class Engine {
     this.totals.computeSeconds += result.computeSeconds;
   }
 
-  /** After a pass that failed or was aborted: the tape starts again from the first stage. */
-  private async recover(): Promise<void> {
-    const addon = native();
-    addon.cancelModel(this.model);
-    await this.prefetcher.settled();
-    if (this.disposed) return;
-    addon.resetTape(this.model);
-    this.rewind();
-  }
-
-  private rewind(): void {
-    const addon = native();
-    const indices = [...this.residencyInput.stages.keys()].filter(
-      (index) => !this.residencyInput.stages[index]?.routed,
-    );
-    const streamed = (index: number) =>
-      !this.residencyInput.stages[index]?.gathered && this.plan.held[index]?.includes(0);
-    this.prefetcher.rewind(
-      indices.filter((index) => streamed(index) || !addon.stageLoaded(this.model, index)),
-      indices.filter(streamed),
-    );
+  /**
+   * After a pass that failed or was aborted: the tape starts again from the first stage. Returns why its reader died, if
+   * it did.
+   */
+  private async recover(): Promise<unknown> {
+    native().cancelModel(this.model);
+    const death = await this.prefetcher.settled();
+    if (!this.disposed) native().resetTape(this.model);
+    return death;
   }
 }
 
@@ -454,6 +444,13 @@ function contextLimit(architecture: Architecture): number {
     ({ scaling }) => scaling.type === "dynamic" || scaling.type === "qwenDynamic",
   );
   return stretches ? Number.POSITIVE_INFINITY : architecture.maxPositionEmbeddings;
+}
+
+function readerError(store: string, cause: unknown): LayerstreamError {
+  return new LayerstreamError("IO_ERROR", `The thread that reads ${resolve(store)} has died.`, {
+    remedy: "The next call starts another.",
+    cause,
+  });
 }
 
 function disposedError(store: string): LayerstreamError {

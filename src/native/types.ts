@@ -253,6 +253,8 @@ export interface NativeModelDescription {
   ropeDims: number[];
   chunkBytes: number;
   ringBytes: number;
+  /** Read on between passes, until the ring is full. */
+  readAhead: boolean;
   /** For chunks of experts that are not held; 0 if there are none. */
   expertRingBytes: number;
   maxTokens: number;
@@ -299,6 +301,8 @@ export interface NativeModelStats {
   bytesRead: number;
   /** Time in which at least one read was in flight. */
   readSeconds: number;
+  /** Processor time of the thread that reads the tape. */
+  readCpuSeconds: number;
   kernels: string;
   reader: "io_uring" | "pread";
   /** Why io_uring is not in use, else empty. */
@@ -336,7 +340,7 @@ export const TRACE_ENGINE = 2;
 export const TRACE_CALLER = 3;
 export type TraceActivity = 0 | 1 | 2 | 3;
 
-/** What `readStage` came to: done; paused (ring full, no pass running); cancelled. */
+/** What `readTape` came to. */
 export const READ_DONE = 0;
 export const READ_PAUSED = 1;
 export const READ_CANCELLED = 2;
@@ -349,16 +353,17 @@ export interface NativeEngine {
   /** Cancels everything; memory is freed when the last call on the model returns. */
   destroyModel(model: number): void;
   /**
-   * Reads at its turn what one stage has on the tape; with `load`, for positions of the first pass, also held chunks that
-   * are not in memory yet. Blocks the calling thread: for workers.
+   * Reads the tape, pass after pass, until the ring is full and no pass runs (READ_PAUSED), the tape is cancelled or a
+   * read fails, of which passes tell (READ_CANCELLED), or nothing is left to read (READ_DONE). Blocks the calling thread:
+   * for one worker at a time.
    */
-  readStage(model: number, position: number, stage: number, load: boolean): number;
+  readTape(model: number): number;
   /** One at a time. */
   runPass(model: number, request: NativePassRequest): Promise<NativePassResult>;
   cancelModel(model: number): void;
   /**
    * Changes what is held: flags for each stage, as in `heldChunks`. Memory of chunks that are held no longer is given back
-   * at once; new ones are read by the next pass. Between cancelModel and resetTape, when no readStage and no runPass is
+   * at once; new ones are read by the next pass. Between cancelModel and resetTape, when no readTape and no runPass is
    * running. Rings are made anew if their size changes.
    */
   setHeld(model: number, held: readonly (Uint8Array | undefined)[], ringBytes: number, expertRingBytes: number): void;
@@ -367,11 +372,9 @@ export interface NativeEngine {
    * its content and gives its memory back at once. Nothing at first. When no runPass is running.
    */
   setWorkingMemory(model: number, tokens: number, pages: Uint8Array): void;
-  /** After cancelModel or a failed pass, when no readStage and no runPass is running. */
+  /** After cancelModel or a failed pass, when no readTape and no runPass is running. */
   resetTape(model: number): void;
   setTapeIdle(model: number, idle: boolean): void;
-  /** All held chunks of the stage have been read: they are on the tape no longer. */
-  stageLoaded(model: number, stage: number): boolean;
   modelStats(model: number): NativeModelStats;
   /** What activities of sums and spans are called. */
   activityNames(): string[];

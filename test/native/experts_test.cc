@@ -250,7 +250,10 @@ void test_truncated_file(const filesystem::path& directory, const RuntimeDescrip
           std::ifstream source(copy, std::ios::binary);
           std::ofstream(file, std::ios::binary | std::ios::in) << source.rdbuf();
         }
-        check(equal(conversation(model, description), expected), "after the file is whole again");
+        const Failure changed = failure_of([&] { model.logits(request_of(description, kPrompt, 0), false); });
+        check(changed.code == "STORE_CORRUPT" && changed.message.find(file.string()) != std::string::npos, "changed: " + changed.message);
+        Loaded again(description);
+        check(equal(conversation(again, description), expected), "after the file is whole again");
       }
     }
   }

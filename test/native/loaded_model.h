@@ -12,7 +12,6 @@
 #include <filesystem>
 #include <future>
 #include <mutex>
-#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -78,13 +77,10 @@ inline uint64_t streamed_bytes(RuntimeDescription description) {
   return bytes;
 }
 
-// Two readers that take the tape's positions in order, as the engine's prefetcher makes its workers do.
+// A reader that is sent to the tape by passes, as the engine's prefetcher does with its worker.
 class Player {
  public:
-  Player(Runtime& runtime, RuntimeDescription description) : runtime_(runtime), description_(std::move(description)) {
-    rewind();
-    for (int reader = 0; reader < 2; ++reader) readers_.emplace_back([this] { read_loop(); });
-  }
+  explicit Player(Runtime& runtime) : runtime_(runtime), reader_([this] { read_loop(); }) {}
   ~Player() {
     runtime_.cancel();
     {
@@ -92,7 +88,7 @@ class Player {
       stop_ = true;
     }
     changed_.notify_all();
-    for (std::thread& reader : readers_) reader.join();
+    reader_.join();
   }
 
   // Enqueues the pass. The future gives its result, or its error.
@@ -132,16 +128,15 @@ class Player {
   void recover() {
     std::unique_lock lock = leave();
     runtime_.reset();
-    rewind();
+    failed_ = false;
   }
 
   // Between passes.
   void set_held(const std::vector<std::vector<uint8_t>>& flags, uint64_t ring_bytes, uint64_t expert_ring_bytes = 0) {
     std::unique_lock lock = leave();
     runtime_.set_held(flags, ring_bytes, expert_ring_bytes);
-    for (size_t stage = 0; stage < flags.size(); ++stage) description_.stages[stage].held_chunks = flags[stage];
     runtime_.reset();
-    rewind();
+    failed_ = false;
   }
 
  private:
@@ -150,68 +145,36 @@ class Player {
     std::unique_lock lock(mutex_);
     running_ = false;
     failed_ = true;
-    changed_.wait(lock, [this] { return inside_ == 0; });
+    changed_.wait(lock, [this] { return !inside_; });
     return lock;
   }
-
-  void rewind() {
-    first_.clear();
-    cycle_.clear();
-    for (uint32_t index = 0; index < description_.stages.size(); ++index) {
-      const Stage& stage = description_.stages[index];
-      if (stage.routed()) continue;
-      const bool all_held = !stage.held_chunks.empty() && std::ranges::count(stage.held_chunks, 0) == 0;
-      const bool streamed = !all_held && !gathered(description_, index);
-      if (streamed) cycle_.push_back(index);
-      if (streamed || !runtime_.loaded(index)) first_.push_back(index);
-    }
-    next_ = 0;
-    paused_.clear();
-    failed_ = false;
-  }
-
-  bool ready() const { return !failed_ && (running_ || (next_ > 0 && paused_.empty())) && (!paused_.empty() || next_ < end()); }
-  uint64_t end() const { return cycle_.empty() ? first_.size() : UINT64_MAX; }
 
   void read_loop() {
     std::unique_lock lock(mutex_);
     for (;;) {
-      changed_.wait(lock, [this] { return stop_ || ready(); });
+      changed_.wait(lock, [this] { return stop_ || (running_ && !failed_); });
       if (stop_) return;
-      const uint64_t position = paused_.empty() ? next_++ : *paused_.begin();
-      paused_.erase(position);
-      const uint32_t stage = position < first_.size() ? first_[position] : cycle_[(position - first_.size()) % cycle_.size()];
-      ++inside_;
+      inside_ = true;
       lock.unlock();
-      Tape::Status status = Tape::Status::kCancelled;
-      try {
-        status = runtime_.read_stage(position, stage, position < first_.size());
-      } catch (const std::exception&) {
-        // The pass fails with the same error.
-      }
+      const Tape::Status status = runtime_.read_tape();
       lock.lock();
-      --inside_;
-      if (status == Tape::Status::kPaused) paused_.insert(position);
+      inside_ = false;
       if (status == Tape::Status::kCancelled) failed_ = true;
+      if (status == Tape::Status::kDone) running_ = false;
       changed_.notify_all();
     }
   }
 
   Runtime& runtime_;
-  RuntimeDescription description_;
-  std::vector<uint32_t> first_, cycle_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  uint64_t next_ = 0;
-  std::set<uint64_t> paused_;
-  int inside_ = 0;
-  bool running_ = false, failed_ = false, stop_ = false;
-  std::vector<std::thread> readers_;
+  bool inside_ = false, running_ = false, failed_ = false, stop_ = false;
+  std::thread reader_;
 };
 
 struct Loaded {
   explicit Loaded(const RuntimeDescription& description)
-      : vocab_size(description.vocab_size), runtime(description), player(runtime, description) {}
+      : vocab_size(description.vocab_size), runtime(description), player(runtime) {}
   uint32_t vocab_size;
   Runtime runtime;
   Player player;

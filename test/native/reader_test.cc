@@ -49,7 +49,7 @@ void write_file(const std::string& path, const std::vector<uint8_t>& bytes) {
 std::vector<std::pair<const char*, std::unique_ptr<Reader>>> readers(uint32_t depth) {
   std::vector<std::pair<const char*, std::unique_ptr<Reader>>> list;
   std::string reason;
-  list.emplace_back("pread", make_pread_reader());
+  list.emplace_back("pread", make_pread_reader(depth));
   list.emplace_back("io_uring", make_uring_reader(depth, &reason));
   check((list.back().second == nullptr) == !reason.empty(), "a missing io_uring has a reason, a present one none");
   if (!list.back().second) {

@@ -203,26 +203,21 @@ void test_cancel(RuntimeDescription description, const std::vector<float>& expec
 // A pass that waits for data that nobody reads: only the abort can end it.
 void test_cancel_while_waiting(RuntimeDescription description) {
   description.ring_bytes = 4 * largest_chunk(description);
-  for (const uint64_t positions : {0, 1, 2}) {
-    Runtime runtime(description);
-    runtime.set_idle(false);
-    std::promise<std::string> code;
-    std::vector<float> logits(kVocab);
-    PassRequest request = make_request({1, 2}, 0, 0);
-    request.logits = logits.data();
-    runtime.run_pass(request, [&](PassResult, std::exception_ptr error) {
-      code.set_value(failure_of([&] {
-        if (error) std::rethrow_exception(error);
-      }).code);
-    });
-    check(failure_of([&] { runtime.run_pass(request, nullptr); }).code == "INTERNAL", "two passes at once");
-    for (uint64_t position = 0; position < positions; ++position) {
-      check(runtime.read_stage(position, static_cast<uint32_t>(position) + 1, true) == Tape::Status::kDone, "a stage read");
-    }
-    runtime.cancel();
-    check(code.get_future().get() == "ABORTED", "the pass that waited");
-    check(runtime.read_stage(positions, 1, true) == Tape::Status::kCancelled, "reads after an abort");
-  }
+  Runtime runtime(description);
+  runtime.set_idle(false);
+  std::promise<std::string> code;
+  std::vector<float> logits(kVocab);
+  PassRequest request = make_request({1, 2}, 0, 0);
+  request.logits = logits.data();
+  runtime.run_pass(request, [&](PassResult, std::exception_ptr error) {
+    code.set_value(failure_of([&] {
+      if (error) std::rethrow_exception(error);
+    }).code);
+  });
+  check(failure_of([&] { runtime.run_pass(request, nullptr); }).code == "INTERNAL", "two passes at once");
+  runtime.cancel();
+  check(code.get_future().get() == "ABORTED", "the pass that waited");
+  check(runtime.read_tape() == Tape::Status::kCancelled, "reads after an abort");
 }
 
 void test_truncated_file(const filesystem::path& directory, const RuntimeDescription& base, const std::vector<float>& expected) {
@@ -247,7 +242,11 @@ void test_truncated_file(const filesystem::path& directory, const RuntimeDescrip
         std::ifstream source(directory / "copy", std::ios::binary);
         std::ofstream(file, std::ios::binary | std::ios::in) << source.rdbuf();
       }
-      check(equal(conversation(model), expected), "after the file is whole again");
+      // What was read meanwhile is not known: the model must be loaded again.
+      const Failure changed = failure_of([&] { model.logits(make_request({1}, 0, 0), false); });
+      check(changed.code == "STORE_CORRUPT" && changed.message.find(file.string()) != std::string::npos, "changed: " + changed.message);
+      Loaded again(description);
+      check(equal(conversation(again), expected), "after the file is whole again");
     }
   }
   RuntimeDescription description = base;
@@ -272,38 +271,59 @@ void test_many_passes(RuntimeDescription description) {
 
 // A reader that is ahead of the pass does not outlast it, although nobody tells the tape that it is idle.
 void test_end_of_pass(RuntimeDescription description) {
-  description.ring_bytes = largest_chunk(description);
-  Runtime runtime(description);
-  runtime.set_idle(false);
-  std::promise<bool> good;
-  runtime.run_pass(make_request({1}, 0, 0), [&](PassResult, std::exception_ptr error) { good.set_value(error == nullptr); });
-  const auto last = static_cast<uint32_t>(description.stages.size()) - 1;
-  for (uint32_t stage = 1; stage <= last; ++stage) {
-    check(runtime.read_stage(stage - 1, stage, true) == Tape::Status::kDone, "a stage of the pass");
+  for (const bool read_ahead : {true, false}) {
+    description.ring_bytes = 2 * largest_chunk(description);
+    description.read_ahead = read_ahead;
+    Runtime runtime(description);
+    for (int pass = 0; pass < 3; ++pass) {
+      runtime.set_idle(false);
+      std::promise<bool> good;
+      runtime.run_pass(make_request({1}, 0, 0), [&](PassResult, std::exception_ptr error) { good.set_value(error == nullptr); });
+      Tape::Status status;
+      std::future<bool> done = good.get_future();
+      // It may also have found the tape still idle.
+      do status = runtime.read_tape();
+      while (status == Tape::Status::kPaused && done.wait_for(std::chrono::seconds(0)) != std::future_status::ready);
+      check(status == Tape::Status::kPaused && done.get(), "the pass");
+    }
+    const uint64_t ahead = runtime.stats().reads.bytes_read;
+    check(runtime.read_tape() == Tape::Status::kPaused && runtime.stats().reads.bytes_read == ahead, "a full ring");
   }
-  check(runtime.read_stage(last, 1, false) == Tape::Status::kPaused, "a stage of the next pass");
-  check(good.get_future().get(), "the pass");
 }
 
-// As in the addon: whoever leaves last destroys, and that may be a reader.
+// As in the addon: whoever leaves last destroys, and that may be the reader.
 void test_destroy(RuntimeDescription description) {
   description.ring_bytes = largest_chunk(description);
   for (int round = 0; round < 20; ++round) {
     auto runtime = std::make_shared<Runtime>(description);
     runtime->set_idle(round % 2 == 0);
-    std::vector<std::thread> readers;
-    for (const uint64_t position : {0, 1}) {
-      readers.emplace_back([runtime, position]() mutable {
-        const Tape::Status status = runtime->read_stage(position, static_cast<uint32_t>(position) + 1, true);
-        check(status != Tape::Status::kDone, "a reader that cannot end but by an abort or a pause");
-        runtime.reset();
-      });
-    }
+    std::thread reader([runtime]() mutable {
+      const Tape::Status status = runtime->read_tape();
+      check(status != Tape::Status::kDone, "a reader that cannot end but by an abort or a pause");
+      runtime.reset();
+    });
     for (int i = 0; i < round * 10; ++i) std::this_thread::yield();
     runtime->cancel();
     runtime.reset();
-    for (std::thread& reader : readers) reader.join();
+    reader.join();
   }
+}
+
+// Who reads a tape reads it alone.
+void test_one_reader(RuntimeDescription description) {
+  description.ring_bytes = largest_chunk(description);
+  Runtime runtime(description);
+  runtime.set_idle(false);
+  std::atomic<int> refused = 0;
+  std::vector<std::thread> readers;
+  for (int reader = 0; reader < 3; ++reader) {
+    readers.emplace_back([&] {
+      if (failure_of([&] { runtime.read_tape(); }).code != "INTERNAL") return;
+      if (++refused == 2) runtime.cancel();
+    });
+  }
+  for (std::thread& reader : readers) reader.join();
+  check(refused == 2, "two of three readers are refused");
 }
 
 size_t open_descriptors() {
@@ -375,6 +395,7 @@ int main() {
   test_many_passes(description);
   test_end_of_pass(description);
   test_destroy(description);
+  test_one_reader(description);
   test_constructor_failures(description);
   test_ring_too_small(description);
   test_truncated_file(directory.path(), description, expected);

@@ -1,4 +1,4 @@
-// The tape: turns, wrapping, pausing, cancelling, and a stress with two readers and a consumer, byte for byte.
+// The tape: order, wrapping, pausing, cancelling, and a stress with a reader and a consumer, byte for byte.
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -27,32 +27,25 @@ void check(bool condition, const char* what, size_t where = 0) {
   exit(1);
 }
 
-// One reader's turn: a chunk of `bytes` and the end of the position.
-Tape::Chunk read_one(Tape& tape, uint64_t position, uint64_t bytes) {
-  uint32_t first = 0;
+// A chunk of `bytes`, read at once.
+Tape::Chunk read_one(Tape& tape, uint64_t bytes) {
   Tape::Chunk chunk;
-  check(tape.begin(position, &first) == Status::kDone && first == 0, "begin", position);
-  check(tape.acquire(bytes, nullptr, true, &chunk) == Status::kDone, "acquire", position);
-  tape.end();
+  check(tape.acquire(bytes, nullptr, true, &chunk) == Status::kDone, "acquire", bytes);
   tape.publish(chunk.sequence);
   return chunk;
 }
 
-void test_turns() {
+void test_order() {
   std::vector<uint8_t> ring(100);
   ReadMeter meter;
   Tape tape(ring.data(), ring.size(), meter);
   tape.set_idle(false);
-  std::vector<std::thread> readers;
-  for (const uint64_t position : {3, 1, 2}) {
-    readers.emplace_back([&tape, position] {
-      check(read_one(tape, position, 10 + position).sequence == position, "a reader came before its turn", position);
-    });
+  uint64_t bytes = 0;
+  for (uint64_t sequence = 0; sequence < 4; ++sequence) {
+    check(read_one(tape, 10 + sequence).memory == ring.data() + bytes, "chunks follow one another", sequence);
+    bytes += 10 + sequence;
   }
-  for (int i = 0; i < 100; ++i) std::this_thread::yield();
-  check(read_one(tape, 0, 10).sequence == 0, "the first turn");
-  for (std::thread& reader : readers) reader.join();
-  check(meter.counters().bytes_read == 10 + 11 + 12 + 13, "bytes read");
+  check(meter.counters().bytes_read == bytes, "bytes read");
   for (uint64_t sequence = 0; sequence < 4; ++sequence) {
     check(tape.wait_ready(sequence) >= ring.data(), "ready", sequence);
     tape.release(sequence);
@@ -72,8 +65,6 @@ void test_wrapping(uint64_t ring_bytes, uint32_t seed) {
   std::mt19937 random(seed);
   std::deque<Extent> live;
   uint64_t released = 0;
-  uint32_t first = 0;
-  check(tape.begin(0, &first) == Status::kDone, "begin");
   for (int step = 0; step < 4000; ++step) {
     const uint64_t size = 1 + random() % ring_bytes;
     const uint64_t bytes = random() % 5 == 0 ? ring_bytes : 1 + size / (2 + random() % 4);
@@ -101,9 +92,7 @@ void test_chunk_as_large_as_the_ring() {
   std::vector<uint8_t> ring(4096);
   ReadMeter meter;
   Tape tape(ring.data(), ring.size(), meter);
-  uint32_t first = 0;
   Tape::Chunk chunk;
-  check(tape.begin(0, &first) == Status::kDone, "begin");
   for (uint64_t sequence = 0; sequence < 5; ++sequence) {
     check(tape.acquire(ring.size(), nullptr, true, &chunk) == Status::kDone && chunk.memory == ring.data(), "whole ring", sequence);
     Tape::Chunk other;
@@ -114,7 +103,6 @@ void test_chunk_as_large_as_the_ring() {
   const auto too_large = [&] { tape.acquire(ring.size() + 1, nullptr, true, &chunk); };
   check(code_of(too_large) == "INTERNAL", "a chunk larger than the ring would be waited for for ever");
   Tape none(nullptr, 0, meter);
-  check(none.begin(0, &first) == Status::kDone, "begin");
   check(code_of([&] { none.acquire(1, nullptr, true, &chunk); }) == "INTERNAL", "a ring of no bytes");
   check(none.acquire(1 << 20, ring.data(), true, &chunk) == Status::kDone && chunk.memory == ring.data(), "a place of its own");
 }
@@ -124,9 +112,7 @@ void test_slots() {
   ReadMeter meter;
   Tape tape(nullptr, 0, meter);
   tape.set_idle(false);
-  uint32_t first = 0;
   Tape::Chunk chunk;
-  check(tape.begin(0, &first) == Status::kDone, "begin");
   for (uint32_t i = 0; i < Tape::kSlots; ++i) {
     check(tape.acquire(1, &place, true, &chunk) == Status::kDone, "slot", i);
     tape.publish(chunk.sequence);
@@ -140,48 +126,39 @@ void test_slots() {
   check(tape.acquire(1, &place, false, &chunk) == Status::kFull, "full again");
 }
 
-// Ring full and nobody consuming: the reader leaves, and so does the next one, before or after it came to wait.
-void test_pause(bool next_waits_already) {
+// Ring full and nobody consuming: the reader leaves. Without reading ahead, it leaves at once.
+void test_pause() {
   std::vector<uint8_t> ring(100);
   ReadMeter meter;
   Tape tape(ring.data(), ring.size(), meter);
   tape.set_idle(false);
-  uint32_t first = 0;
-  check(tape.begin(0, &first) == Status::kDone && first == 0, "begin");
-  const auto next = [&] {
-    uint32_t chunk = 0;
-    check(tape.begin(1, &chunk) == Status::kPaused, "the next reader must leave too");
-  };
-  std::thread waiting;
-  if (next_waits_already) waiting = std::thread(next);
   Tape::Chunk chunks[2];
   for (Tape::Chunk& chunk : chunks) check(tape.acquire(50, nullptr, true, &chunk) == Status::kDone, "acquire");
   std::thread control([&] { tape.set_idle(true); });
   Tape::Chunk third;
   check(tape.acquire(50, nullptr, true, &third) == Status::kPaused, "an idle tape does not wait");
   control.join();
-  if (!next_waits_already) waiting = std::thread(next);
-  waiting.join();
 
   // The next pass: chunks that are there are taken, and the reader goes on where it left.
   tape.set_idle(false);
   for (const Tape::Chunk& chunk : chunks) tape.publish(chunk.sequence);
-  std::thread resumed([&] { check(read_one(tape, 1, 100).sequence == 3, "order after a pause"); });
-  check(tape.begin(0, &first) == Status::kDone && first == 2, "the chunk to go on with", first);
   std::thread consumer([&] {
-    for (uint64_t sequence = 0; sequence < 4; ++sequence) {
+    for (uint64_t sequence = 0; sequence < 3; ++sequence) {
       check(tape.wait_ready(sequence) == ring.data() + (sequence == 1 ? 50 : 0), "memory", sequence);
       tape.release(sequence);
     }
   });
   check(tape.acquire(50, nullptr, true, &third) == Status::kDone && third.sequence == 2, "acquire after a pause");
-  tape.end();
   tape.publish(third.sequence);
-  resumed.join();
   consumer.join();
+
+  tape.set_idle(true, false);
+  check(tape.acquire(50, nullptr, true, &third) == Status::kPaused, "an idle tape that does not read ahead");
+  tape.set_idle(true, true);
+  check(tape.acquire(50, nullptr, true, &third) == Status::kDone, "an idle tape that does");
 }
 
-// Everybody who waits, for a turn, for space or for data, returns; so does everybody who comes later, until reset.
+// Everybody who waits, for space or for data, returns; so does everybody who comes later, until reset.
 void test_cancel(bool by_failure) {
   std::vector<uint8_t> ring(100);
   ReadMeter meter;
@@ -189,14 +166,8 @@ void test_cancel(bool by_failure) {
   tape.set_idle(false);
   const char* expected = by_failure ? "IO_ERROR" : "ABORTED";
   for (uint64_t round = 0; round < 50; ++round) {
-    uint32_t first = 0;
-    Tape::Chunk chunk;
-    check(tape.begin(0, &first) == Status::kDone && first == 0, "begin", round);
+      Tape::Chunk chunk;
     check(tape.acquire(100, nullptr, true, &chunk) == Status::kDone, "acquire", round);
-    std::thread turn([&] {
-      uint32_t ignored = 0;
-      check(tape.begin(1, &ignored) == Status::kCancelled, "who waits for a turn");
-    });
     std::thread space([&] {
       Tape::Chunk ignored;
       check(tape.acquire(1, nullptr, true, &ignored) == Status::kCancelled, "who waits for space");
@@ -209,9 +180,8 @@ void test_cancel(bool by_failure) {
     } else {
       tape.cancel();
     }
-    for (std::thread* thread : {&turn, &space, &data}) thread->join();
+    for (std::thread* thread : {&space, &data}) thread->join();
     check(tape.cancelled() == !by_failure, "cancelled");
-    check(tape.begin(0, &first) == Status::kCancelled, "begin afterwards");
     check(tape.acquire(1, nullptr, true, &chunk) == Status::kCancelled, "acquire afterwards");
     check(code_of([&] { tape.wait_ready(chunk.sequence + 7); }) == expected, "data afterwards");
     // A read that was in flight still comes home.
@@ -221,7 +191,7 @@ void test_cancel(bool by_failure) {
     check(next == round + 1 && !tape.cancelled(), "reset", next);
     check(meter.counters().read_nanoseconds >= read_before, "time cannot run backwards");
   }
-  check(read_one(tape, 0, 100).memory == ring.data(), "the whole ring after a reset");
+  check(read_one(tape, 100).memory == ring.data(), "the whole ring after a reset");
 }
 
 uint8_t pattern(uint64_t position, uint32_t chunk, uint64_t byte) {
@@ -241,13 +211,11 @@ void relax(std::mt19937& random) {
   if (random() % 64 == 0) std::this_thread::sleep_for(std::chrono::microseconds(random() % 200));
 }
 
-// As Runtime::read_stage does it: several reads in flight, published in any order.
-Status read_position(Tape& tape, uint64_t position, uint64_t ring_bytes, std::mt19937& random) {
-  uint32_t first = 0;
-  Status status = tape.begin(position, &first);
-  if (status != Status::kDone) return status;
+// As Runtime::read_tape does it: several reads in flight, published in any order. Goes on at *position and *number.
+Status read_positions(Tape& tape, uint64_t positions, uint64_t ring_bytes, std::mt19937& random, uint64_t* position, uint32_t* number) {
   struct Read {
     Tape::Chunk chunk;
+    uint64_t position;
     uint32_t number;
     uint64_t bytes;
   };
@@ -257,18 +225,21 @@ Status read_position(Tape& tape, uint64_t position, uint64_t ring_bytes, std::mt
     const Read read = flying.back();
     flying.pop_back();
     relax(random);
-    for (uint64_t byte = 0; byte < read.bytes; ++byte) read.chunk.memory[byte] = pattern(position, read.number, byte);
+    for (uint64_t byte = 0; byte < read.bytes; ++byte) read.chunk.memory[byte] = pattern(read.position, read.number, byte);
     tape.publish(read.chunk.sequence);
   };
-  const std::vector<uint64_t> sizes = chunk_sizes(position, ring_bytes);
-  for (uint32_t number = first; number < sizes.size(); ++number) {
-    Read read{{}, number, sizes[number]};
-    if (flying.size() == 4) publish_one();
-    while ((status = tape.acquire(read.bytes, nullptr, flying.empty(), &read.chunk)) == Status::kFull) publish_one();
+  Status status = Status::kDone;
+  for (; *position < positions; ++*position, *number = 0) {
+    const std::vector<uint64_t> sizes = chunk_sizes(*position, ring_bytes);
+    for (; *number < sizes.size(); ++*number) {
+      Read read{{}, *position, *number, sizes[*number]};
+      if (flying.size() == 4) publish_one();
+      while ((status = tape.acquire(read.bytes, nullptr, flying.empty(), &read.chunk)) == Status::kFull) publish_one();
+      if (status != Status::kDone) break;
+      flying.push_back(read);
+    }
     if (status != Status::kDone) break;
-    flying.push_back(read);
   }
-  if (status == Status::kDone) tape.end();
   while (!flying.empty()) publish_one();
   return status;
 }
@@ -277,17 +248,13 @@ void test_stress(uint64_t ring_bytes, uint64_t positions, uint32_t seed) {
   std::vector<uint8_t> ring(ring_bytes);
   ReadMeter meter;
   Tape tape(ring.data(), ring_bytes, meter);
-  std::atomic<uint64_t> next_position = 0;
   std::atomic<bool> consumed = false;
-  std::vector<std::thread> readers;
-  for (uint32_t reader = 0; reader < 2; ++reader) {
-    readers.emplace_back([&, reader] {
-      std::mt19937 random(seed + reader);
-      for (uint64_t position = next_position++; position < positions; position = next_position++) {
-        while (read_position(tape, position, ring_bytes, random) == Status::kPaused) std::this_thread::yield();
-      }
-    });
-  }
+  std::thread reader([&] {
+    std::mt19937 random(seed);
+    uint64_t position = 0;
+    uint32_t number = 0;
+    while (read_positions(tape, positions, ring_bytes, random, &position, &number) == Status::kPaused) std::this_thread::yield();
+  });
   // Passes begin and end at any time.
   std::thread control([&] {
     std::mt19937 random(seed + 2);
@@ -334,21 +301,18 @@ void test_stress(uint64_t ring_bytes, uint64_t positions, uint32_t seed) {
   while (!taken.empty()) release_one();
   consumed = true;
   control.join();
-  for (std::thread& reader : readers) reader.join();
+  reader.join();
   check(meter.counters().bytes_read == total, "bytes read in total");
 }
 
 }  // namespace
 
 int main() {
-  test_turns();
+  test_order();
   for (const uint64_t ring_bytes : {1, 7, 64, 1000, 4097}) test_wrapping(ring_bytes, static_cast<uint32_t>(ring_bytes));
   test_chunk_as_large_as_the_ring();
   test_slots();
-  for (int round = 0; round < 20; ++round) {
-    test_pause(false);
-    test_pause(true);
-  }
+  for (int round = 0; round < 20; ++round) test_pause();
   test_cancel(false);
   test_cancel(true);
   test_stress(1009, 1500, 1);

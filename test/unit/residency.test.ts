@@ -1,5 +1,4 @@
 import { describe, expect, it } from "vitest";
-import { stageAt } from "../../dist/engine/prefetch.js";
 import { planResidency, type ResidencyInput, type ResidencyPlan, stageParts } from "../../dist/engine/residency.js";
 
 const MIB = 2 ** 20;
@@ -277,13 +276,5 @@ describe("experts", () => {
     );
     const counts = layers.map((experts) => experts.length);
     expect(Math.max(...counts) - Math.min(...counts)).toBeLessThanOrEqual(2);
-  });
-});
-
-describe("stageAt", () => {
-  it("visits what is unloaded or streamed first, then the streamed stages over and over", () => {
-    const order = Array.from({ length: 9 }, (_, position) => stageAt(position, [1, 2, 3, 4], [2, 4]));
-    expect(order).toEqual([1, 2, 3, 4, 2, 4, 2, 4, 2]);
-    expect(stageAt(4, [1, 2, 3, 4], [])).toBeUndefined();
   });
 });

@@ -1,0 +1,93 @@
+// The reader of a Runtime: from files to the tape.
+#include <time.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "../platform/error.h"
+#include "runtime.h"
+
+namespace layerstream {
+
+namespace {
+
+uint64_t thread_cpu_nanoseconds() {
+  timespec time{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(time.tv_nsec);
+}
+
+}  // namespace
+
+// Experts are never on the tape, and of an embedding that is gathered only what is held.
+void Runtime::order_tape() {
+  first_pass_.clear();
+  cycle_.clear();
+  position_ = 0;
+  reader_chunk_ = 0;
+  const size_t head = description_.stages.size() - 1;
+  for (uint32_t index = 0; index <= head; ++index) {
+    const Stage& stage = description_.stages[index];
+    if (stage.routed()) continue;
+    const bool gathered = index == description_.embedding.stage && index != head;
+    const bool streams = !gathered && std::ranges::any_of(stage.chunks, [](const Chunk& chunk) { return !chunk.held; });
+    if (streams) cycle_.push_back(index);
+    if (streams || !loaded(index)) first_pass_.push_back(index);
+  }
+}
+
+Tape::Status Runtime::read_tape() {
+  if (reader_inside_.exchange(true)) throw Error("INTERNAL", "Two threads read one tape.");
+  const uint64_t cpu_before = thread_cpu_nanoseconds();
+  const uint64_t counted = read_cpu_nanoseconds_;
+  Tape::Status status = Tape::Status::kDone;
+  try {
+    while (status == Tape::Status::kDone && (first_pass() || !cycle_.empty())) {
+      const uint32_t index = first_pass() ? first_pass_[position_] : cycle_[(position_ - first_pass_.size()) % cycle_.size()];
+      status = read_stage(index);
+      read_cpu_nanoseconds_ = counted + thread_cpu_nanoseconds() - cpu_before;
+    }
+    while (!reader_->idle()) publish_one();
+  } catch (...) {
+    reader_->drain();
+    tape_.fail(std::current_exception());
+    status = Tape::Status::kCancelled;
+  }
+  read_cpu_nanoseconds_ = counted + thread_cpu_nanoseconds() - cpu_before;
+  reader_inside_ = false;
+  return status;
+}
+
+void Runtime::publish_one() { tape_.publish(reader_->wait()); }
+
+// Goes on where it was paused. Its last reads are still under way when it returns: the next stage's join them.
+Tape::Status Runtime::read_stage(uint32_t index) {
+  const Stage& stage = description_.stages[index];
+  for (; reader_chunk_ < stage.chunks.size(); ++reader_chunk_) {
+    const Chunk& chunk = stage.chunks[reader_chunk_];
+    if (!on_tape(chunk)) continue;
+    // Held memory is computed on while later chunks arrive: no page of it is read twice, because an encrypted disk
+    // writes other bytes there first.
+    const uint64_t offset = chunk.offset + stage.known(reader_chunk_);
+    const uint64_t length = chunk.offset + chunk.length - offset;
+    uint8_t* fixed = nullptr;
+    if (chunk.held && unified_) fixed = static_cast<uint8_t*>(device_->host_address({stage.memory, offset - stage.extent_offset, length}));
+    if (reader_->full()) publish_one();
+    Tape::Chunk place;
+    Tape::Status status;
+    // Reads in flight are published before waiting for space: the consumer may need them to free any.
+    while ((status = tape_.acquire(length, fixed, false, &place)) == Tape::Status::kFull && !reader_->idle()) publish_one();
+    if (status == Tape::Status::kFull) {
+      const Trace::Time asked = Trace::Clock::now();
+      status = tape_.acquire(length, fixed, true, &place);
+      reader_->note_wait(Activity::kSpaceWait, index, asked);
+    }
+    if (status != Tape::Status::kDone) return status;
+    reader_->submit({&files_[stage.file], offset, length, place.memory, place.sequence, index});
+  }
+  reader_chunk_ = 0;
+  ++position_;
+  return Tape::Status::kDone;
+}
+
+}  // namespace layerstream
