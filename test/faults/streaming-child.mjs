@@ -16,6 +16,12 @@ const tokens = (model, options) =>
 const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 const print = (result) => fs.writeSync(1, `${JSON.stringify(result)}\n`);
 
+function overwrite(file, content) {
+  const descriptor = fs.openSync(file, "r+");
+  fs.writeSync(descriptor, content);
+  fs.closeSync(descriptor);
+}
+
 async function failure(promise) {
   try {
     return { value: await promise };
@@ -42,14 +48,38 @@ const scenarios = {
       fs.truncateSync(file, length);
       failures.push(await failure(tokens(model)), await failure(model.forward(prompt)));
     }
-    const descriptor = fs.openSync(file, "r+");
-    fs.writeSync(descriptor, content);
-    fs.closeSync(descriptor);
-    const after = await tokens(model);
-    fs.truncateSync(file, 4096);
-    const last = await failure(tokens(model));
+    overwrite(file, content);
+    const changed = await failure(tokens(model));
     await model.dispose();
-    return { file, before, after, failures: [...failures, last] };
+    const fresh = await load();
+    const after = await tokens(fresh);
+    fs.truncateSync(file, 4096);
+    const last = await failure(tokens(fresh));
+    await fresh.dispose();
+    return { before, after, changed, failures: [...failures, last] };
+  },
+
+  // Another file of the same name leaves the open one as it was; other content of the same file does not.
+  async replaced() {
+    const model = await load();
+    const before = await tokens(model);
+    const file = path.join(store, "layer-004.safetensors");
+    const content = fs.readFileSync(file);
+    fs.renameSync(file, `${file}.old`);
+    fs.writeFileSync(file, content.fill(7, content.length / 2));
+    const after = await tokens(model);
+    overwrite(`${file}.old`, content);
+    const changed = await failure(tokens(model));
+    await model.dispose();
+    return { before, after, changed };
+  },
+
+  async workerDies() {
+    const model = await load();
+    const died = await failure(tokens(model));
+    const after = await tokens(model);
+    await model.dispose();
+    return { died, after };
   },
 
   async abort() {
@@ -94,6 +124,7 @@ const scenarios = {
 
   async cycles() {
     const count = () => ({
+      residentBytes: process.memoryUsage.rss(),
       descriptors: fs.readdirSync("/proc/self/fd").length,
       threads: fs.readdirSync("/proc/self/task").length,
     });
@@ -101,10 +132,13 @@ const scenarios = {
       const model = await load();
       if (index % 3 !== 0) await tokens(model, { maxNewTokens: 1 });
       await model.dispose();
+      // What is left of JavaScript's garbage is not what is counted.
+      if (index % 10 === 9) globalThis.gc();
     };
-    for (let index = 0; index < 3; index++) await cycle(index);
+    // What V8 and the allocator keep for themselves is there after some.
+    for (let index = 0; index < 40; index++) await cycle(index);
     const before = count();
-    for (let index = 0; index < 30; index++) await cycle(index);
+    for (let index = 0; index < 200; index++) await cycle(index);
     // Threads that have ended leave the list a little later.
     let after = count();
     for (let wait = 0; wait < 100 && after.threads > before.threads; wait++) {

@@ -46,6 +46,7 @@ interface Outcome {
 }
 
 interface Counts {
+  residentBytes: number;
   descriptors: number;
   threads: number;
 }
@@ -56,9 +57,11 @@ interface Generated {
   residency: Residency;
 }
 
-function child(scenario: string, storePath: string): Promise<Outcome> {
+function child(scenario: string, storePath: string, nodeOptions: string[] = [], hungMs = HUNG_MS): Promise<Outcome> {
   return new Promise((resolve, reject) => {
-    const program = spawn(process.execPath, [script, scenario, storePath], { stdio: ["ignore", "pipe", "pipe"] });
+    const program = spawn(process.execPath, [...nodeOptions, script, scenario, storePath], {
+      stdio: ["ignore", "pipe", "pipe"],
+    });
     let output = "";
     let errors = "";
     let hung = false;
@@ -71,7 +74,7 @@ function child(scenario: string, storePath: string): Promise<Outcome> {
     const timer = setTimeout(() => {
       hung = true;
       program.kill("SIGKILL");
-    }, HUNG_MS);
+    }, hungMs);
     program.on("error", reject);
     program.on("close", (exitCode) => {
       clearTimeout(timer);
@@ -81,8 +84,13 @@ function child(scenario: string, storePath: string): Promise<Outcome> {
 }
 
 /** A scenario that must end by itself, without an error. */
-async function complete<Result>(scenario: string, storePath: string): Promise<Result> {
-  const outcome = await child(scenario, storePath);
+async function complete<Result>(
+  scenario: string,
+  storePath: string,
+  nodeOptions?: string[],
+  hungMs?: number,
+): Promise<Result> {
+  const outcome = await child(scenario, storePath, nodeOptions, hungMs);
   expect(outcome.hung, `${scenario} hangs`).toBe(false);
   expect(outcome.exitCode, outcome.errors).toBe(0);
   return outcome.result as Result;
@@ -111,15 +119,18 @@ function roomInMemory(): boolean {
 
 let expected: number[] = [];
 
-beforeAll(async () => {
-  // 177 MB, ten times the smallest ring; layers of 22 MB do not fit it.
-  const shape = "--hidden 1024 --intermediate 2752 --heads 16 --kv-heads 4 --layers 8 --vocab 1999 --dtype bf16";
+async function makeStore(destination: string, shape: string): Promise<void> {
   const checkpoint = path.join(directory, "checkpoint");
   const tool = fileURLToPath(new URL("../../tools/make-checkpoint.mjs", import.meta.url));
   await run(process.execPath, [tool, checkpoint, ...shape.split(" ")]);
-  await decompose({ checkpoint, store, compression: "none" });
+  await decompose({ checkpoint, store: destination, compression: "none" });
   rmSync(checkpoint, { recursive: true });
-});
+}
+
+// 177 MB, ten times the smallest ring; layers of 22 MB do not fit it.
+beforeAll(() =>
+  makeStore(store, "--hidden 1024 --intermediate 2752 --heads 16 --kv-heads 4 --layers 8 --vocab 1999 --dtype bf16"),
+);
 
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
@@ -157,12 +168,16 @@ it("a layer file that shrinks is named by every pass until it is whole again", a
   const file = path.join(store, "layer-003.safetensors");
   const content = readFileSync(file);
   try {
-    const { before, after, failures } = await complete<{
+    const { before, after, changed, failures } = await complete<{
       before: number[];
       after: number[];
+      changed: Failure;
       failures: Failure[];
     }>("truncated", store);
     expect(before).toEqual(expected);
+    // Nobody knows what was read while it was short: the model is loaded again.
+    expect(changed).toMatchObject({ code: "STORE_CORRUPT", own: true });
+    expect(changed.message).toContain(`${file} has changed since the model was loaded`);
     expect(after).toEqual(expected);
     expect(failures).toHaveLength(7);
     for (const { code, message, own } of failures) {
@@ -174,6 +189,28 @@ it("a layer file that shrinks is named by every pass until it is whole again", a
   } finally {
     writeFileSync(file, content);
   }
+});
+
+it("a layer file that is replaced stays as it was for an open model; one that is written to is an error", async () => {
+  const copy = path.join(directory, "replaced");
+  cpSync(store, copy, { recursive: true });
+  const { before, after, changed } = await complete<{ before: number[]; after: number[]; changed: Failure }>(
+    "replaced",
+    copy,
+  );
+  expect(before).toEqual(expected);
+  expect(after).toEqual(expected);
+  expect(changed).toMatchObject({ code: "STORE_CORRUPT", own: true });
+  expect(changed.message).toContain(path.join(copy, "layer-004.safetensors"));
+  rmSync(copy, { recursive: true });
+});
+
+it("a worker thread that dies fails its pass by name, and the next call has another", async () => {
+  const killer = fileURLToPath(new URL("dying-worker.mjs", import.meta.url));
+  const { died, after } = await complete<{ died: Failure; after: number[] }>("workerDies", store, ["--import", killer]);
+  expect(died).toMatchObject({ code: "IO_ERROR", own: true });
+  expect(died.message).toContain(`The thread that reads ${store} has died`);
+  expect(after).toEqual(expected);
 });
 
 it("a store that is short from the start is refused", async () => {
@@ -217,12 +254,25 @@ it("dispose ends what runs and what waits", async () => {
 });
 
 it.runIf(existsSync("/proc/self/fd"))(
-  "thirty models, one after another, leave no descriptor and no thread",
+  "two hundred models, one after another, leave no descriptor, no thread and no memory",
   async () => {
-    const { before, after } = await complete<{ before: Counts; after: Counts }>("cycles", store);
+    const small = path.join(directory, "small");
+    await makeStore(
+      small,
+      "--hidden 64 --intermediate 128 --heads 4 --kv-heads 2 --layers 2 --vocab 1999 --dtype bf16",
+    );
+    const { before, after } = await complete<{ before: Counts; after: Counts }>(
+      "cycles",
+      small,
+      ["--expose-gc"],
+      5 * HUNG_MS,
+    );
     expect(after.descriptors).toBeLessThanOrEqual(before.descriptors);
     expect(after.threads).toBeLessThanOrEqual(before.threads);
+    // A model's ring alone is 12 MiB.
+    expect(after.residentBytes - before.residentBytes).toBeLessThan(48 * MIB);
   },
+  6 * HUNG_MS,
 );
 
 describe("a process ends although its model was not disposed", () => {
