@@ -17,6 +17,10 @@ export interface BenchmarkFigures {
   rooflineFraction: number | null;
   ioWaitSeconds: number;
   computeSeconds: number;
+  /** Processors that reading kept busy: its processor time over the time of all tokens. */
+  readCpuShare: number;
+  /** From the start of the process to the first token, without the raw read before. */
+  coldStartSeconds: number;
   peakMemoryBytes: number;
 }
 
@@ -24,6 +28,8 @@ export interface BenchmarkRun {
   promptTokens: number;
   /** Until the first token came. */
   prefillSeconds: number;
+  /** From the start of the process until then, less `idleSeconds`. */
+  coldStartSeconds: number;
   /** One for each token after the first. */
   tokenSeconds: number[];
   /** At the first token and at the last. */
@@ -40,15 +46,20 @@ export function randomTokenIds(count: number, vocabSize: number, seed: number): 
   });
 }
 
-/** Generates `newTokens` (at least 2) greedily after the prompt, timing each. */
+/**
+ * Generates `newTokens` (at least 2) greedily after the prompt, timing each. `idleSeconds`: what of the process's life until
+ * now belongs to none of it.
+ */
 export async function runBenchmark(
   model: Model,
   prompt: number[],
   newTokens: number,
   signal: AbortSignal,
+  idleSeconds = 0,
 ): Promise<BenchmarkRun> {
   const tokenSeconds: number[] = [];
   let prefillSeconds = 0;
+  let coldStartSeconds = 0;
   let before: Stats | undefined;
   let last = performance.now();
   for await (const _ of model.generate(prompt, { maxNewTokens: newTokens, ignoreEos: true, signal })) {
@@ -56,12 +67,20 @@ export async function runBenchmark(
     if (before) tokenSeconds.push((now - last) / 1000);
     else {
       prefillSeconds = (now - last) / 1000;
+      coldStartSeconds = process.uptime() - idleSeconds;
       before = model.stats();
     }
     last = now;
   }
   const after = model.stats();
-  return { promptTokens: prompt.length, prefillSeconds, tokenSeconds, before: before ?? after, after };
+  return {
+    promptTokens: prompt.length,
+    prefillSeconds,
+    coldStartSeconds,
+    tokenSeconds,
+    before: before ?? after,
+    after,
+  };
 }
 
 /** `diskRates`: raw reads of the same files, bytes a second. */
@@ -86,6 +105,8 @@ export function benchmarkFigures(run: BenchmarkRun, diskRates: readonly number[]
     rooflineFraction: bytesStreamed > 0 ? bytesStreamedPerToken / roofline / secondsPerToken : null,
     ioWaitSeconds: after.ioWaitSeconds - before.ioWaitSeconds,
     computeSeconds: after.computeSeconds - before.computeSeconds,
+    readCpuShare: (after.readCpuSeconds - before.readCpuSeconds) / seconds,
+    coldStartSeconds: run.coldStartSeconds,
     peakMemoryBytes: after.peakMemoryBytes,
   };
 }

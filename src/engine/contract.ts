@@ -61,6 +61,8 @@ export interface Stats {
   /** Since load: bytes read into the staging ring, and the seconds that reading them took (overlapped reads count once). */
   bytesStreamed: number;
   readSeconds: number;
+  /** Processor time that reading took. */
+  readCpuSeconds: number;
   /** Bytes that a pass of one token streams: everything on the tape, and the experts that its routers choose. */
   bytesPerPass: number;
   heldBytes: number;

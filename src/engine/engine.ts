@@ -211,6 +211,7 @@ export class Engine {
       ioWaitSeconds: waitSeconds,
       bytesStreamed: measured?.bytesRead ?? 0,
       readSeconds: measured?.readSeconds ?? 0,
+      readCpuSeconds: measured?.readCpuSeconds ?? 0,
       bytesPerPass: this.plan.streamedBytes,
       heldBytes: this.plan.heldBytes,
       weightBytes: this.description.stages.reduce((bytes, stage) => bytes + stage.extentBytes, 0),

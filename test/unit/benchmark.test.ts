@@ -10,6 +10,7 @@ const noStats: Stats = {
   decodeSeconds: 0,
   bytesStreamed: 0,
   readSeconds: 0,
+  readCpuSeconds: 0,
   bytesPerPass: 0,
   heldBytes: 7,
   weightBytes: 0,
@@ -35,9 +36,24 @@ describe("benchmarkFigures", () => {
       {
         promptTokens: 16,
         prefillSeconds: 4,
+        coldStartSeconds: 5,
         tokenSeconds: [1, 2, 6],
-        before: { ...noStats, bytesStreamed: 1000, readSeconds: 10, ioWaitSeconds: 1, computeSeconds: 2 },
-        after: { ...noStats, bytesStreamed: 4000, readSeconds: 16, ioWaitSeconds: 5, computeSeconds: 4 },
+        before: {
+          ...noStats,
+          bytesStreamed: 1000,
+          readSeconds: 10,
+          readCpuSeconds: 1,
+          ioWaitSeconds: 1,
+          computeSeconds: 2,
+        },
+        after: {
+          ...noStats,
+          bytesStreamed: 4000,
+          readSeconds: 16,
+          readCpuSeconds: 1.9,
+          ioWaitSeconds: 5,
+          computeSeconds: 4,
+        },
       },
       [400, 600],
     );
@@ -53,12 +69,21 @@ describe("benchmarkFigures", () => {
       rooflineFraction: 1000 / 500 / 3,
       ioWaitSeconds: 4,
       computeSeconds: 2,
+      readCpuShare: 0.5,
+      coldStartSeconds: 5,
       peakMemoryBytes: 99,
     });
   });
 
   it("has no roofline fraction when nothing is streamed", () => {
-    const run = { promptTokens: 1, prefillSeconds: 1, tokenSeconds: [1], before: noStats, after: noStats };
+    const run = {
+      promptTokens: 1,
+      prefillSeconds: 1,
+      coldStartSeconds: 1,
+      tokenSeconds: [1],
+      before: noStats,
+      after: noStats,
+    };
     expect(benchmarkFigures(run, [1])).toMatchObject({ rooflineFraction: null, diskBytesPerSecond: 0 });
   });
 });

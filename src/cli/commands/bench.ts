@@ -32,13 +32,15 @@ export function addBenchCommand(program: Command, interrupts: Interrupts): void 
     .action(async (modelPath: string, options: Options) => {
       const { measureDiskRate } = await import("../../engine/roofline.js");
       const store = await storeOf(modelPath, options, interrupts);
+      const rawBegin = performance.now();
       const rateBefore = await measureDiskRate(store, options.rooflineSeconds);
+      const rawSeconds = (performance.now() - rawBegin) / 1000;
       const model = await loadModel(store, options, interrupts);
       let run: Awaited<ReturnType<typeof runBenchmark>>;
       let profile: ReturnType<typeof profileField>;
       try {
         const prompt = randomTokenIds(options.promptTokens, model.vocabSize, options.seed);
-        run = await runBenchmark(model, prompt, options.newTokens, interrupts.signal);
+        run = await runBenchmark(model, prompt, options.newTokens, interrupts.signal, rawSeconds);
         profile = profileField(model, options);
         await reportProfile(model, options);
       } finally {
@@ -79,6 +81,8 @@ function formatFigures(figures: BenchmarkFigures): string {
     ["share of the roofline", streams ? `${(100 * (figures.rooflineFraction ?? 0)).toFixed(1)} %` : "-"],
     ["waiting for the disk", formatDuration(figures.ioWaitSeconds)],
     ["computing", formatDuration(figures.computeSeconds)],
+    ["processors that read", figures.readCpuShare.toFixed(3)],
+    ["first token after", formatDuration(figures.coldStartSeconds)],
     ["peak memory", formatBytes(figures.peakMemoryBytes)],
   ]);
 }
