@@ -97,8 +97,10 @@ void Executor::run_fast(const MatmulOp& op, const FastKernels& kernels) {
 
   for (uint32_t token = 0; token < op.tokens; token += block_tokens) {
     const MatmulArgs block = tokens_of(args_of(op), token, std::min(block_tokens, op.tokens - token));
-    for_each_token(block.tokens, op.columns, [&](uint32_t index) {
-      kernels.prepare(op.format, block, index, index + 1, prepared_.data());
+    const uint32_t runs = (block.tokens + kPreparedRun - 1) / kPreparedRun;
+    for_each_token(runs, uint64_t{kPreparedRun} * op.columns, [&](uint32_t index) {
+      const uint32_t first = index * kPreparedRun;
+      kernels.prepare(op.format, block, first, std::min(first + kPreparedRun, block.tokens), prepared_.data());
     });
     pool_.parallel_for(count, [&](uint32_t index, uint32_t thread) {
       const uint32_t first = index * part_rows;

@@ -109,13 +109,17 @@ struct RopeArgs {
   const float* sine;
 };
 
+// Tokens that are prepared together.
+constexpr uint32_t kPreparedRun = 16;
+
 // One way to Precision::kFast: activations are prepared once an op, rows multiplied in any parts after that.
 struct FastKernels {
   // Whether such a matrix is multiplied this way; the exact kernels do the others.
   bool (*supports)(Format format, uint32_t block, uint32_t columns);
   // Memory for `tokens` prepared tokens, which needs to be aligned to 64 bytes.
   size_t (*prepared_bytes)(Format format, uint32_t block, uint32_t columns, uint32_t tokens);
-  // Prepares tokens [token_begin, token_end) of `args.tokens`; weight, output and scratch are not used.
+  // Prepares tokens [token_begin, token_end) of `args.tokens`, whole runs up to the last token; weight, output and scratch
+  // are not used.
   void (*prepare)(Format format, const MatmulArgs& args, uint32_t token_begin, uint32_t token_end, uint8_t* prepared);
   // Scratch of one call of `multiply`, private to its thread.
   size_t (*scratch_bytes)(Format format, uint32_t block, uint32_t columns, uint32_t tokens);

@@ -6,6 +6,7 @@
 namespace layerstream::cpu::vnni {
 
 extern const FastKernels kVectorKernels;
+extern const FastKernels kMatrixKernels;
 extern const FastProducts kProducts;
 
 }  // namespace layerstream::cpu::vnni

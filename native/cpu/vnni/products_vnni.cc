@@ -4,7 +4,7 @@
 
 namespace layerstream::cpu::vnni {
 
-extern const FastProducts kProducts = {&kVectorKernels, nullptr};
+extern const FastProducts kProducts = {&kVectorKernels, &kMatrixKernels};
 
 }  // namespace layerstream::cpu::vnni
 

@@ -1,0 +1,312 @@
+// Products of prompts in 16-bit integers (native/cpu/vnni/matrix_vnni.cc) against float64: awkward shapes, magnitudes at
+// the ends of float32, sums as large as they can be, values that are not finite; and bit-identical results however rows
+// and tokens are divided.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <vector>
+
+#include "../../native/cpu/kernels.h"
+#include "reference_weights.h"
+
+using namespace layerstream;
+using namespace layerstream::cpu;
+
+namespace {
+
+constexpr uint32_t kGroup = 128;
+// Of a group's two norms: what rounding to integers moves a dot product by at most. Weights keep 15 bits of their norm (14
+// where the factor is a power of two), activations 15.
+constexpr double kWorstError = 6e-4;
+// The same for values drawn from a normal distribution, relative to the results' root mean square.
+constexpr double kUsualError = 7e-5;
+constexpr float kGuard = -12345.0f;
+
+reference::RandomRows random_rows(11);
+
+uint32_t uniform(uint32_t low, uint32_t high) { return random_rows.uniform(low, high); }
+float normal() { return random_rows.normal(); }
+
+struct Shape {
+  uint32_t rows, columns, tokens, block;
+  bool bias, row_scale, accumulate;
+};
+
+// Heap memory of exactly the size that a kernel may read or write, so that a sanitizer sees any step outside.
+struct Problem {
+  Shape shape;
+  Format format;
+  size_t row_stride, input_stride, output_stride;
+  std::vector<uint8_t> weights;
+  std::vector<float> input, output, bias, row_scale;
+  float scale = 1.0f;
+
+  uint8_t* row(uint32_t index) { return weights.data() + index * row_stride; }
+  const uint8_t* row(uint32_t index) const { return weights.data() + index * row_stride; }
+  float& at(uint32_t token, uint32_t column) { return input[token * input_stride + column]; }
+  float at(uint32_t token, uint32_t column) const { return input[token * input_stride + column]; }
+};
+
+Problem make_problem(Format format, const Shape& shape) {
+  Problem problem;
+  problem.shape = shape;
+  problem.format = format;
+  const size_t bytes = row_bytes(format, shape.columns, shape.block);
+  problem.row_stride = bytes + uniform(0, 2) * 5;
+  problem.input_stride = shape.columns + uniform(0, 2) * 3;
+  problem.output_stride = shape.rows + uniform(0, 2) * 7;
+  problem.weights.assign((shape.rows - 1) * problem.row_stride + bytes, 0xff);
+  for (uint32_t r = 0; r < shape.rows; ++r) random_rows.fill(format, problem.row(r), shape.columns, shape.block);
+  problem.input.assign((shape.tokens - 1) * problem.input_stride + shape.columns, std::numeric_limits<float>::quiet_NaN());
+  problem.output.assign((shape.tokens - 1) * problem.output_stride + shape.rows, kGuard);
+  for (uint32_t t = 0; t < shape.tokens; ++t) {
+    for (uint32_t c = 0; c < shape.columns; ++c) problem.at(t, c) = normal();
+    for (uint32_t r = 0; r < shape.rows; ++r) problem.output[t * problem.output_stride + r] = normal();
+  }
+  for (uint32_t r = 0; r < shape.rows; ++r) {
+    problem.bias.push_back(normal());
+    problem.row_scale.push_back(normal());
+  }
+  if (shape.row_scale) problem.scale = 0.75f;
+  return problem;
+}
+
+// Rows [row, row + rows) of tokens [token, token + tokens) into `output`, prepared run by run in descending order.
+void run(const FastKernels& kernels, const Problem& problem, std::vector<float>& output, uint32_t row, uint32_t rows,
+         uint32_t token, uint32_t tokens) {
+  const Shape& shape = problem.shape;
+  MatmulArgs args{};
+  args.weight = problem.row(row);
+  args.row_bytes = problem.row_stride;
+  args.rows = rows;
+  args.columns = shape.columns;
+  args.block = shape.block;
+  args.input = problem.input.data() + token * problem.input_stride;
+  args.input_stride = problem.input_stride;
+  args.output = output.data() + token * problem.output_stride + row;
+  args.output_stride = problem.output_stride;
+  args.tokens = tokens;
+  args.bias = shape.bias ? problem.bias.data() + row : nullptr;
+  args.row_scale = shape.row_scale ? problem.row_scale.data() + row : nullptr;
+  args.scale = problem.scale;
+  args.accumulate = shape.accumulate;
+  const size_t bytes = kernels.prepared_bytes(problem.format, shape.block, shape.columns, tokens);
+  const std::unique_ptr<uint8_t, decltype(&std::free)> prepared(
+      static_cast<uint8_t*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64)), std::free);
+  std::memset(prepared.get(), 0xff, bytes);
+  for (uint32_t first = (tokens - 1) / kPreparedRun * kPreparedRun;; first -= kPreparedRun) {
+    kernels.prepare(problem.format, args, first, std::min(first + kPreparedRun, tokens), prepared.get());
+    if (first == 0) break;
+  }
+  std::vector<float> scratch(kernels.scratch_bytes(problem.format, shape.block, shape.columns, tokens) / sizeof(float) + 1);
+  args.scratch = scratch.data() + 1;
+  kernels.multiply(problem.format, args, prepared.get());
+}
+
+[[noreturn]] void fail(const Problem& problem, const char* what, uint32_t row, uint32_t token, double value, double expected) {
+  const Shape& shape = problem.shape;
+  fprintf(stderr, "matrix_test: %s rows=%u columns=%u tokens=%u block=%u: %s at row %u, token %u: %.9g, expected %.9g\n",
+          traits_of(problem.format).name, shape.rows, shape.columns, shape.tokens, shape.block, what, row, token, value,
+          expected);
+  exit(1);
+}
+
+std::vector<float> run_whole(const FastKernels& kernels, const Problem& problem) {
+  std::vector<float> output = problem.output;
+  run(kernels, problem, output, 0, problem.shape.rows, 0, problem.shape.tokens);
+  return output;
+}
+
+struct Errors {
+  double squares = 0, expected_squares = 0;  // of all results together
+};
+
+// Compares `output` with float64, within `worst` of the groups' norms.
+Errors check_values(const Problem& problem, const std::vector<float>& output, double worst) {
+  const Shape& shape = problem.shape;
+  const uint32_t groups = (shape.columns + kGroup - 1) / kGroup;
+  Errors errors;
+  std::vector<double> weight(shape.columns);
+  for (uint32_t r = 0; r < shape.rows; ++r) {
+    std::vector<double> weight_norms(groups), input_norms(groups);
+    for (uint32_t c = 0; c < shape.columns; ++c) {
+      weight[c] = reference::weight_value(problem.format, problem.row(r), shape.columns, shape.block, c);
+      weight_norms[c / kGroup] = std::hypot(weight_norms[c / kGroup], weight[c]);
+    }
+    for (uint32_t t = 0; t < shape.tokens; ++t) {
+      std::fill(input_norms.begin(), input_norms.end(), 0.0);
+      double sum = 0;
+      for (uint32_t c = 0; c < shape.columns; ++c) {
+        sum += weight[c] * problem.at(t, c);
+        input_norms[c / kGroup] = std::hypot(input_norms[c / kGroup], problem.at(t, c));
+      }
+      double bound = 0;
+      for (uint32_t g = 0; g < groups; ++g) bound += worst * weight_norms[g] * input_norms[g];
+      const double row_scale = shape.row_scale ? problem.row_scale[r] : 1.0;
+      const double bias = shape.bias ? problem.bias[r] : 0.0;
+      const size_t index = t * problem.output_stride + r;
+      const double before = shape.accumulate ? problem.output[index] : 0.0;
+      const double expected = (sum * row_scale + bias) * problem.scale + before;
+      bound = bound * std::abs(row_scale * problem.scale) + 1e-6 * (std::abs(expected) + std::abs(bias) + std::abs(before));
+      if (!(std::abs(output[index] - expected) <= bound)) fail(problem, "a wrong sum", r, t, output[index], expected);
+      errors.squares += (output[index] - expected) * (output[index] - expected);
+      errors.expected_squares += expected * expected;
+    }
+  }
+  return errors;
+}
+
+void check_untouched(const Problem& problem, const std::vector<float>& output) {
+  for (size_t i = 0; i < output.size(); ++i) {
+    const uint32_t row = static_cast<uint32_t>(i % problem.output_stride);
+    if (row < problem.shape.rows || output[i] == kGuard) continue;
+    fail(problem, "a write outside the output", row, static_cast<uint32_t>(i / problem.output_stride), output[i], kGuard);
+  }
+}
+
+void check_parts(const FastKernels& kernels, const Problem& problem, const std::vector<float>& whole) {
+  const Shape& shape = problem.shape;
+  std::vector<float> parts = problem.output;
+  for (uint32_t token = 0; token < shape.tokens;) {
+    const uint32_t tokens = std::min(uniform(0, 1) == 0 ? uniform(1, 3) : uniform(1, 90), shape.tokens - token);
+    for (uint32_t row = 0; row < shape.rows;) {
+      const uint32_t rows = std::min(uniform(0, 1) == 0 ? uniform(1, 9) : uniform(1, 200), shape.rows - row);
+      run(kernels, problem, parts, row, rows, token, tokens);
+      row += rows;
+    }
+    token += tokens;
+  }
+  for (size_t i = 0; i < whole.size(); ++i) {
+    if (std::memcmp(&whole[i], &parts[i], sizeof(float)) == 0) continue;
+    fail(problem, "parts differ from the whole", static_cast<uint32_t>(i % problem.output_stride),
+         static_cast<uint32_t>(i / problem.output_stride), parts[i], whole[i]);
+  }
+}
+
+// Shapes that a format can have, from any.
+Shape adapt(Shape shape, Format format, uint32_t index) {
+  const FormatTraits& traits = traits_of(format);
+  if (traits.blocks == Blocks::kPowerOfTwo) shape.block = 32u << uniform(0, 4);
+  if (traits.blocks == Blocks::kFixed || traits.blocks == Blocks::kWhole) shape.block = traits.block;
+  if (traits.blocks == Blocks::kMultiple) {
+    const uint32_t blocks[] = {16, 48, 64, 128, 512, shape.columns + 3};
+    shape.block = blocks[index % 6];
+  }
+  if (traits.blocks == Blocks::kWhole) shape.columns = (shape.columns + traits.block - 1) / traits.block * traits.block;
+  return shape;
+}
+
+uint32_t check_formats(const FastKernels& kernels) {
+  uint32_t count = 0;
+  for (uint32_t f = 0; f < kFormatCount; ++f) {
+    const Format format = static_cast<Format>(f);
+    std::vector<Shape> shapes = {
+        {1, 1, 1, 64, false, false, false},   {5, 63, 2, 64, true, false, true},     {13, 128, 16, 64, false, true, false},
+        {49, 130, 17, 64, true, true, true},  {100, 300, 33, 64, false, false, true}, {4, 2500, 70, 64, true, false, false},
+    };
+    for (int i = 0; i < 6; ++i) {
+      shapes.push_back({uniform(1, 60), uniform(1, 700), uniform(1, 40), 64, i % 2 == 0, i % 3 == 0, i % 4 == 0});
+    }
+    if (format == Format::kBF16) shapes.push_back({20, 200, 600, 64, false, false, false});
+    for (const Shape& shape : shapes) {
+      const Problem problem = make_problem(format, adapt(shape, format, count));
+      if (!kernels.supports(format, problem.shape.block, problem.shape.columns)) continue;
+      const std::vector<float> whole = run_whole(kernels, problem);
+      check_values(problem, whole, kWorstError);
+      check_untouched(problem, whole);
+      check_parts(kernels, problem, whole);
+      ++count;
+    }
+  }
+  return count;
+}
+
+Problem make_bf16(uint32_t rows, uint32_t columns, uint32_t tokens, const std::function<float(uint32_t, uint32_t)>& weight) {
+  Problem problem = make_problem(Format::kBF16, {rows, columns, tokens, 64, false, false, false});
+  for (uint32_t r = 0; r < rows; ++r) {
+    for (uint32_t c = 0; c < columns; ++c) {
+      const float value = weight(r, c);
+      std::memcpy(problem.row(r) + 2 * c, reinterpret_cast<const uint8_t*>(&value) + 2, 2);
+    }
+  }
+  return problem;
+}
+
+void check_usual_error(const FastKernels& kernels) {
+  for (const Format format : {Format::kBF16, Format::kF16, Format::kQ8, Format::kQ4}) {
+    Problem problem = make_problem(format, {60, 1024, 50, 64, false, false, false});
+    if (format == Format::kBF16) problem = make_bf16(60, 1024, 50, [](uint32_t, uint32_t) { return normal(); });
+    const Errors errors = check_values(problem, run_whole(kernels, problem), kWorstError);
+    const double relative = std::sqrt(errors.squares / errors.expected_squares);
+    if (relative > kUsualError) fail(problem, "too large an error on the whole", 0, 0, relative, kUsualError);
+  }
+}
+
+// Rows and tokens that are multiples of each other: no dot product of their norms is larger.
+void check_largest_sums(const FastKernels& kernels) {
+  for (const uint32_t nonzero : {1u, 2u, 3u, 100u, 128u}) {
+    const auto wave = [&](uint32_t c) { return c % kGroup < nonzero ? (c % 3 == 0 ? -1.0f : 1.0f) : 0.0f; };
+    Problem problem = make_bf16(14, 384, 20, [&](uint32_t r, uint32_t c) { return wave(c) * (r % 2 == 0 ? 3.0f : -0.4375f); });
+    for (uint32_t t = 0; t < 20; ++t) {
+      for (uint32_t c = 0; c < 384; ++c) problem.at(t, c) = wave(c) * (t % 2 == 0 ? 1.1f : -7.3e3f);
+    }
+    check_values(problem, run_whole(kernels, problem), kWorstError);
+  }
+}
+
+// Near the ends of float32, with groups of zeros and one activation that is far larger than the others.
+void check_magnitudes(const FastKernels& kernels) {
+  for (const float weight : {1e-38f, 1e-30f, 1.0f, 1e30f}) {
+    for (const float input : {1e-30f, 1e-8f, 1.0f, 1e30f, 3e34f}) {
+      if (weight * input > 1e31f || weight * input < 1e-37f) continue;
+      Problem problem = make_bf16(13, 300, 18, [&](uint32_t, uint32_t c) { return c / kGroup == 1 ? 0.0f : weight * normal(); });
+      for (uint32_t t = 0; t < 18; ++t) {
+        for (uint32_t c = 0; c < 300; ++c) problem.at(t, c) = t == 3 ? 0.0f : input * problem.at(t, c);
+        problem.at(t, 7) *= 1000.0f;
+      }
+      check_values(problem, run_whole(kernels, problem), kWorstError);
+    }
+  }
+}
+
+// A value that is not finite makes its token, or its row, NaN and leaves the others as they are.
+void check_not_finite(const FastKernels& kernels) {
+  const Problem clean = make_bf16(30, 260, 40, [](uint32_t, uint32_t) { return normal(); });
+  const std::vector<float> expected = run_whole(kernels, clean);
+  for (const float value : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    Problem problem = clean;
+    problem.at(21, 130) = value;
+    std::memcpy(problem.row(17) + 2 * 5, reinterpret_cast<const uint8_t*>(&value) + 2, 2);
+    const std::vector<float> output = run_whole(kernels, problem);
+    for (uint32_t t = 0; t < 40; ++t) {
+      for (uint32_t r = 0; r < 30; ++r) {
+        const size_t index = t * problem.output_stride + r;
+        const bool good = t == 21 || r == 17 ? std::isnan(output[index]) : output[index] == expected[index];
+        if (!good) fail(problem, "values that are not finite", r, t, output[index], expected[index]);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+int main() {
+  const KernelTable* const table = vnni_kernels();
+  if (table == nullptr || table->fast.matrix == nullptr) {
+    printf("matrix_test: this processor has no such kernels\n");
+    return 0;
+  }
+  const FastKernels& kernels = *table->fast.matrix;
+  const uint32_t count = check_formats(kernels);
+  check_usual_error(kernels);
+  check_largest_sums(kernels);
+  check_magnitudes(kernels);
+  check_not_finite(kernels);
+  printf("matrix_test: %u problems\n", count);
+  return 0;
+}
