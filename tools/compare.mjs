@@ -22,7 +22,7 @@ import path from "node:path";
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import { formatBytes, formatNumber, parseBytes } from "../dist/units.js";
-import { comparisonTable } from "./compare/table.mjs";
+import { comparisonTable, measuredAs } from "./compare/table.mjs";
 import { cgroupProblem, runCapped } from "./measure/cgroup.mjs";
 
 const gib = 2 ** 30;
@@ -31,7 +31,7 @@ const prefillTokens = 512;
 const threads = os.availableParallelism();
 
 /** llama.cpp's type at nearly equal bits. Under a cap q4_0 is killed or never ends: it repacks its weights into memory of its own. */
-const ggufTypes = { none: "bf16", lossless: "bf16", "8bit": "q8_0", "4bit": "q4_0" };
+const ggufTypes = { none: "bf16", "8bit": "q8_0", "4bit": "q4_0" };
 const cappedTypes = { ...ggufTypes, "4bit": "q4_1" };
 
 const tool = (name) => new URL(`./compare/${name}`, import.meta.url).pathname;
@@ -56,7 +56,7 @@ const programs = {
     return [process.execPath, tool("llama-cpp.mjs"), cell];
   },
   transformers: ({ format, held }, { python, checkpoint }) => {
-    if (format !== "none" && format !== "lossless") return undefined;
+    if (format !== "none") return undefined;
     if (python === undefined) return "there is no Python with accelerate: name one with --python";
     const cell = { model: checkpoint, held, threads, prefillTokens: held ? prefillTokens : 0 };
     return [python, tool("accelerate_offload.py"), cell];
@@ -68,8 +68,8 @@ function storeBytes(directory) {
   return files.reduce((sum, name) => sum + fs.statSync(path.join(directory, name)).size, 0);
 }
 
-function cellsOf({ formats, memory, disk, names, stores }) {
-  const cells = [];
+function placesOf({ formats, memory, disk, stores }) {
+  const places = [];
   for (const format of formats) {
     const measured = path.join(stores, format === "lossless" ? "none" : format);
     if (!fs.existsSync(measured)) {
@@ -81,11 +81,11 @@ function cellsOf({ formats, memory, disk, names, stores }) {
       const held = share === "held";
       const memoryBytes = Math.round(held ? 1.5 * weightBytes + 3 * gib : Number(share) * weightBytes);
       for (const diskBytesPerSecond of held ? [0] : disk) {
-        for (const program of names) cells.push({ program, format, share, held, memoryBytes, diskBytesPerSecond });
+        places.push({ format, share, held, memoryBytes, diskBytesPerSecond });
       }
     }
   }
-  return cells;
+  return places;
 }
 
 const keyOf = ({ program, format, share, diskBytesPerSecond }) => [program, format, share, diskBytesPerSecond].join();
@@ -149,17 +149,18 @@ const place = {
   library: fs.existsSync(library) ? pathToFileURL(library).href : undefined,
   vocab: JSON.parse(fs.readFileSync(path.join(checkpoint, "config.json"), "utf8")).vocab_size,
 };
-const cells = cellsOf({
+const places = placesOf({
   formats: values.formats.split(","),
   memory: values.memory.split(","),
   disk: values.disk.split(",").map((rate) => (rate === "0" ? 0 : parseBytes(rate, "--disk"))),
-  names: values.programs.split(","),
   stores: values.stores,
 });
 const results = readResults(values.results);
 const known = new Set(results.filter(({ problem }) => problem === undefined).map(keyOf));
+const cells = places.flatMap((row) => values.programs.split(",").map((program) => measuredAs(row, program)));
 for (const cell of cells) {
   if (known.has(keyOf(cell))) continue;
+  known.add(keyOf(cell));
   const result = await measure(cell, place, Number(values.seconds));
   if (result === undefined) continue;
   console.error(progressLine(result));
@@ -167,4 +168,4 @@ for (const cell of cells) {
   if (values.results) fs.appendFileSync(values.results, `${JSON.stringify(result)}\n`);
 }
 if (values.json) console.log(JSON.stringify(results));
-else console.log(comparisonTable(results, cells));
+else console.log(comparisonTable(results, places));
