@@ -154,6 +154,14 @@ Matrix read_matrix(const Napi::Object& item) {
                                      " has blocks of " + std::to_string(matrix.block) + " columns in rows of " +
                                      std::to_string(matrix.row_bytes) + " bytes, which cannot be. Decompose the checkpoint again.");
   }
+  if (has(item, "lz4")) {
+    const Napi::Object lz4 = object_at(item, "lz4");
+    matrix.lz4_rows = uint_at(lz4, "rows");
+    matrix.lz4_bytes = uints_at(lz4, "bytes");
+  }
+  if (const std::string problem = encoding_problem(matrix); !problem.empty()) {
+    throw Error("STORE_INVALID", "A matrix of " + std::to_string(matrix.rows) + " rows has " + problem + ". Decompose the checkpoint again.");
+  }
   if (has(item, "columnOrder")) matrix.column_order = bytes_at(item, "columnOrder");
   if (!has(item, "adapters")) return matrix;
   each(item, "adapters", [&](const Napi::Object& adapter) {

@@ -45,7 +45,7 @@ const folder = path.join(root, "build", "native-tests", mode);
 /** Portable lanes are many temporaries; checking when each ends takes the compiler minutes a file. */
 const portableFlags = optimized ? [] : ["-fno-sanitize-address-use-after-scope"];
 /** Everything below the addon that no test includes by itself. */
-const sourceFolders = ["backend", "cpu", "cpu/scalar", "cpu/neon", "io", "platform", "stream"];
+const sourceFolders = ["backend", "codec", "cpu", "cpu/scalar", "cpu/neon", "io", "platform", "stream"];
 
 /** The flags that binding.gyp gives each instruction set's folder on x64. */
 function instructionSetFlags() {

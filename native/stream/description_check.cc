@@ -15,6 +15,7 @@ namespace {
 constexpr uint32_t kMaxWidth = 1u << 28;
 constexpr uint32_t kMaxTokens = 1u << 24;
 constexpr double kMaxBytes = 0x1p60;
+constexpr uint64_t kMaxMatrixBytes = uint64_t{1} << 60;
 
 constexpr size_t index_of(Register name) { return static_cast<size_t>(name); }
 
@@ -48,10 +49,13 @@ class StageCheck {
     uint64_t end = 0;
     for (const Matrix& matrix : stage_.matrices) {
       need(matrix.rows > 0 && matrix.columns > 0 && matrix.columns <= kMaxWidth && matrix.row_bytes > 0, "a matrix is empty or too wide");
-      const bool inside = matrix.row_bytes <= size / matrix.rows && matrix.offset <= size - matrix.rows * matrix.row_bytes;
-      if (!inside || align_up(matrix.offset + matrix.rows * matrix.row_bytes, kPageBytes) > size) outside("matrix", matrix.offset);
+      need(matrix.row_bytes <= kMaxMatrixBytes / matrix.rows, "a matrix is too large");
+      if (const std::string problem = encoding_problem(matrix); !problem.empty()) corrupt("A matrix has " + problem);
+      const uint64_t bytes = matrix.stored_bytes();
+      const bool inside = bytes <= size && matrix.offset <= size - bytes;
+      if (!inside || align_up(matrix.offset + bytes, kPageBytes) > size) outside("matrix", matrix.offset);
       if (matrix.offset < end) corrupt("Matrices at byte " + std::to_string(matrix.offset) + " overlap or are out of order");
-      end = matrix.offset + matrix.rows * matrix.row_bytes;
+      end = matrix.offset + bytes;
       const uint64_t order_bytes = uint64_t{matrix.columns} * sizeof(uint32_t);
       if (matrix.permuted() && (order_bytes > size || matrix.column_order > size - order_bytes)) outside("column order", matrix.column_order);
       for (const Adapter& adapter : matrix.adapters) {
@@ -219,7 +223,7 @@ void check_embedding(const RuntimeDescription& description) {
           "the embedding is missing");
   const Stage& stage = description.stages[embedding.stage];
   const Matrix& matrix = stage.matrices[embedding.matrix];
-  require(!stage.routed() && !matrix.permuted() && matrix.columns == description.register_widths[index_of(Register::kHidden)],
+  require(!stage.routed() && !matrix.permuted() && !matrix.encoded() && matrix.columns == description.register_widths[index_of(Register::kHidden)],
           "embedding and hidden state disagree");
 }
 

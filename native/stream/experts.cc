@@ -30,7 +30,7 @@ Experts::Experts(Device& device, Stream* compute, Stream* copies, std::span<cons
     if (!stage.routed()) continue;
     ++routed;
     for (const Chunk& chunk : stage.chunks) {
-      if (!chunk.held || !unified) place_bytes = std::max(place_bytes, chunk.length);
+      place_bytes = std::max(place_bytes, chunk.staging_bytes(0, chunk.held && unified));
     }
   }
   if (place_bytes > ring_bytes) {
@@ -91,15 +91,25 @@ void Experts::read(uint64_t sequence, const Stage& stage, size_t index) {
   target.chunk = &chunk;
   target.known = stage.known(index);
   target.ready = false;
-  const uint64_t offset = chunk.offset + target.known;
-  const uint64_t length = chunk.length - target.known;
-  uint8_t* destination = target.host;
-  if (chunk.held && copies_ == nullptr) {
-    destination = static_cast<uint8_t*>(device_.host_address({stage.memory, offset - stage.extent_offset, length}));
-  }
+  const bool in_place = chunk.held && copies_ == nullptr;
+  const Range held{stage.memory, chunk.offset + target.known - stage.extent_offset, chunk.length - target.known};
+  target.memory = in_place ? static_cast<uint8_t*>(device_.host_address(held)) : target.host;
+  uint8_t* const destination = chunk.encoded() ? target.host + (in_place ? 0 : chunk.length) : target.memory;
+  const uint64_t offset = chunk.stored_offset + target.known;
   ++reading_;
   meter_.begin();
-  reader_->submit({&files_[stage.file], offset, length, destination, sequence, index_of(stage)});
+  reader_->submit({&files_[stage.file], offset, chunk.read_bytes(target.known), destination, sequence, index_of(stage)});
+}
+
+void Experts::arrive(Place& arrived) {
+  const Chunk& chunk = *arrived.chunk;
+  --reading_;
+  meter_.end(chunk.read_bytes(arrived.known));
+  if (chunk.encoded()) {
+    const uint8_t* stored = arrived.memory == arrived.host ? arrived.host + chunk.length : arrived.host;
+    decode_chunk(*arrived.stage, chunk, stored, arrived.memory, files_[arrived.stage->file].path());
+  }
+  arrived.ready = true;
 }
 
 Range Experts::take() {
@@ -110,10 +120,7 @@ Range Experts::take() {
   read_ahead();
   Place& current = place(taken_);
   while (!current.ready) {
-    Place& arrived = place(reader_->wait());
-    arrived.ready = true;
-    --reading_;
-    meter_.end(arrived.chunk->length - arrived.known);
+    arrive(place(reader_->wait()));
     read_ahead();
   }
   ++taken_;

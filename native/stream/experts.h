@@ -41,7 +41,8 @@ class Experts {
 
  private:
   struct Place {
-    uint8_t* host = nullptr;  // where a chunk is read to, unless it is read in place
+    uint8_t* host = nullptr;  // where a chunk is read to, unless it is read in place; compressed ones behind their place
+    uint8_t* memory = nullptr;  // where it is once it is ready
     Range device{};           // what ops see of it
     Event* used = nullptr;    // behind the last op on the chunk
     const Stage* stage = nullptr;
@@ -56,6 +57,7 @@ class Experts {
   Place& place(uint64_t sequence) { return places_[sequence % places_.size()]; }
   void read_ahead();
   void read(uint64_t sequence, const Stage& stage, size_t chunk);
+  void arrive(Place& arrived);
 
   Device& device_;
   Stream* compute_;

@@ -141,12 +141,22 @@ struct Matrix {
   uint32_t rows = 0, columns = 0;
   uint64_t row_bytes = 0;
   uint64_t offset = 0;              // in the file
+  uint32_t lz4_rows = 0;            // rows of an LZ4 block, the last one has the rest; 0: the rows lie there as they are
+  std::vector<uint32_t> lz4_bytes{};   // of each block, one after the other; as many as its rows have: they lie there
+  uint64_t place = 0;               // of row 0 in the stage's extent in memory, which begins at extent_offset
   uint64_t column_order = UINT64_MAX;  // offset of `columns` uint32: stored column c multiplies input[order[c]]
   std::vector<Adapter> adapters{};
   Range order{};                    // the column order in device memory
 
   bool permuted() const { return column_order != UINT64_MAX; }
+  bool encoded() const { return lz4_rows > 0; }
+  uint64_t bytes() const { return rows * row_bytes; }
+  // In the file.
+  uint64_t stored_bytes() const;
 };
+
+// What is wrong with the LZ4 blocks of a matrix, or empty. Blocks but the last are whole pages: chunks end where they do.
+std::string encoding_problem(const Matrix& matrix);
 
 // A norm weight or a bias: always in device memory, as float32.
 struct Vector {
@@ -157,6 +167,8 @@ struct Vector {
   Range memory{};
 };
 
+struct Stage;
+
 // Rows of one matrix within a chunk.
 struct Piece {
   uint32_t matrix = 0;
@@ -164,14 +176,30 @@ struct Piece {
   uint64_t offset = 0;  // of row_begin, in the chunk
 };
 
-// What one read brings: a page-aligned extent of the file with whole rows of one or several matrices.
+// What one read brings: a page-aligned extent of the file with whole rows of one or several matrices, or with whole LZ4
+// blocks of one.
 struct Chunk {
-  uint64_t offset = 0, length = 0;
+  uint64_t offset = 0, length = 0;  // in the stage's extent in memory; offsets count from where extent_offset does
+  uint64_t stored_offset = 0, stored_length = 0;  // in the file
+  uint32_t block_begin = 0, block_end = 0;        // LZ4 blocks of its only piece
+  uint64_t blocks_offset = 0;                     // of the first of them, in the file
   uint64_t shared = 0;  // bytes at its front that the chunk before it ends with: at most a page, never all
   std::vector<Piece> pieces;
   bool held = false;
   bool loaded = false;  // held, and read into its stage's memory
+
+  bool encoded() const { return block_end > block_begin; }
+  // What is read when `known` bytes at the front are there already.
+  uint64_t read_bytes(uint64_t known) const { return encoded() ? stored_length : length - known; }
+  // Staging memory for that: none for what is read to where it is held. Blocks lie behind the place of what they become.
+  uint64_t staging_bytes(uint64_t known, bool in_place) const {
+    return (in_place ? 0 : length - known) + (encoded() ? stored_length : 0);
+  }
 };
+
+// Decodes the LZ4 blocks of a chunk of `stage`, whose stored extent is at `stored`, to `memory`. Throws
+// Error{"STORE_CORRUPT"} naming the file for blocks that are none.
+void decode_chunk(const Stage& stage, const Chunk& chunk, const uint8_t* stored, uint8_t* memory, const std::string& path);
 
 struct Stage {
   uint32_t kind = 0;   // index of the plan
@@ -182,7 +210,8 @@ struct Stage {
   std::vector<Matrix> matrices;  // in the order in which the plan uses them, which is their order in the file
   std::vector<Vector> vectors;
   std::vector<Chunk> chunks;
-  uint64_t extent_offset = 0, extent_bytes = 0;  // all chunks, page-aligned
+  // All chunks, page-aligned, as they are in memory: as in the file, but with LZ4 blocks decoded.
+  uint64_t extent_offset = 0, extent_bytes = 0;
   Buffer* memory = nullptr;       // mirrors the extent; only held chunks are committed in it
   std::vector<float> correction;  // of the stage's route step: added to scores when experts are chosen
 

@@ -132,7 +132,7 @@ void Runtime::gather_embeddings(const PassRequest& request) {
   const auto count = static_cast<uint32_t>(request.tokens.size());
   if (trace_) device_->label(compute_, description_.embedding.stage);
   if (stage.resident()) {
-    const Range memory{stage.memory, matrix.offset - stage.extent_offset, matrix.rows * matrix.row_bytes};
+    const Range memory{stage.memory, matrix.place - stage.extent_offset, matrix.rows * matrix.row_bytes};
     for (uint32_t token = 0; token < count; ++token) {
       embed(memory.at(request.tokens[token] * matrix.row_bytes, matrix.row_bytes), token);
     }
@@ -190,12 +190,12 @@ Range Runtime::take_chunk(uint32_t index) {
     if (tape_.cancelled()) throw Error("ABORTED", "The pass was aborted.");
     const Range range = experts_->take();
     count_wait(index, start);
-    result_.bytes_taken += chunk.length - known;
+    result_.bytes_taken += chunk.read_bytes(known);
     return range;
   }
   uint8_t* host = tape_.wait_ready(taken_sequence_++);
   count_wait(index, start);
-  result_.bytes_taken += chunk.length - known;
+  result_.bytes_taken += chunk.read_bytes(known);
   const Range slot = chunk.held ? Range{stage.memory, chunk.offset - stage.extent_offset, chunk.length}
                                 : Range{ring_slots_, static_cast<uint64_t>(host - ring_memory_), chunk.length};
   if (!unified_) {

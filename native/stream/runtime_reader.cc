@@ -58,7 +58,14 @@ Tape::Status Runtime::read_tape() {
   return status;
 }
 
-void Runtime::publish_one() { tape_.publish(reader_->wait()); }
+void Runtime::publish_one() {
+  const uint64_t sequence = reader_->wait();
+  const Encoded& encoded = encoded_[sequence % Tape::kSlots];
+  if (encoded.chunk == nullptr) return tape_.publish(sequence);
+  const Chunk& chunk = *encoded.chunk;
+  decode_chunk(*encoded.stage, chunk, encoded.stored, encoded.memory, files_[encoded.stage->file].path());
+  tape_.publish(sequence, encoded.staging_bytes - chunk.stored_length);
+}
 
 // Goes on where it was paused. Its last reads are still under way when it returns: the next stage's join them.
 Tape::Status Runtime::read_stage(uint32_t index) {
@@ -68,10 +75,15 @@ Tape::Status Runtime::read_stage(uint32_t index) {
     if (!on_tape(chunk)) continue;
     // Held memory is computed on while later chunks arrive: no page of it is read twice, because an encrypted disk
     // writes other bytes there first.
-    const uint64_t offset = chunk.offset + stage.known(reader_chunk_);
-    const uint64_t length = chunk.offset + chunk.length - offset;
-    uint8_t* fixed = nullptr;
-    if (chunk.held && unified_) fixed = static_cast<uint8_t*>(device_->host_address({stage.memory, offset - stage.extent_offset, length}));
+    const uint64_t known = stage.known(reader_chunk_);
+    const bool in_place = chunk.held && unified_;
+    uint8_t* memory = nullptr;
+    if (in_place) {
+      const Range held{stage.memory, chunk.offset + known - stage.extent_offset, chunk.length - known};
+      memory = static_cast<uint8_t*>(device_->host_address(held));
+    }
+    uint8_t* const fixed = chunk.encoded() ? nullptr : memory;
+    const uint64_t length = fixed != nullptr ? chunk.read_bytes(known) : chunk.staging_bytes(known, in_place);
     if (reader_->full()) publish_one();
     Tape::Chunk place;
     Tape::Status status;
@@ -83,7 +95,15 @@ Tape::Status Runtime::read_stage(uint32_t index) {
       reader_->note_wait(Activity::kSpaceWait, index, asked);
     }
     if (status != Tape::Status::kDone) return status;
-    reader_->submit({&files_[stage.file], offset, length, place.memory, place.sequence, index});
+    Encoded& encoded = encoded_[place.sequence % Tape::kSlots];
+    encoded = {};
+    uint8_t* destination = place.memory;
+    if (chunk.encoded()) {
+      destination += in_place ? 0 : chunk.length;
+      encoded = {&stage, &chunk, destination, in_place ? memory : place.memory, length};
+    }
+    const uint64_t bytes = chunk.read_bytes(known);
+    reader_->submit({&files_[stage.file], chunk.stored_offset + known, bytes, destination, place.sequence, index});
   }
   reader_chunk_ = 0;
   ++position_;

@@ -52,7 +52,7 @@ void Runtime::run_matmul(uint32_t index, const MatmulStep& step, uint32_t tokens
     const uint32_t begin = row;
     row = pass_loaded_rows(stage, row, matrix.rows);
     if (row > begin) {
-      const uint64_t offset = matrix.offset + begin * matrix.row_bytes - stage.extent_offset;
+      const uint64_t offset = matrix.place + begin * matrix.row_bytes - stage.extent_offset;
       launch_rows(stage, step, begin, row, {stage.memory, offset, (row - begin) * matrix.row_bytes}, tokens);
       continue;
     }

@@ -57,12 +57,12 @@ Tape::Status Tape::acquire(uint64_t bytes, uint8_t* fixed, bool blocking, Chunk*
   return Status::kDone;
 }
 
-void Tape::publish(uint64_t sequence) {
+void Tape::publish(uint64_t sequence, uint64_t unread) {
   std::lock_guard lock(mutex_);
   Slot& slot = slots_[sequence % kSlots];
   slot.ready = true;
   --reading_;
-  meter_.end(slot.bytes);
+  meter_.end(slot.bytes - unread);
   ready_.notify_all();
 }
 

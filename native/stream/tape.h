@@ -39,7 +39,8 @@ class Tape {
   // returns kPaused when it would wait while the tape is idle. Throws Error{"INTERNAL"} for a chunk that no ring of this
   // size can hold.
   Status acquire(uint64_t bytes, uint8_t* fixed, bool blocking, Chunk* chunk);
-  void publish(uint64_t sequence);
+  // `unread` of its bytes were not read but made from the others.
+  void publish(uint64_t sequence, uint64_t unread = 0);
   // Everyone who waits for data gets this error, until reset().
   void fail(std::exception_ptr error);
 

@@ -1,10 +1,19 @@
 /** What the parts of a manifest must say about one another, so that its readers can trust every number in it. */
 import { LayerstreamError } from "../errors.js";
 import { formatOf } from "../quant/registry.js";
-import { CHECKSUM_BLOCK_BYTES, type Manifest, PAGE_BYTES, type StoredFile, type StoredTensor } from "./manifest.js";
+import {
+  CHECKSUM_BLOCK_BYTES,
+  LZ4_BLOCK_BYTES_MAX,
+  type Manifest,
+  PAGE_BYTES,
+  type StoredFile,
+  type StoredTensor,
+} from "./manifest.js";
 import { manifestSchema } from "./manifest-schema.js";
 
 const COLUMN_NUMBER_BYTES = 4;
+/** A byte of an LZ4 block stands for at most so many: no small file makes a reader take much memory. */
+const LZ4_LARGEST_RATIO = 255;
 
 /** @throws STORE_INVALID naming what is wrong. `file` is the manifest's path. */
 export function checkManifest(value: unknown, file: string): Manifest {
@@ -85,8 +94,28 @@ function sizeProblem(tensor: StoredTensor): string | undefined {
   if (!format.blockFits(columns, tensor.block)) return `is ${tensor.format} with a wrong block`;
   if (tensor.block !== undefined && second === undefined) return "is a quantized vector";
   const rowBytes = format.rowBytes(columns, tensor.block);
+  if (tensor.lz4 !== undefined) return lz4Problem(tensor, rows, rowBytes);
   if (tensor.rowBytes !== rowBytes || tensor.byteLength !== rows * rowBytes) {
     return `has ${tensor.byteLength} bytes in rows of ${tensor.rowBytes}; ${tensor.format} [${tensor.shape.join(", ")}] takes ${rows} rows of ${rowBytes}`;
   }
   return undefined;
+}
+
+function lz4Problem(tensor: StoredTensor, rows: number, rowBytes: number): string | undefined {
+  const { lz4 = { rows: 1, bytes: [] }, byteLength } = tensor;
+  const blocks = Math.ceil(rows / lz4.rows);
+  if (tensor.shape.length !== 2) return "is a compressed vector";
+  if (tensor.rowBytes !== rowBytes) return `has rows of ${tensor.rowBytes} bytes; ${tensor.format} takes ${rowBytes}`;
+  if (lz4.bytes.length !== blocks) return `has ${lz4.bytes.length} LZ4 blocks where ${rows} rows need ${blocks}`;
+  const blockBytes = lz4.rows * rowBytes;
+  const largest = Math.min(blockBytes, rows * rowBytes);
+  if (largest > Math.max(LZ4_BLOCK_BYTES_MAX, rowBytes)) return `has LZ4 blocks of ${largest} bytes, too many`;
+  if (blocks > 1 && blockBytes % PAGE_BYTES !== 0) return `has LZ4 blocks of ${blockBytes} bytes, not whole pages`;
+  let total = 0;
+  for (const [block, bytes] of lz4.bytes.entries()) {
+    const plain = Math.min(blockBytes, rows * rowBytes - block * blockBytes);
+    if (bytes > plain || bytes * LZ4_LARGEST_RATIO < plain) return `has an LZ4 block of ${bytes} bytes for ${plain}`;
+    total += bytes;
+  }
+  return total === byteLength ? undefined : `has ${byteLength} bytes but LZ4 blocks of ${total}`;
 }

@@ -17,6 +17,7 @@ const tensor = z.strictObject({
   byteLength: positive,
   rowBytes: positive,
   block: positive.optional(),
+  lz4: z.strictObject({ rows: positive, bytes: z.array(positive).min(1) }).optional(),
   columnOrder: positive.optional(),
 });
 

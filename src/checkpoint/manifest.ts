@@ -9,6 +9,9 @@ export const PAGE_BYTES = 4096;
 /** A file's checksums cover blocks of this many bytes. */
 export const CHECKSUM_BLOCK_BYTES = 1 << 20;
 
+/** A compressed block holds at most so many bytes, or one row: readers decode whole blocks. */
+export const LZ4_BLOCK_BYTES_MAX = 4 << 20;
+
 export type TensorFormat = WeightFormat;
 export type { Compression };
 
@@ -20,11 +23,17 @@ export interface StoredTensor {
   shape: number[];
   /** Byte offset in the file. */
   offset: number;
+  /** In the file. */
   byteLength: number;
   /** Bytes of one row; for vectors, byteLength. See native/backend/format.h for what a row holds. */
   rowBytes: number;
   /** Columns that share a scale, for all but element formats. */
   block?: number;
+  /**
+   * The rows are compressed, `rows` at a time, into LZ4 blocks, one after the other, of so many bytes each. A block of as
+   * many bytes as its rows have holds them as they are. All but the last stand for whole pages. In the safetensors header it is the tensor `<name>.lz4_blocks`. Matrices that are read row by row are never compressed.
+   */
+  lz4?: { rows: number; bytes: number[] };
   /**
    * Byte offset of `columns` uint32: stored column c multiplies input column columnOrder[c]. In the safetensors header it
    * is the tensor `<name>.column_order`. Absent: columns are in their own order.
@@ -83,6 +92,11 @@ export interface Manifest {
   dropped: string[];
   /** CRC-32C of the manifest's JSON text with this field set to the empty string. */
   checksum: string;
+}
+
+/** The tensor that holds the LZ4 blocks of matrix `name`. */
+export function lz4BlocksName(name: string): string {
+  return `${name}.lz4_blocks`;
 }
 
 /** The tensor that says which input column each stored column of matrix `name` multiplies. */

@@ -72,7 +72,7 @@ export async function decompose(options: DecomposeOptions): Promise<DecomposeRes
   const { identity } = checkpoint;
   const layouts = layoutsWith({});
   const plan = { identity, settings, hash: planHash(identity, settings, layouts) };
-  const candidates = candidatesOf(assignment, settings);
+  const candidates = candidatesOf(assignment, settings, architecture.embeddingTensor);
   const work: Preparation = { directory, checkpoint, settings, assignment, plan, candidates, layoutsWith };
 
   const target = await examineTarget(directory, plan);

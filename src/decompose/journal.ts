@@ -10,6 +10,8 @@ import type { FileLayout } from "./layout.js";
 
 export const JOURNAL_FILE = "layerstream.partial.json";
 
+const positive = z.number().int().positive();
+
 const schema = z.strictObject({
   /** Of source, settings and layout: files are kept only for a run that would write the same ones. */
   plan: z.string(),
@@ -17,7 +19,13 @@ const schema = z.strictObject({
   finished: z.record(z.string(), z.string().regex(/^([0-9a-f]{8})*$/)),
   /** What the survey of a lossless store found, so that it need not be made again. */
   encodings: z
-    .record(z.string(), z.strictObject({ format: z.literal("bf16_window"), block: z.number().int().positive() }))
+    .record(
+      z.string(),
+      z.discriminatedUnion("format", [
+        z.strictObject({ format: z.literal("bf16_window"), block: positive }),
+        z.strictObject({ format: z.literal("lz4"), rows: positive, bytes: z.array(positive) }),
+      ]),
+    )
     .default({}),
 });
 

@@ -1,11 +1,17 @@
 /** Where every byte of a layer file goes, and where it comes from. Pure. */
-import { columnOrderName, PAGE_BYTES, type StoredStage, type StoredTensor } from "../checkpoint/manifest.js";
+import {
+  columnOrderName,
+  lz4BlocksName,
+  PAGE_BYTES,
+  type StoredStage,
+  type StoredTensor,
+} from "../checkpoint/manifest.js";
 import type { RowSource } from "../checkpoint/row-source.js";
 import { encodeSafetensorsHeader, type SafetensorsTensor } from "../checkpoint/safetensors.js";
 import { type AssignedLayer, type AssignedTensor, withPlainRows } from "../models/assignment.js";
 import type { ElementFormat, LosslessFormat, QuantizedFormat, WeightFormat } from "../native/types.js";
 import { type CompressionSettings, formatOf, isLossy } from "../quant/registry.js";
-import type { Encodings } from "./encoding.js";
+import type { Encoding, Encodings } from "./encoding.js";
 import { compressionOf } from "./requantize.js";
 
 /** Matrices of at least this size start on a page, so that they can be read alone. */
@@ -13,13 +19,14 @@ const PAGE_ALIGNED_BYTES = 64 * 1024;
 const TENSOR_ALIGNMENT = 64;
 export const PADDING_PREFIX = "__padding__.";
 
-/** A run of output bytes: zeros, bytes of a file, rows as their source gives them, or rows quantized or encoded. */
+/** A run of output bytes: zeros, bytes of a file, rows as their source gives them, or rows quantized, encoded or compressed. */
 export type Segment =
   | { kind: "padding"; byteLength: number }
   | CopySegment
   | RowsSegment
   | QuantizeSegment
-  | EncodeSegment;
+  | EncodeSegment
+  | Lz4Segment;
 
 export interface CopySegment {
   kind: "copy";
@@ -60,6 +67,17 @@ export interface EncodeSegment {
   format: LosslessFormat;
   columns: number;
   block: number;
+}
+
+/** Rows as their source gives them, compressed: `rows` a block, into so many bytes each. */
+export interface Lz4Segment {
+  kind: "lz4";
+  name: string;
+  /** For messages. */
+  file: string;
+  source: RowSource;
+  rows: number;
+  bytes: number[];
 }
 
 /** A file of the store: `header`, then the segments, one after the other, `size` bytes in all. */
@@ -149,10 +167,12 @@ export function layoutBytes(name: string, bytes: Uint8Array): FileLayout {
   return { name, size: bytes.length, header: bytes, segments: [], stages: [] };
 }
 
-function describeTensor(tensor: AssignedTensor, wanted?: { format: WeightFormat; block?: number }): StoredTensor {
+function describeTensor(tensor: AssignedTensor, wanted?: Encoding | { format: QuantizedFormat }): StoredTensor {
+  if (wanted?.format === "lz4") return compressed(describeTensor(tensor), wanted);
   const { name, sourceFormat } = tensor;
   const format = formatOf(wanted?.format ?? sourceFormat);
-  const block = (format.name === sourceFormat ? tensor.block : wanted?.block) ?? format.block;
+  const given = wanted && "block" in wanted ? wanted.block : undefined;
+  const block = (format.name === sourceFormat ? tensor.block : given) ?? format.block;
   const shape = [...tensor.shape];
   const columns = shape.at(-1) ?? 1;
   const rowBytes = format.rowBytes(columns, block);
@@ -162,16 +182,22 @@ function describeTensor(tensor: AssignedTensor, wanted?: { format: WeightFormat;
   return stored;
 }
 
-/** As safetensors has it: quantized rows are opaque bytes. */
+function compressed(plain: StoredTensor, { rows, bytes }: { rows: number; bytes: number[] }): StoredTensor {
+  return { ...plain, byteLength: bytes.reduce((sum, size) => sum + size, 0), lz4: { rows, bytes } };
+}
+
+/** As safetensors has it: quantized rows and compressed ones are opaque bytes. */
 function headerEntry(stored: StoredTensor): SafetensorsTensor {
-  const { name, shape, offset, byteLength, rowBytes, block } = stored;
+  const { name, shape, offset, byteLength, rowBytes, block, lz4 } = stored;
+  if (lz4) return { name: lz4BlocksName(name), dtype: "U8", shape: [byteLength], offset, byteLength };
   const { dtype } = formatOf(stored.format);
   return { name, dtype, shape: block === undefined ? shape : [shape[0] ?? 0, rowBytes], offset, byteLength };
 }
 
 function segmentOf(tensor: AssignedTensor, stored: StoredTensor): Segment {
   const { name, file, source, sourceFormat } = tensor;
-  const { shape, format, block } = stored;
+  const { shape, format, block, lz4 } = stored;
+  if (lz4) return { kind: "lz4", name, file, source, ...lz4 };
   if (format === sourceFormat) return { kind: "rows", name, source };
   if (format === "bf16_window") {
     const rows = { source, sourceFormat: sourceFormat as ElementFormat, columns: shape[1] as number };
@@ -195,8 +221,8 @@ function segmentOf(tensor: AssignedTensor, stored: StoredTensor): Segment {
 function metadataOf(stages: readonly StoredStage[]): Record<string, string> {
   const quantized = stages
     .flatMap((stage) => stage.tensors)
-    .filter((tensor) => tensor.block !== undefined)
-    .map(({ name, format, shape, block }) => [name, { format, shape, block }] as const);
+    .filter(({ block, lz4 }) => block !== undefined || lz4 !== undefined)
+    .map(({ name, format, shape, block, lz4 }) => [name, { format, shape, block, lz4 }] as const);
   const metadata: Record<string, string> = { format: "pt" };
   if (quantized.length > 0) metadata["layerstream.quantized"] = JSON.stringify(Object.fromEntries(quantized));
   return metadata;

@@ -1,12 +1,25 @@
 /** Finds the encoding of each candidate by reading it once; bounded memory, nothing is kept but the answers. */
 import { native } from "../native/binding.js";
 import { batches } from "./copy-rows.js";
-import { type Candidate, candidateBytes, type Encoding, type Encodings, windowEncoding } from "./encoding.js";
+import {
+  type Candidate,
+  candidateBytes,
+  type Encoding,
+  type Encodings,
+  LARGEST_RATIO,
+  lz4BlockRows,
+  mayBeWindowed,
+  windowEncoding,
+} from "./encoding.js";
 import { rangeOf } from "./following-range.js";
+import { lz4Block, rowBlocks } from "./lz4-blocks.js";
 import { openRows } from "./open-rows.js";
 import { type RunOptions, runTasks } from "./pool.js";
 import type { RowReader, Workspace } from "./row-source.js";
 import type { Control } from "./task.js";
+
+/** A matrix whose first blocks do not shrink enough is given up. */
+const SAMPLE_BYTES = 16 * 1024 * 1024;
 
 /** Each element of `files` is a task. @throws IO_ERROR, ABORTED */
 export async function survey(files: readonly Candidate[][], options: RunOptions): Promise<Encodings> {
@@ -42,28 +55,61 @@ export function surveyCandidates(candidates: readonly Candidate[], workspace: Wo
   return found;
 }
 
-/** Stops reading as soon as the answer is no. */
 function encodingOf(candidate: Candidate, workspace: Workspace, control: Control): Encoding | undefined {
+  const progress = new Progress(control);
+  const encoding = windowsOf(candidate, workspace, progress) ?? blocksOf(candidate, workspace, progress);
+  progress.reach(candidateBytes(candidate));
+  return encoding;
+}
+
+/** Counts bytes of a candidate once, however often they are read. */
+class Progress {
+  #bytes = 0;
+
+  constructor(private readonly control: Control) {}
+
+  /** @throws ABORTED */
+  reach(bytes: number): void {
+    this.control.throwIfStopped();
+    if (bytes <= this.#bytes) return;
+    this.control.addBytes(bytes - this.#bytes);
+    this.#bytes = bytes;
+  }
+}
+
+/** Stops reading as soon as the answer is no. */
+function windowsOf(candidate: Candidate, workspace: Workspace, progress: Progress): Encoding | undefined {
   const { source, sourceFormat, columns } = candidate;
+  if (!mayBeWindowed(candidate)) return undefined;
   const rows = openRows(source, workspace);
   let encoding = windowEncoding(columns, 0);
   let escapes = 0;
-  let left = candidateBytes(candidate);
   for (const batch of encoding ? batches(rows) : []) {
-    control.throwIfStopped();
     const weights = asBf16(sourceFormat, batch, rows, columns);
-    if (!weights) {
-      encoding = undefined;
-      break;
-    }
+    if (!weights) return undefined;
     escapes = Math.max(escapes, native().mostEscapes(weights, batch.count, columns));
     encoding = windowEncoding(columns, escapes);
-    if (!encoding) break;
-    control.addBytes(batch.bytes.length);
-    left -= batch.bytes.length;
+    if (!encoding) return undefined;
+    progress.reach((batch.first + batch.count) * rows.rowBytes);
   }
-  control.addBytes(left);
   return encoding;
+}
+
+/** Stops reading when the first blocks are not worth it. */
+function blocksOf(candidate: Candidate, workspace: Workspace, progress: Progress): Encoding | undefined {
+  const count = lz4BlockRows(candidate);
+  if (count === undefined) return undefined;
+  const bytes: number[] = [];
+  let [plain, stored] = [0, 0];
+  for (const block of rowBlocks(openRows(candidate.source, workspace), count)) {
+    const compressed = lz4Block(block).length;
+    bytes.push(compressed);
+    plain += block.length;
+    stored += compressed;
+    if (plain >= SAMPLE_BYTES && stored > LARGEST_RATIO * plain) return undefined;
+    progress.reach(plain);
+  }
+  return stored <= LARGEST_RATIO * plain ? { format: "lz4", rows: count, bytes } : undefined;
 }
 
 function asBf16(

@@ -11,6 +11,7 @@ import { copyBytes, copyRows } from "./copy-rows.js";
 import { encodeRows } from "./encode-rows.js";
 import type { Encodings } from "./encoding.js";
 import { followingRange } from "./following-range.js";
+import { compressRows } from "./lz4-blocks.js";
 import { quantizeRows } from "./quantize-rows.js";
 import { Scratch } from "./scratch.js";
 import { surveyCandidates } from "./survey.js";
@@ -33,6 +34,7 @@ export function writeFile(task: WriteTask): TaskResult<string> {
         if (segment.kind === "padding") writer.appendZeros(segment.byteLength);
         else if (segment.kind === "copy") copyBytes(segment, workspace, writer);
         else if (segment.kind === "rows") copyRows(segment, workspace, writer);
+        else if (segment.kind === "lz4") compressRows(segment, workspace, writer);
         else if (segment.kind === "encode") encodeRows(segment, workspace, writer);
         else quantizeRows(segment, workspace, writer);
       }

@@ -145,7 +145,8 @@ export class Engine {
         maxSeqLen: options.maxSeqLen,
         hold: options.hold,
         prefetching: options.prefetching,
-        alwaysStaged: options.device !== "cpu",
+        alwaysStaged: options.device !== "cpu" || description.compressed,
+        compressed: description.compressed,
       };
       return new Engine(store, architecture, description, options, input, prefetcher);
     } catch (error) {

@@ -19,7 +19,7 @@ import { AdapterMatcher } from "./adapters.js";
 export interface StageDescription {
   /** For example "layers.3.mlp", "layers.3.experts.17" or "head". */
   name: string;
-  /** Page-aligned bytes that hold the stage's matrices: what is streamed or held. */
+  /** Page-aligned bytes that hold the stage's matrices in memory: what is held, and, unless compressed, streamed. */
   extentBytes: number;
   /** The part of a token's passes that reads it: 1, and of a routed expert what the router chooses on average. */
   share: number;
@@ -38,6 +38,8 @@ export interface ModelDescription {
   permutedColumns: number;
   /** The largest rank of an adapter; 0 without any. */
   adapterRank: number;
+  /** Some matrices are stored compressed. */
+  compressed: boolean;
 }
 
 /** @throws STORE_INVALID; LORA_INVALID for adapters that do not fit the model */
@@ -82,6 +84,7 @@ export function describeModel(
     largestRowBytes,
     permutedColumns,
     adapterRank,
+    compressed: stages.some(({ native }) => native.matrices.some(({ lz4 }) => lz4 !== undefined)),
   };
 }
 
@@ -109,9 +112,12 @@ function describeStage(
   }
   const first = matrices[0] as NativeMatrix;
   let end = first.offset;
+  let expanded = 0;
   for (const matrix of matrices) {
     if (matrix.offset < end) throw mismatch(store, `the tensors of ${fileName} are not in execution order`);
-    end = matrix.offset + matrix.rows * matrix.rowBytes;
+    const [bytes, stored] = [matrix.rows * matrix.rowBytes, storedBytes(matrix)];
+    end = matrix.offset + stored;
+    if (matrix.lz4) expanded += Math.ceil((bytes - stored) / PAGE_BYTES + 1) * PAGE_BYTES;
   }
   const begin = Math.floor(first.offset / PAGE_BYTES) * PAGE_BYTES;
   const native: NativeStage = { kind: stage.kind, file, matrices, vectors };
@@ -120,7 +126,7 @@ function describeStage(
   const { experts } = architecture;
   return {
     name: stageName(kind.name, stage),
-    extentBytes: Math.ceil(end / PAGE_BYTES) * PAGE_BYTES - begin,
+    extentBytes: Math.ceil(end / PAGE_BYTES) * PAGE_BYTES - begin + expanded,
     share: stage.expert === undefined || !experts ? 1 : experts.perToken / experts.count,
     native,
   };
@@ -146,13 +152,19 @@ function describeMatrix(
 ): NativeMatrix {
   const [rows, columns] = tensor.shape as [number, number];
   // Reads are whole pages; the store pads files so that the last one exists.
-  if (Math.ceil((tensor.offset + rows * tensor.rowBytes) / PAGE_BYTES) * PAGE_BYTES > file.size) {
+  if (Math.ceil((tensor.offset + tensor.byteLength) / PAGE_BYTES) * PAGE_BYTES > file.size) {
     throw mismatch(store, `${tensor.name} lies outside ${file.name}`);
   }
-  const { format, rowBytes, offset, columnOrder } = tensor;
+  const { format, rowBytes, offset, columnOrder, lz4 } = tensor;
   const matrix: NativeMatrix = { format, block: tensor.block ?? 0, rows, columns, rowBytes, offset };
+  if (lz4) matrix.lz4 = { rows: lz4.rows, bytes: Uint32Array.from(lz4.bytes) };
   if (adapters.length > 0) matrix.adapters = adapters;
   return columnOrder === undefined ? matrix : { ...matrix, columnOrder };
+}
+
+/** In the file. */
+function storedBytes({ lz4, rows, rowBytes }: NativeMatrix): number {
+  return lz4 ? lz4.bytes.reduce((sum, bytes) => sum + bytes, 0) : rows * rowBytes;
 }
 
 /** Tensor indices of a plan count all tensors of the stage; native steps count matrices and vectors apart. */

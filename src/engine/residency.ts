@@ -79,8 +79,10 @@ export interface ResidencyInput {
   prefetching?: boolean;
   /** False: hold nothing, stream everything. */
   hold?: boolean;
-  /** Weights reach the device through the ring even when they are held there: its memory is not host memory. */
+  /** Weights go through the ring even when they are held: to memory that is not the host's, or compressed. */
   alwaysStaged?: boolean;
+  /** Some weights are stored compressed. */
+  compressed?: boolean;
 }
 
 export interface ResidencyPlan {
@@ -203,7 +205,8 @@ interface Sizes {
 
 function sizesOf(input: ResidencyInput): Sizes {
   const chunkBytes = chunkBytesFor(input.largestRowBytes);
-  const largestRead = chunkBytes + 2 * PAGE_BYTES;
+  // Compressed bytes are read beside the place of what they become.
+  const largestRead = (input.compressed ? 2 : 1) * (chunkBytes + 2 * PAGE_BYTES);
   const gatherBytes = 64 * (Math.ceil(input.largestRowBytes / PAGE_BYTES) + 1) * PAGE_BYTES;
   const expertBytes = total(input.stages.filter(isExpert).map((stage) => stage.bytes));
   return {

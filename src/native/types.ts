@@ -212,6 +212,8 @@ export interface NativeMatrix {
   rowBytes: number;
   /** In the stage's file. */
   offset: number;
+  /** Rows of a compressed block, and the bytes of each: see `StoredTensor.lz4`. */
+  lz4?: { rows: number; bytes: Uint32Array };
   /** Where in the file `columns` uint32 lie: stored column c multiplies input column order[c]. */
   columnOrder?: number;
   /** Low-rank additions: the product grows by scale * b (a x). a is [rank, columns], b [rows, rank]. */
@@ -347,7 +349,7 @@ export const READ_CANCELLED = 2;
 
 /** Models are named by number, which any thread of the process may use. */
 export interface NativeEngine {
-  /** Bytes of each chunk into which native code cuts the stage. Pure. */
+  /** Bytes in memory of each chunk into which native code cuts the stage. Pure. */
   stageChunks(stage: NativeStage, chunkBytes: number): Float64Array;
   createModel(description: NativeModelDescription): number;
   /** Cancels everything; memory is freed when the last call on the model returns. */

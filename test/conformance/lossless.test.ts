@@ -13,6 +13,7 @@ import { native } from "../../dist/native/binding.js";
 import type { Compression } from "../../dist/quant/registry.js";
 import { type TensorData, type Tensors, writeCheckpoint } from "../helpers/checkpoint.js";
 import { fixtureCases, goldenCases, sharedCases } from "../helpers/golden.js";
+import { uncompressBlocks } from "../helpers/lz4-blocks.js";
 import { normalNumbers } from "../helpers/weight-format.js";
 
 const run = promisify(execFile);
@@ -58,8 +59,9 @@ async function restored(store: string, name: string): Promise<Buffer> {
   const { tensors, filePath } = await openLayerStore(store);
   const location = tensors.get(name);
   if (!location) throw new Error(`${name} is not stored`);
-  const { format, shape, offset, byteLength, block = 0 } = location.tensor;
-  const bytes = readFileSync(filePath(location.file.name)).subarray(offset, offset + byteLength);
+  const { format, shape, offset, byteLength, block = 0, lz4 } = location.tensor;
+  const stored = readFileSync(filePath(location.file.name)).subarray(offset, offset + byteLength);
+  const bytes = lz4 ? uncompressBlocks(stored, location.tensor) : stored;
   const [rows = 0, columns = 0] = shape;
   const values = new Float32Array(rows * columns);
   native().dequantize(format, bytes, rows, columns, block, values);

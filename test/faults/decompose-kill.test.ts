@@ -31,27 +31,28 @@ function stampsOf(store: string, names: string[]): Record<string, string> {
 }
 
 describe("decompose, killed", () => {
-  it.each(["8bit", "lossless"] as const)(
-    "before a change to the file system, is taken up again (%s)",
-    async (compression) => {
-      const options = { compression, workers: 2 } as const;
-      const { checkpoint, store, reference } = workplace({});
-      const { steps = 0 } = await startDecompose({ checkpoint, store: reference, ...options }).result;
-      const expected = hashFiles(reference);
-      expect(steps).toBeGreaterThan(20);
-      for (const fraction of [0, 0.08, 0.15, 0.3, 0.5, 0.75, 0.9, 0.95, 1]) {
-        const killAtStep = Math.round(1 + fraction * (steps - 1));
-        const { signal } = await startDecompose({ checkpoint, store, ...options }, { killAtStep }).result;
-        expect(signal, `step ${killAtStep}`).toBe("SIGKILL");
+  it.each([
+    ["8bit", "bf16", {}],
+    ["lossless", "bf16", {}],
+    ["lossless", "LZ4", { dtype: "F16", hidden: 256, intermediate: 300, zeros: true }],
+  ] as const)("before a change to the file system, is taken up again (%s, %s)", async (compression, _, shape) => {
+    const options = { compression, workers: 2 } as const;
+    const { checkpoint, store, reference } = workplace(shape);
+    const { steps = 0 } = await startDecompose({ checkpoint, store: reference, ...options }).result;
+    const expected = hashFiles(reference);
+    expect(steps).toBeGreaterThan(20);
+    for (const fraction of [0, 0.08, 0.15, 0.3, 0.5, 0.75, 0.9, 0.95, 1]) {
+      const killAtStep = Math.round(1 + fraction * (steps - 1));
+      const { signal } = await startDecompose({ checkpoint, store, ...options }, { killAtStep }).result;
+      expect(signal, `step ${killAtStep}`).toBe("SIGKILL");
 
-        const finished = finishedFiles(store);
-        await decompose({ checkpoint, store, ...options });
-        expect(stampsOf(store, Object.keys(finished)), `step ${killAtStep}`).toEqual(finished);
-        expect(hashFiles(store), `step ${killAtStep}`).toEqual(expected);
-        rmSync(store, { recursive: true });
-      }
-    },
-  );
+      const finished = finishedFiles(store);
+      await decompose({ checkpoint, store, ...options });
+      expect(stampsOf(store, Object.keys(finished)), `step ${killAtStep}`).toEqual(finished);
+      expect(hashFiles(store), `step ${killAtStep}`).toEqual(expected);
+      rmSync(store, { recursive: true });
+    }
+  });
 
   it("in the middle of a file, is taken up again", async () => {
     const { checkpoint, store, reference } = workplace({ hidden: 256, vocab: 120_000, zeros: true });

@@ -4,7 +4,7 @@
 #include <random>
 #include <vector>
 
-#include "../../native/codec/crc32c.cc"  // tools/native-tests.mjs does not link native/codec
+#include "../../native/codec/crc32c.h"
 
 using namespace layerstream;
 

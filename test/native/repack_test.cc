@@ -7,7 +7,7 @@
 #include <random>
 #include <vector>
 
-#include "../../native/codec/repack.cc"  // tools/native-tests.mjs does not link native/codec
+#include "../../native/codec/repack.h"
 
 using namespace layerstream;
 

@@ -17,7 +17,7 @@ const rows = [
 ];
 
 /** Folders of native/, lowest first. The backends stand beside: see `nativeViolations`. */
-const nativeRows = [["platform"], ["io", "backend"], ["stream", "codec", "parallel"], ["addon"]];
+const nativeRows = [["platform"], ["io", "backend"], ["codec"], ["stream", "parallel"], ["addon"]];
 const backends = ["cpu", "cuda", "opencl"];
 
 /** Path relative to the checked folder, with slashes -> text. */

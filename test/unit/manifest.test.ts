@@ -55,6 +55,49 @@ describe("readManifest", () => {
     expect(layer(read).stages[0]?.tensors[1]?.columnOrder).toBe(4688);
   });
 
+  /** A matrix of 100 rows of 1 KiB; three LZ4 blocks of at most 40 rows, the second one as it is. */
+  function compressedManifest(change: object = {}, blocks: object = {}): Manifest {
+    const value = manifest();
+    const lz4 = { rows: 40, bytes: [1000, 40 * 1024, 200], ...blocks };
+    const place = { offset: 4160, byteLength: 42_160, rowBytes: 1024, lz4 };
+    const tensor = { name: "w", format: "f32" as const, shape: [100, 256], ...place, ...change };
+    const [stage] = layer(value).stages;
+    if (stage) Object.assign(stage, { length: 12 * 4096, tensors: [stage.tensors[0], tensor] });
+    Object.assign(layer(value), { size: 13 * 4096 });
+    return value;
+  }
+
+  it("takes LZ4 blocks", async () => {
+    const read = await readManifest(writeManifest(encodeManifest(compressedManifest())));
+    expect(layer(read).stages[0]?.tensors[1]?.lz4).toEqual({ rows: 40, bytes: [1000, 40 * 1024, 200] });
+  });
+
+  it.each<[string, string, Manifest]>([
+    ["too few", "need 3", compressedManifest({}, { bytes: [1000, 40 * 1024] })],
+    ["too many", "need 3", compressedManifest({}, { bytes: [1000, 40 * 1024, 100, 100] })],
+    ["for more rows than there are", "need 1", compressedManifest({}, { rows: 400 })],
+    ["larger than their rows", "for 40960", compressedManifest({}, { bytes: [1000, 40 * 1024 + 1, 199] })],
+    ["larger than the last rows", "for 20480", compressedManifest({}, { bytes: [1000, 10_000, 31_160] })],
+    ["too small to become so many bytes", "for 40960", compressedManifest({}, { bytes: [100, 40 * 1024, 1100] })],
+    ["of no bytes", "bytes", compressedManifest({}, { bytes: [0, 40 * 1024, 1200] })],
+    ["of no rows", "rows", compressedManifest({}, { rows: 0 })],
+    ["that are no whole pages", "not whole pages", compressedManifest({}, { rows: 34 })],
+    ["of another size in all", "blocks of 42160", compressedManifest({ byteLength: 42_161 })],
+    ["beyond the stage", "leaves its stage", compressedManifest({ offset: 12_000 })],
+    ["in rows of another size", "takes 1024", compressedManifest({ rowBytes: 512 })],
+    ["of a vector", "compressed vector", compressedManifest({ shape: [256] }, { rows: 1, bytes: [1000] })],
+    [
+      "that no reader has room for",
+      "too many",
+      compressedManifest({ shape: [1 << 20, 256] }, { rows: 1 << 20, bytes: [42_160] }),
+    ],
+  ])("refuses LZ4 blocks %s", async (_, part, value) => {
+    await expect(readManifest(writeManifest(encodeManifest(value)))).rejects.toMatchObject({
+      code: "STORE_INVALID",
+      message: expect.stringContaining(part),
+    });
+  });
+
   it("notices every flipped bit", async () => {
     const bytes = Buffer.from(encodeManifest(manifest()));
     const directory = temporaryDirectory();

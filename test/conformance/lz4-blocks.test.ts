@@ -1,0 +1,168 @@
+/** Matrices that LZ4 shrinks: the same weights, and the same logits from the disk, from memory, and beside one another. */
+import { execFile } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { afterAll, describe, expect, it } from "vitest";
+import { openLayerStore } from "../../dist/checkpoint/layer-store.js";
+import { readSafetensorsHeader } from "../../dist/checkpoint/safetensors.js";
+import { decompose } from "../../dist/decompose/decompose.js";
+import { verifyStore } from "../../dist/decompose/verify.js";
+import { AutoModel } from "../../dist/index.js";
+import type { Compression } from "../../dist/quant/registry.js";
+import { type TensorData, type Tensors, writeCheckpoint } from "../helpers/checkpoint.js";
+import { uncompressBlocks } from "../helpers/lz4-blocks.js";
+
+const run = promisify(execFile);
+const maker = fileURLToPath(new URL("../../tools/make-checkpoint.mjs", import.meta.url));
+const directory = mkdtempSync(path.join(tmpdir(), "layerstream-lz4-"));
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
+let count = 0;
+
+function workplace(): { checkpoint: string; store: string } {
+  const place = path.join(directory, String(count++));
+  return { checkpoint: path.join(place, "checkpoint"), store: path.join(place, "store") };
+}
+
+/** Keeps every `kept`-th element of each matrix, as pruning does. */
+function prune(tensors: Tensors, kept: number): void {
+  for (const { dtype, shape, bytes } of tensors.values()) {
+    const elementBytes = dtype === "F32" ? 4 : 2;
+    if (shape.length !== 2) continue;
+    for (let i = 0; i < bytes.length; i += elementBytes) {
+      if ((i / elementBytes) % kept !== 0) bytes.fill(0, i, i + elementBytes);
+    }
+  }
+}
+
+async function pruneShards(checkpoint: string): Promise<void> {
+  for (const name of readdirSync(checkpoint).filter((file) => file.endsWith(".safetensors"))) {
+    const file = path.join(checkpoint, name);
+    const { tensors } = await readSafetensorsHeader(file);
+    const content = readFileSync(file);
+    const views = [...tensors].map(([tensor, { offset, byteLength, ...kind }]) => {
+      return [tensor, { ...kind, bytes: content.subarray(offset, offset + byteLength) }] as const;
+    });
+    prune(new Map(views), 9);
+    writeFileSync(file, content);
+  }
+}
+
+/** gate and up take two blocks, down and the head one, each of them more than one page; the rest is too small. */
+const shape = { dtype: "F32", hidden: 256, intermediate: 1100, vocab: 700 } as const;
+
+async function storedTensors(store: string) {
+  const { manifest } = await openLayerStore(store);
+  return manifest.files.flatMap(({ name, stages }) =>
+    stages.flatMap(({ tensors }) => tensors.map((tensor) => ({ file: name, tensor }))),
+  );
+}
+
+async function outcomeOf(source: string, compression: Compression, load: object) {
+  const model = await AutoModel.fromPretrained(source, { cacheDir: directory, compression, ...load });
+  try {
+    const prompt = Array.from({ length: 9 }, (_, i) => (i * 37) % 190);
+    const { logits } = await model.forward(prompt);
+    const tokens = await model.generate(prompt, { maxNewTokens: 5, ignoreEos: true }).tokens();
+    return { logits, tokens, store: model.store };
+  } finally {
+    await model.dispose();
+  }
+}
+
+const loads = [
+  { precision: "exact" },
+  { precision: "exact", hold: false },
+  { precision: "exact", device: "cpu-discrete" },
+  { precision: "exact", device: "cpu-discrete", hold: false },
+] as const;
+
+describe("matrices that LZ4 shrinks", () => {
+  it("are stored in blocks of whole rows, and come back as they were", async () => {
+    const { checkpoint, store } = workplace();
+    const tensors = writeCheckpoint(checkpoint, { ...shape, edit: (all) => prune(all, 9) });
+    await decompose({ checkpoint, store, compression: "lossless" });
+    const compressed = (await storedTensors(store)).filter(({ tensor }) => tensor.lz4);
+    const names = compressed.map(({ tensor }) => tensor.name);
+    expect(names).toContain("model.layers.0.mlp.up_proj.weight");
+    expect(names).toContain("lm_head.weight");
+    expect(names).not.toContain("model.embed_tokens.weight");
+    for (const { file, tensor } of compressed) {
+      const { bytes } = tensors.get(tensor.name) as TensorData;
+      const stored = readFileSync(path.join(store, file)).subarray(tensor.offset, tensor.offset + tensor.byteLength);
+      expect(stored.length, tensor.name).toBeLessThan(bytes.length / 2);
+      expect(uncompressBlocks(stored, tensor).equals(bytes), tensor.name).toBe(true);
+      const header = await readSafetensorsHeader(path.join(store, file));
+      expect(header.tensors.get(`${tensor.name}.lz4_blocks`)).toMatchObject({ dtype: "U8", shape: [stored.length] });
+    }
+    expect(await verifyStore(store)).toMatchObject({ ok: true });
+  });
+
+  it("give the same bits as the plain ones", async () => {
+    const { checkpoint } = workplace();
+    writeCheckpoint(checkpoint, { ...shape, edit: (all) => prune(all, 9) });
+    for (const load of loads) {
+      const plain = await outcomeOf(checkpoint, "none", load);
+      const lossless = await outcomeOf(checkpoint, "lossless", load);
+      expect((await storedTensors(lossless.store)).filter(({ tensor }) => tensor.lz4).length).toBeGreaterThan(5);
+      expect(lossless.logits).toEqual(plain.logits);
+      expect(lossless.tokens).toEqual(plain.tokens);
+    }
+  });
+
+  it("may be experts", async () => {
+    const { checkpoint } = workplace();
+    const options =
+      "--family mixtral --hidden 264 --heads 6 --kv-heads 2 --layers 2 --vocab 199 --dtype f16 --intermediate 300 --experts 4";
+    await run(process.execPath, [maker, checkpoint, ...options.split(" ")]);
+    await pruneShards(checkpoint);
+    for (const load of loads) {
+      const plain = await outcomeOf(checkpoint, "none", load);
+      const lossless = await outcomeOf(checkpoint, "lossless", load);
+      const compressed = (await storedTensors(lossless.store)).filter(({ tensor }) => tensor.lz4);
+      expect(compressed.some(({ tensor }) => tensor.name.includes("experts"))).toBe(true);
+      expect(lossless.logits).toEqual(plain.logits);
+      expect(lossless.tokens).toEqual(plain.tokens);
+    }
+  });
+
+  it("are left alone where they would not shrink by a tenth", async () => {
+    const { checkpoint, store } = workplace();
+    const wild = "model.layers.1.mlp.up_proj.weight";
+    writeCheckpoint(checkpoint, {
+      ...shape,
+      dtype: "F16",
+      edit: (all) => {
+        const { bytes } = all.get(wild) as TensorData;
+        const kept = Buffer.from(bytes);
+        prune(all, 9);
+        kept.copy(bytes);
+      },
+    });
+    await decompose({ checkpoint, store, compression: "lossless" });
+    const stored = new Map((await storedTensors(store)).map(({ tensor }) => [tensor.name, tensor]));
+    expect(stored.get(wild)?.lz4).toBeUndefined();
+    expect(stored.get("model.layers.1.mlp.gate_proj.weight")?.lz4).toBeDefined();
+  });
+
+  it("are refused where they are damaged, and verify finds them", async () => {
+    const { checkpoint, store } = workplace();
+    writeCheckpoint(checkpoint, { ...shape, edit: (all) => prune(all, 9) });
+    await decompose({ checkpoint, store, compression: "lossless" });
+    const [{ file, tensor }] = (await storedTensors(store)).filter(({ tensor }) => tensor.lz4) as [
+      Awaited<ReturnType<typeof storedTensors>>[number],
+    ];
+    const bytes = readFileSync(path.join(store, file));
+    bytes.fill(255, tensor.offset, tensor.offset + 64);
+    writeFileSync(path.join(store, file), bytes);
+    expect((await verifyStore(store)).problems[0]?.affected).toContain(tensor.name);
+    for (const load of loads) {
+      await expect(outcomeOf(store, "lossless", load)).rejects.toMatchObject({
+        code: "STORE_CORRUPT",
+        message: expect.stringContaining("no LZ4 block"),
+      });
+    }
+  });
+});
