@@ -43,6 +43,31 @@ void copy_match(uint8_t* out, size_t distance, size_t length, size_t room) {
   }
 }
 
+// A match of at most 18 bytes; 32 are there to be written.
+void copy_short_match(uint8_t* out, size_t distance) {
+  const uint8_t* match = out - distance;
+  if (distance >= kCopy) {
+    copy16(out, match);
+    std::memcpy(out + 16, match + 16, 2);
+    return;
+  }
+  // The least multiple of the distance, which is a distance as well, that 8 bytes can be copied at once from.
+  constexpr uint8_t kStep[kCopy] = {0, 8, 8, 9, 8, 10, 12, 14, 8, 9, 10, 11, 12, 13, 14, 15};
+  uint64_t word = 0;
+  std::memcpy(&word, match, 8);
+  if (distance < 8) {
+    const size_t bits = 8 * distance;
+    word &= (uint64_t{1} << bits) - 1;
+    word |= word << bits;
+    if (2 * bits < 64) word |= word << 2 * bits;
+    if (4 * bits < 64) word |= word << 4 * bits;
+  }
+  const size_t step = kStep[distance];
+  std::memcpy(out, &word, 8);
+  std::memcpy(out + 8, out + 8 - step, 8);
+  std::memcpy(out + 16, out + 16 - step, 2);
+}
+
 // Sequences whose lengths need no further bytes, while both buffers have room for the largest of them: nothing is checked
 // but the distance. Stops before the first other one. False if a distance leads out of the block.
 bool decode_short(const uint8_t*& data, const uint8_t* data_end, uint8_t* begin, uint8_t*& output, uint8_t* output_end) {
@@ -63,12 +88,7 @@ bool decode_short(const uint8_t*& data, const uint8_t* data_end, uint8_t* begin,
       valid = false;
       break;
     }
-    if (distance >= kCopy) {
-      copy16(to, to - distance);
-      copy16(to + kCopy, to + kCopy - distance);
-    } else {
-      copy_match(to, distance, length, length);
-    }
+    copy_short_match(to, distance);
     in = next + 2;
     out = to + length;
   }

@@ -61,6 +61,9 @@ Runtime::Runtime(RuntimeDescription description) : Runtime(checked(std::move(des
   uring_ = reader_ != nullptr;
   if (!reader_) reader_ = make_pread_reader(kReadDepth);
   reader_->observe(trace_.get(), Track::kReader);
+  const auto is_encoded = [](const Matrix& matrix) { return matrix.encoded(); };
+  const auto has_encoded = [&](const Stage& stage) { return !stage.routed() && std::ranges::any_of(stage.matrices, is_encoded); };
+  if (std::ranges::any_of(description_.stages, has_encoded)) decoders_ = std::make_unique<Decoders>(description_.threads, tape_);
   pass_thread_ = std::thread([this] { pass_loop(); });
   release_thread_ = std::thread([this] { release_loop(); });
 }

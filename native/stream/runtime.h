@@ -28,6 +28,7 @@
 #include "../io/file.h"
 #include "../io/reader.h"
 #include "../platform/trace.h"
+#include "decoders.h"
 #include "experts.h"
 #include "model.h"
 #include "read_meter.h"
@@ -214,15 +215,8 @@ class Runtime {
   Buffer* ring_slots_ = nullptr;  // alias of the ring, or its mirror in device memory
   ReadMeter meter_;
   Tape tape_;
-  // A compressed chunk that is being read: where to, and where its rows go.
-  struct Encoded {
-    const Stage* stage = nullptr;
-    const Chunk* chunk = nullptr;  // null: not compressed
-    const uint8_t* stored = nullptr;
-    uint8_t* memory = nullptr;
-    uint64_t staging_bytes = 0;
-  };
-  std::vector<Encoded> encoded_ = std::vector<Encoded>(Tape::kSlots);  // by sequence number; the reader's
+  std::unique_ptr<Decoders> decoders_;  // null without compressed chunks
+  std::vector<Decoders::Work> encoded_ = std::vector<Decoders::Work>(Tape::kSlots);  // being read, by sequence; the reader's
   Stream* compute_ = nullptr;
   Stream* copies_ = nullptr;
   std::vector<Event*> chunk_events_;

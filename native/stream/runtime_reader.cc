@@ -53,6 +53,7 @@ Tape::Status Runtime::read_tape() {
     tape_.fail(std::current_exception());
     status = Tape::Status::kCancelled;
   }
+  if (decoders_) decoders_->settle();
   read_cpu_nanoseconds_ = counted + thread_cpu_nanoseconds() - cpu_before;
   reader_inside_ = false;
   return status;
@@ -60,11 +61,9 @@ Tape::Status Runtime::read_tape() {
 
 void Runtime::publish_one() {
   const uint64_t sequence = reader_->wait();
-  const Encoded& encoded = encoded_[sequence % Tape::kSlots];
+  const Decoders::Work& encoded = encoded_[sequence % Tape::kSlots];
   if (encoded.chunk == nullptr) return tape_.publish(sequence);
-  const Chunk& chunk = *encoded.chunk;
-  decode_chunk(*encoded.stage, chunk, encoded.stored, encoded.memory, files_[encoded.stage->file].path());
-  tape_.publish(sequence, encoded.staging_bytes - chunk.stored_length);
+  decoders_->submit(encoded);
 }
 
 // Goes on where it was paused. Its last reads are still under way when it returns: the next stage's join them.
@@ -95,12 +94,14 @@ Tape::Status Runtime::read_stage(uint32_t index) {
       reader_->note_wait(Activity::kSpaceWait, index, asked);
     }
     if (status != Tape::Status::kDone) return status;
-    Encoded& encoded = encoded_[place.sequence % Tape::kSlots];
+    Decoders::Work& encoded = encoded_[place.sequence % Tape::kSlots];
     encoded = {};
     uint8_t* destination = place.memory;
     if (chunk.encoded()) {
       destination += in_place ? 0 : chunk.length;
-      encoded = {&stage, &chunk, destination, in_place ? memory : place.memory, length};
+      uint8_t* const rows = in_place ? memory : place.memory;
+      const WeightFile& file = files_[stage.file];
+      encoded = {&stage, &chunk, &file.path(), destination, rows, place.sequence, length - chunk.stored_length};
     }
     const uint64_t bytes = chunk.read_bytes(known);
     reader_->submit({&files_[stage.file], chunk.stored_offset + known, bytes, destination, place.sequence, index});
