@@ -36,9 +36,9 @@ void Runtime::run_stage(uint32_t index, const PassRequest& request, uint32_t tok
 void Runtime::check_ring_holds(uint32_t index) const {
   uint64_t bytes = 0, largest = 0;
   for (const Chunk& chunk : description_.stages[index].chunks) {
-    if (unified_ ? chunk.held : chunk.loaded) continue;
-    bytes += chunk.length;
-    largest = std::max(largest, chunk.length);
+    const uint64_t staged = chunk.loaded ? 0 : chunk.staging_bytes(0, unified_ && chunk.held);
+    bytes += staged;
+    largest = std::max(largest, staged);
   }
   // A chunk is never cut by the ring's end.
   if (bytes == 0 || bytes + largest <= description_.ring_bytes) return;

@@ -129,7 +129,9 @@ export class Engine {
       }));
       const runtimeBytes = residentBytes() + RUNTIME_RESERVE_BYTES + (options.profiling ? TRACE_BYTES : 0);
       // A device with memory of its own gets its weights through the ring even when they are held: nothing stays in it.
-      const blockTokens = options.device === "cpu" ? (options.blockTokens ?? BLOCK_TOKENS) : 0;
+      // What passes through the ring although it is held would have to stay there, all of a stage at once.
+      const inBlocks = options.device === "cpu" && !description.compressed;
+      const blockTokens = inBlocks ? (options.blockTokens ?? BLOCK_TOKENS) : 0;
       const input: ResidencyInput = {
         budgetBytes: options.budgetBytes,
         runtimeBytes,
