@@ -1,5 +1,4 @@
 /** What `compression: "lossless"` does with each tensor, once its weights have been seen. Plain data. */
-
 import { LZ4_BLOCK_BYTES_MAX, PAGE_BYTES } from "../checkpoint/manifest.js";
 import type { RowSource } from "../checkpoint/row-source.js";
 import type { AssignedTensor, Assignment } from "../models/assignment.js";

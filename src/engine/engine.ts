@@ -128,8 +128,8 @@ export class Engine {
         share: stage.share,
       }));
       const runtimeBytes = residentBytes() + RUNTIME_RESERVE_BYTES + (options.profiling ? TRACE_BYTES : 0);
-      // A device with memory of its own gets its weights through the ring even when they are held: nothing stays in it.
-      // What passes through the ring although it is held would have to stay there, all of a stage at once.
+      // A device with memory of its own gets its weights through the ring even when they are held, and so do compressed
+      // ones: nothing stays in it.
       const inBlocks = options.device === "cpu" && !description.compressed;
       const blockTokens = inBlocks ? (options.blockTokens ?? BLOCK_TOKENS) : 0;
       const input: ResidencyInput = {
