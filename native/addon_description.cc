@@ -200,12 +200,10 @@ std::vector<uint8_t> flags_of(const Napi::Value& value) {
   return {array.Data(), array.Data() + array.ElementLength()};
 }
 
-std::vector<uint64_t> chunk_lengths(const Napi::Object& object, uint64_t chunk_bytes) {
+std::vector<Chunk> chunks_of(const Napi::Object& object, uint64_t chunk_bytes) {
   Stage stage = read_stage(object);
   cut_into_chunks(stage, chunk_bytes);
-  std::vector<uint64_t> lengths;
-  for (const Chunk& chunk : stage.chunks) lengths.push_back(chunk.length);
-  return lengths;
+  return std::move(stage.chunks);
 }
 
 RuntimeDescription read_description(const Napi::Object& object) {

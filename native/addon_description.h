@@ -10,8 +10,8 @@ namespace layerstream {
 // Throws Error{"INTERNAL"} for what is not of the expected kind, Error{"STORE_INVALID"} for matrices that cannot be.
 RuntimeDescription read_description(const Napi::Object& object);
 
-// Bytes of each chunk into which the runtime cuts the stage (a NativeStage). Throws as read_description does.
-std::vector<uint64_t> chunk_lengths(const Napi::Object& stage, uint64_t chunk_bytes);
+// The chunks into which the runtime cuts the stage (a NativeStage). Throws as read_description does.
+std::vector<Chunk> chunks_of(const Napi::Object& stage, uint64_t chunk_bytes);
 
 // A Uint8Array of flags.
 std::vector<uint8_t> flags_of(const Napi::Value& value);

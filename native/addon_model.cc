@@ -169,9 +169,15 @@ Napi::Value cancel_model(const Napi::CallbackInfo& info) {
 Napi::Value stage_chunks(const Napi::CallbackInfo& info) {
   const double chunk_bytes = info[1].ToNumber().DoubleValue();
   if (!(chunk_bytes >= kPageBytes && chunk_bytes <= 0x1p50)) throw Error("INTERNAL", "No chunks of that size.");
-  const std::vector<uint64_t> lengths = chunk_lengths(info[0].As<Napi::Object>(), static_cast<uint64_t>(chunk_bytes));
-  auto result = Napi::Float64Array::New(info.Env(), lengths.size());
-  std::ranges::copy(lengths, result.Data());
+  const std::vector<Chunk> chunks = chunks_of(info[0].As<Napi::Object>(), static_cast<uint64_t>(chunk_bytes));
+  const auto each_chunk = [&](uint64_t Chunk::* bytes) {
+    auto array = Napi::Array::New(info.Env(), chunks.size());
+    for (uint32_t index = 0; index < chunks.size(); ++index) array.Set(index, static_cast<double>(chunks[index].*bytes));
+    return array;
+  };
+  auto result = Napi::Object::New(info.Env());
+  result.Set("chunks", each_chunk(&Chunk::length));
+  result.Set("reads", each_chunk(&Chunk::stored_length));
   return result;
 }
 

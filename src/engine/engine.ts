@@ -122,7 +122,7 @@ export class Engine {
       const chunkBytes = chunkBytesFor(description.largestRowBytes);
       const stages = description.stages.map((stage, index) => ({
         bytes: stage.extentBytes,
-        chunks: Array.from(native().stageChunks(stage.native, chunkBytes)),
+        ...native().stageChunks(stage.native, chunkBytes),
         gathered: isGathered(architecture, description, index),
         routed: stage.native.routed !== undefined,
         share: stage.share,

@@ -349,8 +349,8 @@ export const READ_CANCELLED = 2;
 
 /** Models are named by number, which any thread of the process may use. */
 export interface NativeEngine {
-  /** Bytes in memory of each chunk into which native code cuts the stage. Pure. */
-  stageChunks(stage: NativeStage, chunkBytes: number): Float64Array;
+  /** Of each chunk into which native code cuts the stage: bytes in memory, and those that reading it takes. Pure. */
+  stageChunks(stage: NativeStage, chunkBytes: number): { chunks: number[]; reads: number[] };
   createModel(description: NativeModelDescription): number;
   /** Cancels everything; memory is freed when the last call on the model returns. */
   destroyModel(model: number): void;

@@ -66,7 +66,15 @@ async function outcomeOf(source: string, compression: Compression, load: object)
     const prompt = Array.from({ length: 9 }, (_, i) => (i * 37) % 190);
     const { logits } = await model.forward(prompt);
     const tokens = await model.generate(prompt, { maxNewTokens: 5, ignoreEos: true }).tokens();
-    return { logits, tokens, store: model.store };
+    const { passes, bytesStreamed } = model.stats();
+    return {
+      logits,
+      tokens,
+      store: model.store,
+      passes,
+      bytesStreamed,
+      streamedBytes: model.residency().streamedBytes,
+    };
   } finally {
     await model.dispose();
   }
@@ -109,6 +117,8 @@ describe("matrices that LZ4 shrinks", () => {
       expect((await storedTensors(lossless.store)).filter(({ tensor }) => tensor.lz4).length).toBeGreaterThan(5);
       expect(lossless.logits).toEqual(plain.logits);
       expect(lossless.tokens).toEqual(plain.tokens);
+      expect(lossless.bytesStreamed).toBeGreaterThanOrEqual(lossless.passes * lossless.streamedBytes);
+      if ("hold" in load) expect(lossless.streamedBytes).toBeLessThan(plain.streamedBytes / 2);
     }
   });
 
