@@ -9,11 +9,11 @@
 namespace layerstream::cpu::vnni {
 namespace {
 
-// Rows that share the activations in registers.
-constexpr uint32_t kRows = 4;
+// Rows at once: they share the activations, and are as many streams as keep the memory busy.
+constexpr uint32_t kRows = 8;
 
 // How far ahead of the rows at work memory is fetched: more than it delivers in its latency.
-constexpr size_t kFetchAhead = 16 << 10;
+constexpr size_t kFetchAhead = 32 << 10;
 
 struct Rows {
   const uint8_t* row[kRows];
@@ -42,7 +42,7 @@ void multiply_rows(const MatmulArgs& args, const uint8_t* prepared, size_t strid
       rows.next = rows.row[0] + kFetchAhead;
       dot(rows, x + sizeof(TokenHeader), accumulators);
       float sums[kRows] = {};
-      avx512::add_sums(accumulators, sums);
+      for (uint32_t r = 0; r < kRows; r += avx512::kSumRows) avx512::add_sums(accumulators + r, sums + r);
       const float factor = reinterpret_cast<const TokenHeader*>(x)->factor;
       for (float& sum : sums) sum *= factor;
       avx512::write_sums(args, token, first, sums, count);

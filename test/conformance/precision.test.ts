@@ -1,0 +1,69 @@
+/** Fast precision: close to exact, and the same bits however the work is divided. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterAll, describe, expect, it } from "vitest";
+import { openLayerStore } from "../../dist/checkpoint/layer-store.js";
+import { Engine, type EngineOptions } from "../../dist/engine/engine.js";
+import { decompose } from "../../dist/index.js";
+import { architectureOf } from "../../dist/models/registry.js";
+import { fixtureCases, readCase, relativeError } from "../helpers/golden.js";
+
+const directory = mkdtempSync(path.join(tmpdir(), "layerstream-precision-"));
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+/** Logits of all tokens, in passes of `length`: of one token each, or of a prompt that is cut. */
+async function logitsOf(engine: Engine, tokens: readonly number[], length: number): Promise<Float32Array> {
+  const sequence = await engine.kvCache.acquire([], tokens.length);
+  const { vocabSize } = engine.architecture;
+  const logits = new Float32Array(tokens.length * vocabSize);
+  for (let first = 0; first < tokens.length; first += length) {
+    const part = tokens.slice(first, first + length);
+    const target = logits.subarray(first * vocabSize, (first + part.length) * vocabSize);
+    await engine.run(sequence, part, target, { allLogits: true, prompt: length > 1 });
+  }
+  engine.kvCache.release(sequence, false);
+  return logits;
+}
+
+describe.each([
+  ["mistral_window_bf16", "none"],
+  ["gemma_bf16", "none"],
+  ["mixtral_bf16", "none"],
+  ["deepseek_v2_groups", "none"],
+  ["llama_gqa3_sharded", "8bit"],
+  ["llama_gqa3_sharded", "4bit"],
+  ["gpt_oss_sinks", "4bit"],
+] as const)("%s, compression %s", (name, compression) => {
+  it("is within 1e-3 of exact, and the same in any division of the work", async () => {
+    const { directory: checkpoint, inputIds } = readCase(path.join(fixtureCases, name));
+    const store = path.join(directory, `${name}-${compression}`);
+    await decompose({ checkpoint, store, compression });
+    const opened = await openLayerStore(store);
+    const architecture = architectureOf(opened.manifest.config, store);
+    const base: EngineOptions = { budgetBytes: 2 ** 30, device: "cpu", threads: 2, precision: "fast" };
+    const outcome = async (change: Partial<EngineOptions>, lengths: readonly number[]) => {
+      const engine = await Engine.open(opened, architecture, { ...base, ...change });
+      try {
+        const results: Float32Array[] = [];
+        for (const length of lengths) results.push(await logitsOf(engine, inputIds, length));
+        return results as [Float32Array, Float32Array, Float32Array];
+      } finally {
+        await engine.dispose();
+      }
+    };
+
+    const whole = inputIds.length;
+    const [exactPrompt, exactTokens] = await outcome({ precision: "exact" }, [whole, 1]);
+    expect(exactTokens).toEqual(exactPrompt);
+    const [prompt, tokens, cut] = await outcome({}, [whole, 1, 3]);
+    expect(relativeError(prompt, exactPrompt)).toBeLessThan(1e-3);
+    expect(relativeError(tokens, exactPrompt)).toBeLessThan(1e-3);
+    expect(cut).toEqual(prompt);
+    for (const change of [{ hold: false }, { threads: 1 }, { device: "cpu-discrete", hold: false }]) {
+      const [otherPrompt, otherTokens] = await outcome(change, [whole, 1]);
+      expect(otherPrompt).toEqual(prompt);
+      expect(otherTokens).toEqual(tokens);
+    }
+  });
+});
