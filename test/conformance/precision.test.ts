@@ -41,7 +41,7 @@ describe.each([
     await decompose({ checkpoint, store, compression });
     const opened = await openLayerStore(store);
     const architecture = architectureOf(opened.manifest.config, store);
-    const base: EngineOptions = { budgetBytes: 2 ** 30, device: "cpu", threads: 2, precision: "fast" };
+    const base: EngineOptions = { budgetBytes: 2 ** 30, device: "cpu", threads: 2, precision: "fast", kvFormat: "f32" };
     const outcome = async (change: Partial<EngineOptions>, lengths: readonly number[]) => {
       const engine = await Engine.open(opened, architecture, { ...base, ...change });
       try {
