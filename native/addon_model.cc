@@ -213,6 +213,11 @@ Napi::Value set_tape_idle(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value drop_file_cache(const Napi::CallbackInfo& info) {
+  drop_cached_pages(info[0].ToString().Utf8Value());
+  return info.Env().Undefined();
+}
+
 Napi::Value model_stats(const Napi::CallbackInfo& info) {
   const RuntimeStats stats = find(info[0])->runtime->stats();
   Napi::Object result = Napi::Object::New(info.Env());
@@ -247,6 +252,7 @@ void register_model(Napi::Env env, Napi::Object exports) {
   add("setWorkingMemory", set_working_memory);
   add("resetTape", reset_tape);
   add("setTapeIdle", set_tape_idle);
+  add("dropFileCache", drop_file_cache);
   add("modelStats", model_stats);
   add("activityNames", activity_names);
   add("phaseSums", on_runtime<phase_sums>);

@@ -27,6 +27,15 @@ int64_t modified_nanoseconds(const struct stat& status) {
 
 }  // namespace
 
+void drop_cached_pages(const std::string& path) {
+#ifdef POSIX_FADV_DONTNEED
+  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) return;
+  posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED);
+  close(descriptor);
+#endif
+}
+
 WeightFile::WeightFile(const std::string& path, uint64_t expected_bytes) : path_(path) {
 #ifdef O_DIRECT
   descriptor_ = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT);

@@ -31,6 +31,10 @@ class WeightFile {
   std::string buffered_reason_;
 };
 
+// Gives back what the page cache holds of a file and no program has mapped: a memory cgroup is charged for it. Where that
+// is not possible, nothing happens.
+void drop_cached_pages(const std::string& path);
+
 // A machine-readable and human sentence for an errno.
 std::string describe_errno(int error);
 

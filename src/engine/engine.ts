@@ -2,6 +2,7 @@
 import { resolve } from "node:path";
 import type { LayerStore } from "../checkpoint/layer-store.js";
 import type { LoraAdapter } from "../checkpoint/lora-adapter.js";
+import { MANIFEST_FILE } from "../checkpoint/manifest.js";
 import { LayerstreamError } from "../errors.js";
 import type { Architecture } from "../models/architecture.js";
 import { kvPageBytes } from "../models/kv-format.js";
@@ -12,7 +13,7 @@ import { activationSizes, BLOCK_TOKENS, carriesNormed } from "./activations.js";
 import type { Precision, Residency, ResidencyEntry, Stats } from "./contract.js";
 import { cancelAtExit, forgetAtExit } from "./exit.js";
 import { KvCache, type Sequence } from "./kv-cache.js";
-import { peakResidentBytes, residentBytes } from "./memory.js";
+import { cgroupLimitBytes, peakResidentBytes, residentBytes } from "./memory.js";
 import { describeModel, type ModelDescription } from "./model-description.js";
 import { Prefetcher } from "./prefetch.js";
 import { type Profile, readProfile } from "./profile.js";
@@ -30,6 +31,9 @@ import { type MemoryChange, reservedSizes, WorkingMemoryPlanner } from "./workin
 
 /** Growth of the JavaScript heap, thread stacks and kernel scratch after the plan is made. */
 const RUNTIME_RESERVE_BYTES = 40 * 2 ** 20;
+
+/** Page tables, an entry of 8 bytes for a page of 4 KiB: cgroups count them. */
+const PAGE_TABLE_SHARE = 8 / 4096;
 
 export interface EngineOptions {
   budgetBytes: number;
@@ -127,7 +131,12 @@ export class Engine {
         routed: stage.native.routed !== undefined,
         share: stage.share,
       }));
-      const runtimeBytes = residentBytes() + RUNTIME_RESERVE_BYTES + (options.profiling ? TRACE_BYTES : 0);
+      dropFileCaches(store);
+      const runtimeBytes =
+        residentBytes() +
+        RUNTIME_RESERVE_BYTES +
+        options.budgetBytes * PAGE_TABLE_SHARE +
+        (options.profiling ? TRACE_BYTES : 0);
       // A device with memory of its own gets its weights through the ring even when they are held, and so do compressed
       // ones: nothing stays in it.
       const inBlocks = options.device === "cpu" && !description.compressed;
@@ -455,6 +464,14 @@ function readerError(store: string, cause: unknown): LayerstreamError {
     remedy: "The next call starts another.",
     cause,
   });
+}
+
+/** What was read through the page cache to get here: charged to a cgroup as long as it stays there. */
+function dropFileCaches(store: LayerStore): void {
+  if (cgroupLimitBytes() === undefined) return;
+  const read = store.manifest.files.filter(({ stages }) => stages.length === 0).map(({ name }) => name);
+  for (const name of [MANIFEST_FILE, ...read]) native().dropFileCache(store.filePath(name));
+  native().dropFileCache(process.execPath);
 }
 
 function disposedError(store: string): LayerstreamError {

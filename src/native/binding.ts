@@ -60,6 +60,7 @@ const functionNames = {
   dequantize: true,
   destroyModel: true,
   encodeWindows: true,
+  dropFileCache: true,
   expandRows: true,
   measureMatmulRate: true,
   measureMemoryRate: true,

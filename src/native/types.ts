@@ -377,6 +377,8 @@ export interface NativeEngine {
   /** After cancelModel or a failed pass, when no readTape and no runPass is running. */
   resetTape(model: number): void;
   setTapeIdle(model: number, idle: boolean): void;
+  /** Gives back what the page cache holds of a file and no program has mapped, where the system can do that. */
+  dropFileCache(path: string): void;
   modelStats(model: number): NativeModelStats;
   /** What activities of sums and spans are called. */
   activityNames(): string[];
