@@ -113,8 +113,8 @@ class LoadedModel implements Model {
     return { logits, vocabSize: this.vocabSize };
   }
 
-  setMemory(budget: string | number) {
-    return this.engine.setBudget(parseBytes(budget, "memory"));
+  async setMemory(budget: string | number) {
+    await this.engine.setBudget(parseBytes(budget, "memory"));
   }
 
   stats() {

@@ -46,6 +46,8 @@ void Arena::discard(size_t offset, size_t bytes) {
   madvise(data_ + begin, end - begin, MADV_NOHUGEPAGE);
 #endif
 #ifdef __linux__
+  // MADV_DONTNEED alone leaves a huge page that lies across an edge charged as a whole; MADV_FREE splits it first.
+  madvise(data_ + begin, end - begin, MADV_FREE);
   madvise(data_ + begin, end - begin, MADV_DONTNEED);
 #else
   mmap(data_ + begin, end - begin, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);

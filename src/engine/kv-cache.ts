@@ -13,6 +13,8 @@ const REUSE_TOKENS_MIN = 8;
 /** Tokens whose keys and values are in the cache, and the pages that hold them. */
 export interface Sequence {
   tokens: number[];
+  /** Tokens that it may come to have. */
+  capacity: number;
   pages: Uint32Array;
 }
 
@@ -77,11 +79,6 @@ export class KvCache {
     const flags = new Uint8Array(this.owned.length);
     for (const { pages } of this.active) for (const page of pages) flags[page] = 1;
     return flags;
-  }
-
-  /** Tokens that the sequence has pages for. */
-  capacityOf({ pages }: Sequence): number {
-    return pages.length * this.pagePositions;
   }
 
   isCommitted(pages: Uint8Array): boolean {
@@ -158,7 +155,7 @@ export class KvCache {
     if (needed > this.limit - this.ownedCount + reclaimable) return undefined;
 
     const found = this.longestPrefix(prompt);
-    const start: Sequence = found?.sequence ?? { tokens: [], pages: new Uint32Array() };
+    const start = found?.sequence ?? { tokens: [], pages: new Uint32Array() };
     if (found) this.finished = this.finished.filter((other) => other !== found.sequence);
     const kept = Math.min(this.pagesOf(found?.length ?? 0), needed);
     this.giveBack(start.pages.subarray(kept));
@@ -169,7 +166,7 @@ export class KvCache {
     const pages = new Uint32Array(needed);
     pages.set(start.pages.subarray(0, kept));
     pages.set(this.take(needed - kept), kept);
-    const sequence = { tokens: start.tokens.slice(0, found?.length ?? 0), pages };
+    const sequence = { tokens: start.tokens.slice(0, found?.length ?? 0), capacity, pages };
     this.active.add(sequence);
     return sequence;
   }

@@ -111,7 +111,7 @@ export class WorkingMemoryPlanner {
     const ahead = end + Math.max(AHEAD_TOKENS, end / 8);
     const change = this.change(this.cache.pagesInUse(sequence, ahead), 1);
     const spared = this.plan.streamedBytes - change.plan.streamedBytes;
-    const tokensLeft = this.cache.capacityOf(sequence) - end;
+    const tokensLeft = sequence.capacity - end;
     return spared * tokensLeft > WORTH_RESTARTS * this.plan.ringBytes ? change : undefined;
   }
 
