@@ -12,20 +12,13 @@ import { type KvFormat, type NativePassResult, TRACE_ENGINE, TRACE_PASS, type Tr
 import { activationSizes, BLOCK_TOKENS, carriesNormed } from "./activations.js";
 import type { Precision, Residency, ResidencyEntry, Stats } from "./contract.js";
 import { cancelAtExit, forgetAtExit } from "./exit.js";
+import { type ResidencyStage, stageParts } from "./held-chunks.js";
 import { KvCache, type Sequence } from "./kv-cache.js";
 import { cgroupLimitBytes, peakResidentBytes, residentBytes } from "./memory.js";
 import { describeModel, type ModelDescription } from "./model-description.js";
 import { Prefetcher } from "./prefetch.js";
 import { type Profile, readProfile } from "./profile.js";
-import {
-  chunkBytesFor,
-  PAGE_POSITIONS,
-  planResidency,
-  type ResidencyInput,
-  type ResidencyPlan,
-  type ResidencyStage,
-  stageParts,
-} from "./residency.js";
+import { chunkBytesFor, PAGE_POSITIONS, planResidency, type ResidencyInput, type ResidencyPlan } from "./residency.js";
 import { TRACE_BYTES, TRACE_SPANS, writeTrace } from "./trace-file.js";
 import { type MemoryChange, reservedSizes, WorkingMemoryPlanner } from "./working-memory.js";
 

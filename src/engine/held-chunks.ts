@@ -13,6 +13,8 @@ export interface ResidencyStage {
   bytes: number;
   /** Bytes of its chunks, each with the pages that it shares with its neighbours. */
   chunks: readonly number[];
+  /** Bytes that reading each takes where weights are compressed; absent: the same. */
+  reads?: readonly number[];
   /** An embedding, of which a pass reads rows. */
   gathered: boolean;
   /** An expert: read when a router chooses it, never on the tape. */
@@ -39,10 +41,11 @@ export function isOnTape(stage: ResidencyStage): boolean {
 
 /** Bytes of a stage that are held, and that a pass which reads it streams. */
 export function stageParts(stage: ResidencyStage, held: Uint8Array): { heldBytes: number; streamedBytes: number } {
-  const streamedBytes = total(stage.chunks.filter((_, chunk) => !held[chunk]));
+  const { bytes, chunks, reads = chunks } = stage;
+  const streamedBytes = total(reads.filter((_, chunk) => !held[chunk]));
+  const heldBytes = total(chunks.filter((_, chunk) => held[chunk]));
   // Chunks share pages, and a stage is never larger than its extent.
-  const heldBytes = Math.min(stage.bytes, total(stage.chunks) - streamedBytes);
-  return { heldBytes, streamedBytes };
+  return { heldBytes: Math.min(bytes, heldBytes), streamedBytes };
 }
 
 /**
@@ -117,6 +120,10 @@ function spread(units: readonly Unit[], room: number, most: number): number {
   return room - taken;
 }
 
-function total(values: readonly number[]): number {
+function bytesOf(units: readonly Unit[]): number {
+  return total(units.map(({ bytes }) => bytes));
+}
+
+export function total(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0);
 }

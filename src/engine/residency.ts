@@ -2,6 +2,7 @@
 import { LayerstreamError } from "../errors.js";
 import { formatBytes } from "../units.js";
 import { type ActivationSizes, activationBytes, tokensWithin } from "./activations.js";
+import { chooseHeld, isExpert, isOnTape, type ResidencyStage, stageParts, total } from "./held-chunks.js";
 
 const MIB = 2 ** 20;
 
@@ -13,11 +14,6 @@ const RING_CHUNKS_MIN = 3;
 const RING_BYTES_MAX = 64 * MIB;
 /** Experts are read one after the other: reads in flight plus the chunk being multiplied. */
 const EXPERT_RING_CHUNKS = 4;
-/**
- * Half of what a run of neighbouring held chunks may be off the straight line, at most: long runs are multiplied in one
- * go and lie on huge pages, short ones keep the disk busy while they are.
- */
-const SWING_BYTES = 4 * MIB;
 /** Positions in a page of the KV cache. */
 export const PAGE_POSITIONS = 64;
 /** Passes of a prompt are not cut shorter than this so that weights stay held. */
@@ -30,21 +26,6 @@ const LOGITS_ROWS = 4;
 export const MOST_TOKENS = 2 ** 20;
 /** What the cache is given before a longer sequence comes. */
 const FIRST_PAGES = 512 / PAGE_POSITIONS;
-
-export interface ResidencyStage {
-  /** Of its whole extent. */
-  bytes: number;
-  /** Bytes of its chunks, each with the pages that it shares with its neighbours. */
-  chunks: readonly number[];
-  /** Bytes that reading each takes where weights are compressed; absent: the same. */
-  reads?: readonly number[];
-  /** An embedding, of which a pass reads rows. */
-  gathered: boolean;
-  /** An expert: read when a router chooses it, never on the tape. */
-  routed: boolean;
-  /** The part of the passes of one token that reads it. */
-  share: number;
-}
 
 /**
  * What passes touch at once, counted beside the weights: it is taken from what holds weights when it grows, and holds
@@ -81,6 +62,8 @@ export interface ResidencyInput {
   prefetching?: boolean;
   /** False: hold nothing, stream everything. */
   hold?: boolean;
+  /** What is held now, as `ResidencyPlan.held`: chunks change hands only as far as they must. */
+  held?: readonly Uint8Array[];
   /** Weights go through the ring even when they are held: to memory that is not the host's, or compressed. */
   alwaysStaged?: boolean;
   /** Some weights are stored compressed. */
@@ -167,7 +150,7 @@ export function planResidency(input: ResidencyInput): ResidencyPlan {
       ? choosePass(input, sizes, wanted, ring, rest)
       : { tokens: residentTokens, ringBytes: stagedBytes };
   const passBytes = activationBytes(input.activations, tokens);
-  const held = chooseHeld(input, rest - ringBytes - passBytes);
+  const held = heldWithin(input, rest - ringBytes - passBytes);
   const parts = input.stages.map((stage, index) => stageParts(stage, held[index] as Uint8Array));
   return {
     held,
@@ -293,7 +276,7 @@ function choosePass(input: ResidencyInput, sizes: Sizes, wanted: WorkingMemory, 
   if (activations.blockTokens === 0) return { tokens: most(ring), ringBytes: ring };
   // A larger ring leaves less to hold, so that more of each stage is streamed.
   for (let ringBytes = ring, tokens = most(ring); tokens > activations.blockTokens; tokens = most(ringBytes)) {
-    const held = chooseHeld(input, rest - ringBytes - activationBytes(activations, tokens));
+    const held = heldWithin(input, rest - ringBytes - activationBytes(activations, tokens));
     // The head sees only tokens whose logits are asked for.
     const inBlocks = wanted.logitsRows > activations.blockTokens ? stages : stages.slice(0, -1);
     const streamed = inBlocks.map((stage, index) =>
@@ -314,78 +297,6 @@ function passLengths(wanted: number): number[] {
   return lengths;
 }
 
-function isExpert({ routed }: ResidencyStage): boolean {
-  return routed;
-}
-
-function isOnTape(stage: ResidencyStage): boolean {
-  return !stage.gathered && !isExpert(stage);
-}
-
-/** Bytes of a stage that are held, and that a pass which reads it streams. */
-export function stageParts(stage: ResidencyStage, held: Uint8Array): { heldBytes: number; streamedBytes: number } {
-  const { bytes, chunks, reads = chunks } = stage;
-  const streamedBytes = total(reads.filter((_, chunk) => !held[chunk]));
-  const heldBytes = total(chunks.filter((_, chunk) => held[chunk]));
-  // Chunks share pages, and a stage is never larger than its extent.
-  return { heldBytes: Math.min(bytes, heldBytes), streamedBytes };
-}
-
-/** What is held or not as one: some chunks of a stage. */
-interface Unit {
-  flags: Uint8Array;
-  bytes: number;
-}
-
-/**
- * What every pass reads is held first, then experts. Embeddings are held last: gathering a row costs next to nothing.
- */
-function chooseHeld({ stages, hold = true }: ResidencyInput, room: number): Uint8Array[] {
-  const held = stages.map(({ chunks }) => new Uint8Array(chunks.length));
-  if (!hold) return held;
-  if (total(stages.map(({ bytes }) => bytes)) <= room) {
-    for (const flags of held) flags.fill(1);
-    return held;
-  }
-  const wholes = (eligible: (stage: ResidencyStage) => boolean): Unit[] =>
-    stages.flatMap((stage, index) => (eligible(stage) ? { flags: held[index] as Uint8Array, bytes: stage.bytes } : []));
-  const tape = wholes(isOnTape);
-  const fits = total(tape.map(({ bytes }) => bytes)) <= room;
-  const chunks = stages.flatMap((stage, index) =>
-    isOnTape(stage)
-      ? stage.chunks.map((bytes, at) => ({ flags: held[index]?.subarray(at, at + 1) as Uint8Array, bytes }))
-      : [],
-  );
-  const left = fits ? spread(tape, room, 0) : spread(chunks, room, SWING_BYTES);
-  spread(wholes(isExpert), left, 0);
-  return held;
-}
-
-/**
- * Error diffusion along the tape: units are held from when the held bytes so far fall `swing` behind the share that the
- * room allows until they are `swing` ahead of it. Then what still fits fills the rest. Returns the room that is left.
- */
-function spread(units: readonly Unit[], room: number, most: number): number {
-  const wanted = total(units.map(({ bytes }) => bytes));
-  const share = Math.min(1, Math.max(0, room / wanted));
-  const swing = Math.min(most, wanted / 32);
-  let passed = 0;
-  let taken = 0;
-  const take = ({ flags, bytes }: Unit) => {
-    if (taken + bytes > room) return;
-    flags.fill(1);
-    taken += bytes;
-  };
-  let holding = false;
-  for (const unit of units) {
-    passed += unit.bytes;
-    holding = passed * share - taken >= unit.bytes / 2 + (holding ? -swing : swing);
-    if (holding) take(unit);
-  }
-  for (const unit of [...units].sort((a, b) => b.bytes - a.bytes)) if (unit.flags[0] === 0) take(unit);
-  return room - taken;
-}
-
-function total(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0);
+function heldWithin({ stages, hold = true, held }: ResidencyInput, room: number): Uint8Array[] {
+  return chooseHeld(stages, hold ? room : 0, held);
 }

@@ -138,7 +138,7 @@ export class WorkingMemoryPlanner {
   ): MemoryChange {
     const count = pages.reduce((sum, flag) => sum + flag, 0);
     const working = { pages: count, tokens: Math.max(tokens, LEAST_TOKENS), logitsRows };
-    return { plan: planResidency({ ...this.input, budgetBytes, working }), pages, budgetBytes };
+    return { plan: planResidency({ ...this.input, budgetBytes, working, held: this.plan.held }), pages, budgetBytes };
   }
 }
 

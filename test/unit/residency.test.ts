@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { planResidency, type ResidencyInput, type ResidencyPlan, stageParts } from "../../dist/engine/residency.js";
+import { stageParts } from "../../dist/engine/held-chunks.js";
+import { planResidency, type ResidencyInput, type ResidencyPlan } from "../../dist/engine/residency.js";
 
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;
@@ -173,6 +174,30 @@ describe("planResidency", () => {
           .slice(0, -1)
           .map((stage, index) => (stage.gathered ? 0 : stageParts(stage, held[index] as Uint8Array).streamedBytes)),
       );
+
+    it("grows and shrinks without chunks changing hands for nothing, and what is held stays even", () => {
+      const bytesWhere = (plan: ResidencyPlan, test: (stage: number, chunk: number) => boolean) =>
+        input.stages.reduce((sum, stage, index) => {
+          const chosen = stage.chunks.filter((_, at) => plan.held[index]?.[at] === 1 && test(index, at));
+          return sum + chosen.reduce((bytes, chunk) => bytes + chunk, 0);
+        }, 0);
+      const input = llama8b({ budgetBytes: 6 * GIB });
+      let plan = planResidency(input);
+      for (const pages of [8, 24, 60, 30, 9, 64, 8]) {
+        const next = planResidency({ ...input, working: working(pages, 16), held: plan.held });
+        const lost = bytesWhere(plan, (stage, chunk) => next.held[stage]?.[chunk] === 0);
+        const won = bytesWhere(next, (stage, chunk) => plan.held[stage]?.[chunk] === 0);
+        expect(Math.min(lost, won)).toBe(0);
+        expect(Math.abs(won - lost - (plan.fixedBytes - next.fixedBytes))).toBeLessThan(8 * MIB);
+        plan = next;
+      }
+      const share = plan.heldBytes / (plan.heldBytes + plan.streamedBytes);
+      for (let end = 4; end < 66; end += 4) {
+        const passed = input.stages.slice(1, end).reduce((bytes, stage) => bytes + stage.bytes, 0);
+        const held = bytesWhere(plan, (stage) => stage < end);
+        expect(Math.abs(held - share * passed)).toBeLessThan(64 * MIB);
+      }
+    });
 
     it("carries a prompt in one pass where activations and the streamed part of a stage fit", () => {
       for (const gibibytes of [2, 4, 8, 12]) {
