@@ -4,7 +4,7 @@
  *
  *   npm run bench [-- --json] [-- --seconds 0.5] [-- --threads 2] [-- --formats bf16,8bit,4bit]
  *
- * Kernels are measured for bf16, 8bit, 4bit and the formats of checkpoints that come quantized; --formats chooses.
+ * Kernels are measured for bf16, its lossless bf16_window, 8bit, 4bit and the formats of checkpoints that come quantized; --formats chooses.
  *
  * - codecs, on one core: bytes of input a second, beside a copy from memory to memory
  * - decode (one token): bytes of weights a second, and their share of what the threads read from memory
@@ -21,9 +21,10 @@ const addon = native();
 const block = 64;
 const codecShape = { rows: 1024, columns: 8192 };
 const matmulShape = { rows: 4096, columns: 14336 };
-/** Format and columns that share a scale; the formats of GGUF have blocks of their own. */
+/** Format and columns that share a scale, or escapes of a row; the formats of GGUF have blocks of their own. */
 const formats = new Map([
   ["bf16", block],
+  ["bf16_window", 360],
   ["8bit", block],
   ["4bit", block],
   ["uint4", 128],
@@ -71,6 +72,16 @@ function codecCases() {
       call: () => addon.dequantize("bf16", weights, rows, columns, block, floats),
     },
   ];
+  const escapes = addon.mostEscapes(weights, rows, columns);
+  const encoded = new Uint8Array(rows * addon.rowBytes("bf16_window", columns, escapes));
+  cases.push(
+    { name: "count escapes", bytes: weights.length, call: () => addon.mostEscapes(weights, rows, columns) },
+    {
+      name: "encode bf16 without loss",
+      bytes: weights.length,
+      call: () => addon.encodeWindows(weights, rows, columns, escapes, encoded),
+    },
+  );
   for (const format of ["8bit", "4bit"]) {
     const packed = new Uint8Array(rows * addon.rowBytes(format, columns, block));
     const quantize = () => addon.quantize("bf16", weights, rows, columns, format, block, packed);
