@@ -1,6 +1,7 @@
 #include "bf16_window.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "../backend/format.h"
@@ -11,43 +12,43 @@ namespace {
 
 constexpr uint32_t kStep = 64;
 constexpr uint32_t kExponents = 256;
-constexpr uint32_t kEscape = 7;  // and how many exponents have a code of their own
+constexpr uint8_t kEscape = 7;  // and how many exponents have a code of their own
 // The last whose codes are all exponents.
-constexpr uint32_t kLastLeast = kExponents - kEscape;
-
-uint32_t exponent_of(uint16_t weight) { return weight >> 7 & 255; }
+constexpr uint8_t kLastLeast = kExponents - kEscape;
 
 struct Window {
-  uint32_t least;
+  uint8_t least;
   uint32_t escapes;
 };
 
-// The least exponent with the fewest escapes. Four counters an exponent: neighbours are often equal, and a counter
-// that was just stored is slow to load.
+// The least exponent with the fewest escapes. Four counters an exponent: neighbours are often equal, and a counter that
+// was just stored is slow to load.
 Window choose_window(const uint16_t* weights, uint32_t count) {
-  uint16_t counts[4][kExponents] = {};
-  uint32_t first = kExponents - 1, last = 0;
+  uint8_t exponents[kWindowColumns];
+  uint8_t first = kExponents - 1, last = 0;
+  for (uint32_t i = 0; i < count; ++i) exponents[i] = static_cast<uint8_t>(weights[i] >> 7);
+  for (uint32_t i = 0; i < count; ++i) first = std::min(first, exponents[i]);
+  for (uint32_t i = 0; i < count; ++i) last = std::max(last, exponents[i]);
+  if (last - first < kEscape) return {std::min(first, kLastLeast), 0};
+
+  uint16_t counts[4][kExponents];
+  for (auto& counters : counts) std::memset(counters + first, 0, (last - first + 1u) * sizeof(uint16_t));
   uint32_t i = 0;
   for (; i + 4 <= count; i += 4) {
-    for (uint32_t k = 0; k < 4; ++k) ++counts[k][exponent_of(weights[i + k])];
+    for (uint32_t k = 0; k < 4; ++k) ++counts[k][exponents[i + k]];
   }
-  for (; i < count; ++i) ++counts[0][exponent_of(weights[i])];
-  for (i = 0; i < count; ++i) {
-    first = std::min(first, exponent_of(weights[i]));
-    last = std::max(last, exponent_of(weights[i]));
-  }
+  for (; i < count; ++i) ++counts[0][exponents[i]];
   const auto count_of = [&](uint32_t e) { return uint32_t{counts[0][e]} + counts[1][e] + counts[2][e] + counts[3][e]; };
-  first = std::min(first, kLastLeast);
   uint32_t inside = 0;
-  for (uint32_t e = first; e < first + kEscape; ++e) inside += count_of(e);
-  uint32_t most = inside, best = first;
-  for (uint32_t least = first + 1; least + kEscape <= last + 1; ++least) {
+  for (uint32_t e = first; e < first + uint32_t{kEscape}; ++e) inside += count_of(e);
+  uint32_t most = inside;
+  uint8_t best = first;
+  for (uint32_t least = first + 1u; least + kEscape <= last + 1u; ++least) {
     inside += count_of(least + kEscape - 1);
     inside -= count_of(least - 1);
-    if (inside > most) {
-      most = inside;
-      best = least;
-    }
+    if (inside <= most) continue;
+    most = inside;
+    best = static_cast<uint8_t>(least);
   }
   return {best, count - most};
 }
@@ -65,29 +66,34 @@ void order_places(const uint16_t* weights, uint32_t count, uint16_t* places) {
   }
 }
 
-// One step of a window; `escapes` has room for 64. Returns how many there are.
-uint32_t encode_step(const uint16_t* places, uint32_t count, uint32_t least, uint8_t* plane, uint8_t* codes,
+// Eight codes of a byte each to three bits.
+uint32_t gather_codes(uint64_t codes) {
+  codes = (codes & 0x0007000700070007) | (codes >> 5 & 0x0038003800380038);
+  codes = (codes & 0x0000003f0000003f) | (codes >> 10 & 0x00000fc000000fc0);
+  return static_cast<uint32_t>(codes & 0xfff) | static_cast<uint32_t>(codes >> 20 & 0xfff000);
+}
+
+// One step of a window of which `count` places' columns exist; `escapes` has room for 65. Returns how many there are.
+uint32_t encode_step(const uint16_t* places, uint32_t count, uint8_t least, uint8_t* plane, uint8_t* codes,
                      uint8_t* escapes) {
-  uint8_t code[kStep];
-  for (uint32_t p = 0; p < kStep; ++p) {
-    const uint16_t weight = places[p];
-    plane[p] = static_cast<uint8_t>(weight << 1 | weight >> 15);
-    const uint16_t above = static_cast<uint16_t>(exponent_of(weight) - least);
-    code[p] = static_cast<uint8_t>(std::min<uint16_t>(above, kEscape));
-  }
-  if (count < kStep) {
-    for (uint32_t c = count; c < kStep; ++c) code[c < 32 ? c / 8 * 16 + c % 8 : (c - 32) / 8 * 16 + 8 + c % 8] = 0;
-  }
+  static_assert(std::endian::native == std::endian::little);
+  uint8_t exponents[kStep], code[kStep];
+  for (uint32_t p = 0; p < kStep; ++p) plane[p] = static_cast<uint8_t>(places[p] << 1 | places[p] >> 15);
+  for (uint32_t p = 0; p < kStep; ++p) exponents[p] = static_cast<uint8_t>(places[p] >> 7);
+  // Exponents below the least become large.
+  for (uint32_t p = 0; p < kStep; ++p) code[p] = std::min(static_cast<uint8_t>(exponents[p] - least), kEscape);
+  for (uint32_t c = count; c < kStep; ++c) code[c < 32 ? c / 8 * 16 + c % 8 : (c - 32) / 8 * 16 + 8 + c % 8] = 0;
   uint32_t found = 0;
   for (uint32_t group = 0; group < 8; ++group) {
-    uint32_t bits = 0;
-    for (uint32_t i = 0; i < 8; ++i) bits |= uint32_t{code[8 * group + i]} << (3 * i);
+    uint64_t eight;
+    std::memcpy(&eight, code + 8 * group, sizeof eight);
+    const uint32_t bits = gather_codes(eight);
     std::memcpy(codes + 3 * group, &bits, 3);
-    // Three ones in a place.
+    // Three ones in a code.
     if ((bits & bits >> 1 & bits >> 2 & 0x249249) == 0) continue;
-    for (uint32_t i = 0; i < 8; ++i) {
-      escapes[found] = static_cast<uint8_t>(exponent_of(places[8 * group + i]));
-      found += code[8 * group + i] == kEscape ? 1 : 0;
+    for (uint32_t p = 8 * group; p < 8 * group + 8; ++p) {
+      escapes[found] = exponents[p];
+      found += code[p] == kEscape ? 1 : 0;
     }
   }
   return found;
@@ -116,7 +122,7 @@ bool encode_row(const WindowSource& source, uint32_t row, uint32_t block, uint8_
     if (window.escapes > block - used) return false;
     const uint32_t steps = (count + kStep - 1) / kStep;
     const uint16_t begin = static_cast<uint16_t>(used);
-    header[0] = static_cast<uint8_t>(window.least);
+    header[0] = window.least;
     std::memcpy(header + 1, &begin, sizeof begin);
     for (uint32_t step = 0; step < steps; ++step) {
       uint16_t places[kStep];

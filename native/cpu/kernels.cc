@@ -81,7 +81,7 @@ Features detect() {
   features.avx2 = (states & kAvxStates) == kAvxStates && has(extended.ebx, {5});
   features.avx512 = features.avx2 && (states & kAvx512States) == kAvx512States &&
                     has(extended.ebx, {16 /* f */, 17 /* dq */, 30 /* bw */, 31 /* vl */}) &&
-                    has(extended.ecx, {1 /* vbmi */});
+                    has(extended.ecx, {1 /* vbmi */, 6 /* vbmi2 */});
   features.vnni = features.avx512 && has(extended.ecx, {11 /* vnni */}) && has(cpuid(7, 1).eax, {5 /* bf16 */});
   return features;
 }

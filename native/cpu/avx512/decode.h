@@ -183,23 +183,5 @@ inline void decode_float8(const uint8_t* codes, Floats* weights) {
   }
 }
 
-// Bytes 3 * q ... of the codes of a step, which are the last 24 of 32, lowest in quadword q.
-constexpr ByteOrder make_code_spread() {
-  ByteOrder order = {};
-  for (int i = 0; i < 64; i++) order.bytes[i] = static_cast<uint8_t>(i % 8 < 3 ? 8 + 3 * (i / 8) + i % 8 : 0);
-  return order;
-}
-constexpr ByteOrder kCodeSpread = make_code_spread();
-
-inline uint64_t window_exponents(const uint8_t* codes, uint8_t least, uint8_t* exponents) {
-  const __m512i last = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes - 8)));
-  const __m512i spread = _mm512_permutexvar_epi8(_mm512_load_si512(kCodeSpread.bytes), last);
-  const __m512i shifts = _mm512_set1_epi64(0x15120f0c09060300);
-  const __m512i seven = _mm512_set1_epi8(7);
-  const __m512i code = _mm512_and_si512(_mm512_multishift_epi64_epi8(shifts, spread), seven);
-  _mm512_store_si512(exponents, _mm512_add_epi8(code, _mm512_set1_epi8(static_cast<char>(least))));
-  return _cvtmask64_u64(_mm512_cmpeq_epi8_mask(code, seven));
-}
-
 }  // namespace
 }  // namespace layerstream::cpu::avx512

@@ -1,6 +1,6 @@
 #if defined(__x86_64__) || defined(_M_X64)
 
-#include "decode.h"
+#include "window_cursor.h"
 
 #include "../generic/window.h"
 

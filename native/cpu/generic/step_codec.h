@@ -24,6 +24,8 @@
 //   Bytes merge(Bytes a, uint8_t mask_a, Bytes b, uint8_t mask_b)          (a & mask_a) | (b & mask_b)
 //   Floats to_floats<v>(Bytes)                    bytes 16 * v ... 16 * v + 15
 //   void decode_float8(const uint8_t codes[64], Floats weights[4])
+#pragma once
+
 #include <utility>
 
 #include "product.h"

@@ -2,7 +2,6 @@
 #pragma once
 
 #include "../../backend/format.h"
-#include "../generic/window_codes.h"
 #include "../matmul_blocking.h"
 #include "simd.h"
 

@@ -2,6 +2,8 @@
 
 #include "decode.h"
 
+#include "../generic/window_cursor.h"
+
 #include "../generic/window.h"
 
 #endif

@@ -3,7 +3,6 @@
 
 #include "../../backend/format.h"
 #include "../float8.h"
-#include "../generic/window_codes.h"
 #include "../matmul_blocking.h"
 #include "simd.h"
 

@@ -1,3 +1,5 @@
 #include "decode.h"
 
+#include "../generic/window_cursor.h"
+
 #include "../generic/window.h"
