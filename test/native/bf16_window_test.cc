@@ -1,8 +1,10 @@
 // bf16_window: the encoder's rows are those of the definition, every instruction set decodes them to the same bits, and
 // no bytes lead a decoder out of a row.
+#include <bit>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 #include "../../native/codec/bf16_window.cc"
@@ -113,69 +115,95 @@ void check_size() {
   if (ratio > 0.71) fail("normal weights", "size in thousandths", kColumns, 0, static_cast<uint32_t>(1000 * ratio), 710);
 }
 
+// How products are made: a table's exact ones, or fast ones.
+struct Way {
+  const char* name;
+  const KernelTable* exact;
+  const FastKernels* fast;
+};
+
+std::vector<Way> ways(uint32_t tokens) {
+  std::vector<Way> present;
+  for (const KernelTable* table : tables()) present.push_back({table->name, table, nullptr});
+  const KernelTable* const vnni = vnni_kernels();
+  const FastKernels* const fast = vnni == nullptr ? nullptr : tokens == 1 ? vnni->fast.vector : vnni->fast.matrix;
+  if (fast != nullptr && fast->supports(Format::kBF16Window, 1, 1)) present.push_back({"fast", nullptr, fast});
+  return present;
+}
+
+struct AlignedFree {
+  void operator()(uint8_t* memory) const { std::free(memory); }
+};
+
+// Rows in `weights`, one after the other, times `tokens` rows of `input`: [token][row].
+std::vector<float> multiply(const Way& way, Format format, const std::vector<uint8_t>& weights, uint32_t columns,
+                            uint32_t block, const std::vector<float>& input, uint32_t tokens) {
+  MatmulArgs args{};
+  args.row_bytes = row_bytes(format, columns, block);
+  args.rows = static_cast<uint32_t>(weights.size() / args.row_bytes);
+  args.weight = weights.data();
+  args.columns = columns;
+  args.block = block;
+  args.input = input.data();
+  args.input_stride = columns;
+  args.tokens = tokens;
+  args.output_stride = args.rows;
+  std::vector<float> output(size_t{tokens} * args.rows);
+  args.output = output.data();
+  const size_t exact = matmul_scratch_floats(columns, tokens);
+  std::vector<float> scratch(way.exact != nullptr ? exact : way.fast->scratch_bytes(format, block, columns, tokens) / sizeof(float) + 1);
+  args.scratch = scratch.data();
+  if (way.exact != nullptr) {
+    way.exact->matmul[static_cast<size_t>(format)](args);
+    return output;
+  }
+  const size_t bytes = way.fast->prepared_bytes(format, block, columns, tokens);
+  const std::unique_ptr<uint8_t, AlignedFree> prepared(static_cast<uint8_t*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64)));
+  way.fast->prepare(format, args, 0, tokens, prepared.get());
+  way.fast->multiply(format, args, prepared.get());
+  return output;
+}
+
 void check_forged() {
   for (int i = 0; i < 400; ++i) {
     const uint32_t columns = uniform(1, 1300);
     const uint32_t block = uniform(0, 3) == 0 ? 1 : uniform(1, columns);
     std::vector<uint8_t> row(row_bytes(Format::kBF16Window, columns, block));
     const uint32_t kind = uniform(0, 2);
-    for (uint8_t& byte : row) byte = kind == 0 ? 255 : kind == 1 ? static_cast<uint8_t>(255 - uniform(0, 3)) : static_cast<uint8_t>(uniform(0, 255));
+    for (uint8_t& byte : row) {
+      byte = kind == 0 ? 255 : static_cast<uint8_t>(kind == 1 ? 255 - uniform(0, 3) : uniform(0, 255));
+    }
     check_decoders(row, columns, block, "any bytes");
-    // Products as well: they read several rows, the last of them as often as rows are missing.
-    for (const KernelTable* table : tables()) {
-      for (const uint32_t tokens : {1u, 2u}) {
-        std::vector<float> input(size_t{tokens} * columns), output(tokens), scratch(matmul_scratch_floats(columns, tokens));
-        MatmulArgs args{};
-        args.weight = row.data();
-        args.row_bytes = row.size();
-        args.rows = 1;
-        args.columns = columns;
-        args.block = block;
-        args.input = input.data();
-        args.input_stride = columns;
-        args.output = output.data();
-        args.output_stride = 1;
-        args.tokens = tokens;
-        args.scratch = scratch.data();
-        table->matmul[static_cast<size_t>(Format::kBF16Window)](args);
-      }
+    for (const uint32_t tokens : {1u, 2u}) {
+      const std::vector<float> input(size_t{tokens} * columns, 1.0f);
+      for (const Way& way : ways(tokens)) multiply(way, Format::kBF16Window, row, columns, block, input, tokens);
     }
   }
 }
 
 // Sums are those of the same weights as plain bfloat16, bit for bit.
 void check_products() {
-  for (const uint32_t columns : {60u, 512u, 1500u}) {
+  for (const uint32_t columns : {1u, 31u, 60u, 97u, 512u, 545u, 1500u, 2048u}) {
     constexpr uint32_t kRows = 21;
-    std::vector<uint16_t> weights(size_t{kRows} * columns);
-    for (uint16_t& weight : weights) weight = normal_weight(0.02f);
-    const WindowSource matrix{reinterpret_cast<const uint8_t*>(weights.data()), kRows, columns};
+    std::vector<uint8_t> plain(size_t{2} * kRows * columns);
+    for (size_t c = 0; c < plain.size(); c += 2) {
+      const uint16_t weight = normal_weight(0.02f);
+      std::memcpy(plain.data() + c, &weight, 2);
+    }
+    const WindowSource matrix{plain.data(), kRows, columns};
     const uint32_t block = std::max(static_cast<uint32_t>(most_escapes(matrix)), 1u);
-    const size_t bytes = row_bytes(Format::kBF16Window, columns, block);
-    std::vector<uint8_t> encoded(kRows * bytes);
+    std::vector<uint8_t> encoded(kRows * row_bytes(Format::kBF16Window, columns, block));
     encode_windows(matrix, block, encoded.data());
-    for (const KernelTable* table : tables()) {
-      for (const uint32_t tokens : {1u, 3u}) {
-        std::vector<float> input(size_t{tokens} * columns), outputs[2], scratch(matmul_scratch_floats(columns, tokens));
-        for (float& value : input) value = random_numbers.normal();
-        for (const Format format : {Format::kBF16, Format::kBF16Window}) {
-          std::vector<float>& output = outputs[format == Format::kBF16 ? 0 : 1];
-          output.resize(size_t{tokens} * kRows);
-          MatmulArgs args{};
-          args.weight = format == Format::kBF16 ? matrix.weights : encoded.data();
-          args.row_bytes = format == Format::kBF16 ? 2 * size_t{columns} : bytes;
-          args.rows = kRows;
-          args.columns = columns;
-          args.block = block;
-          args.input = input.data();
-          args.input_stride = columns;
-          args.output = output.data();
-          args.output_stride = kRows;
-          args.tokens = tokens;
-          args.scratch = scratch.data();
-          table->matmul[static_cast<size_t>(format)](args);
+    for (const uint32_t tokens : {1u, 3u, 40u}) {
+      std::vector<float> input(size_t{tokens} * columns);
+      for (float& value : input) value = random_numbers.normal();
+      for (const Way& way : ways(tokens)) {
+        const std::vector<float> expected = multiply(way, Format::kBF16, plain, columns, 0, input, tokens);
+        const std::vector<float> got = multiply(way, Format::kBF16Window, encoded, columns, block, input, tokens);
+        for (size_t i = 0; i < got.size(); ++i) {
+          if (std::memcmp(&got[i], &expected[i], sizeof(float)) == 0) continue;
+          fail("products", way.name, columns, static_cast<uint32_t>(i), std::bit_cast<uint32_t>(got[i]), std::bit_cast<uint32_t>(expected[i]));
         }
-        if (std::memcmp(outputs[0].data(), outputs[1].data(), outputs[0].size() * sizeof(float)) != 0) fail("products", table->name, columns, 0, tokens, 0);
       }
     }
   }

@@ -30,7 +30,7 @@ struct Rounding {
 };
 
 Rounding rounding_of(Format format, uint32_t block) {
-  if (format == Format::kBF16) return {1, 0, 0};
+  if (format == Format::kBF16 || format == Format::kBF16Window) return {1, 0, 0};
   if (format == Format::kQ4) return {64, 136900.0 / 8, 0.5 / 15684};  // at worst, all of a lane are the largest
   return {block == 32 ? 32u : 64u, 32767, 0};
 }
@@ -214,6 +214,7 @@ void check_format(const FastKernels& kernels, Format format) {
   std::vector<uint32_t> blocks = {traits.block};
   if (traits.blocks == Blocks::kPowerOfTwo) blocks = {32, 64, 128, 1024};
   if (traits.blocks == Blocks::kMultiple) blocks = {64, 128, 192, 4096};
+  if (traits.blocks == Blocks::kEscapes) blocks = {1, 31, 90};
   const uint32_t unit = traits.blocks == Blocks::kWhole ? traits.block : 1;
   uint32_t count = 0;
   double worst = 0;

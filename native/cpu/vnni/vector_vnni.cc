@@ -5,17 +5,20 @@
 #include "products.h"
 #include "vector_nibbles.h"
 #include "vector_plain.h"
+#include "vector_window.h"
 
 namespace layerstream::cpu::vnni {
 namespace {
 
+constexpr bool is_bfloat(Format format) { return format == Format::kBF16 || format == Format::kBF16Window; }
+
 bool supports(Format format, uint32_t, uint32_t) {
-  return format == Format::kBF16 || format == Format::kQ8 || format == Format::kQ4;
+  return is_bfloat(format) || format == Format::kQ8 || format == Format::kQ4;
 }
 
 // Bytes of one prepared token.
 size_t stride(Format format, uint32_t block, uint32_t columns) {
-  if (format == Format::kBF16) return token_bytes<BfloatPair>(divide_up(columns, 32));
+  if (is_bfloat(format)) return token_bytes<BfloatPair>(divide_up(columns, 32));
   if (format == Format::kQ8 && block == 32) return token_bytes<IntegerChunk<32>>(divide_up(columns, 32 * kGroups));
   return token_bytes<IntegerChunk<64>>(divide_up(columns, 64 * kGroups));
 }
@@ -27,7 +30,7 @@ size_t prepared_bytes(Format format, uint32_t block, uint32_t columns, uint32_t 
 size_t scratch_bytes(Format, uint32_t, uint32_t, uint32_t) { return 0; }
 
 void prepare_token(Format format, uint32_t block, const float* input, uint32_t columns, uint8_t* prepared) {
-  if (format == Format::kBF16) {
+  if (is_bfloat(format)) {
     prepare_bfloat(input, columns, prepared);
   } else if (format == Format::kQ8 && block == 32) {
     prepare_integers<32>(input, columns, kByteRule, prepared);
@@ -49,6 +52,8 @@ void multiply(Format format, const MatmulArgs& args, const uint8_t* prepared) {
   const size_t bytes = stride(format, args.block, args.columns);
   if (format == Format::kBF16) {
     multiply_rows(args, prepared, bytes, BfloatDot{args.columns});
+  } else if (format == Format::kBF16Window) {
+    multiply_rows(args, prepared, bytes, WindowDot(args.columns, args.block));
   } else if (format == Format::kQ8 && args.block == 32) {
     multiply_rows(args, prepared, bytes, ByteDot<32>(args.columns, args.block));
   } else if (format == Format::kQ8) {
