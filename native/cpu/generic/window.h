@@ -19,9 +19,9 @@ struct WindowCodec {
   class Chunk;
 
   WindowCodec(uint32_t columns, uint32_t block)
-      : capacity(block), data(block + (columns + kStep - 1) / kStep * size_t{kWindowHeaderBytes}) {}
+      : columns(columns), capacity(block), data(block + (columns + kStep - 1) / kStep * size_t{kWindowHeaderBytes}) {}
 
-  uint32_t capacity;
+  uint32_t columns, capacity;
   size_t data;  // where the weights begin
 };
 
@@ -31,11 +31,13 @@ class WindowCodec::Chunk {
       : capacity_(codec.capacity),
         width_(width),
         header_(codec.capacity + size_t{column} / kStep * kWindowHeaderBytes),
+        fetched_(codec.data * column / codec.columns),
         data_(codec.data + size_t{column} / kStep * kStepBytes) {}
 
   uint32_t steps() const { return width_ / kStep; }
 
-  const uint8_t* scales(const uint8_t* row) const { return row + header_; }
+  // Escapes and headers lie before the weights: each window fetches a part of them.
+  const uint8_t* scales(const uint8_t* row) const { return row + fetched_; }
 
   void load_scales(const uint8_t* row, Scales& output) const {
     const uint32_t begin = read<uint16_t>(row + header_ + 1);
@@ -91,6 +93,7 @@ class WindowCodec::Chunk {
   uint32_t capacity_;
   uint32_t width_;
   size_t header_;
+  size_t fetched_;
   size_t data_;
 };
 

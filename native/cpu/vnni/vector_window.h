@@ -9,15 +9,31 @@ namespace {
 
 constexpr uint32_t kWindowStep = 64;
 constexpr size_t kStepPlace = 64, kStepCode = 24;  // bytes
-// Lines that a step of kRows rows takes, with its share of headers and escapes.
-constexpr uint32_t kStepLines = 6;
+constexpr size_t kStepBytes = kStepPlace + kStepCode;
+
+// Of 32 columns.
+struct Activations {
+  __m512bh high, low;
+
+  explicit Activations(const BfloatPair& pair)
+      : high((__m512bh)_mm512_load_si512(pair.high)), low((__m512bh)_mm512_load_si512(pair.low)) {}
+
+  // In the order of additions of BfloatDot.
+  __m512 add(__m512 sum, __m512i weights) const {
+    return _mm512_dpbf16_ps(_mm512_dpbf16_ps(sum, (__m512bh)weights, low), (__m512bh)weights, high);
+  }
+};
 
 struct WindowDot {
   uint32_t columns, capacity;
-  size_t data;
+  size_t data;   // where in a row the weights begin
+  size_t ahead;  // to the next rows, which are fetched while these are multiplied
 
   WindowDot(uint32_t columns, uint32_t block)
-      : columns(columns), capacity(block), data(block + size_t{kWindowHeaderBytes} * divide_up(columns, kWindowColumns)) {}
+      : columns(columns),
+        capacity(block),
+        data(block + size_t{kWindowHeaderBytes} * divide_up(columns, kWindowColumns)),
+        ahead(kRows * row_bytes(Format::kBF16Window, columns, block)) {}
 
   void operator()(Rows& rows, const uint8_t* prepared, avx512::Floats* accumulators) const {
     const auto* pair = reinterpret_cast<const BfloatPair*>(prepared);
@@ -28,22 +44,35 @@ struct WindowDot {
       const uint32_t width = std::min(kWindowColumns, columns - column);
       const uint32_t steps = divide_up(width, kWindowStep);
       avx512::WindowCursor cursors[kRows];
-      for (uint32_t r = 0; r < kRows; ++r) cursors[r] = cursor_at(rows.row[r], header);
+      for (uint32_t r = 0; r < kRows; ++r) {
+        cursors[r] = cursor_at(rows.row[r], header);
+        // Escapes and headers lie before the weights: each window fetches a part of them.
+        fetch(rows.row[r] + ahead + size_t{column} * data / columns);
+      }
       const size_t codes = places + steps * kStepPlace;
-      for (uint32_t step = 0; step < steps; ++step, pair += 2) {
-        // Past the end, weights are multiplied by zeros, or not at all.
-        const bool whole = step * kWindowStep + 32 < width;
-        const BfloatPair* const next = whole ? pair + 1 : pair;
-        const __m512bh high[] = {(__m512bh)_mm512_load_si512(pair->high), (__m512bh)_mm512_load_si512(next->high)};
-        const __m512bh low[] = {(__m512bh)_mm512_load_si512(pair->low), (__m512bh)_mm512_load_si512(next->low)};
-        rows.fetch(kStepLines);
+      const auto decode = [&](uint32_t r, uint32_t step, __m512i words[2]) {
+        const uint8_t* const row = rows.row[r];
+        cursors[r].decode(row + places + step * kStepPlace, row + codes + step * kStepCode, words);
+      };
+      const uint32_t whole = width / kWindowStep;
+      for (uint32_t step = 0; step < whole; ++step, pair += 2) {
+        const Activations first(pair[0]), second(pair[1]);
         for (uint32_t r = 0; r < kRows; ++r) {
-          const uint8_t* const row = rows.row[r];
+          fetch(rows.row[r] + ahead + places + step * kStepBytes);
+          fetch(rows.row[r] + ahead + places + step * kStepBytes + kStepBytes / 2);
           __m512i words[2];
-          cursors[r].decode(row + places + step * kStepPlace, row + codes + step * kStepCode, words);
-          const __m512bh first = (__m512bh)words[0], second = (__m512bh)words[1];
-          sums[r] = _mm512_dpbf16_ps(_mm512_dpbf16_ps(sums[r], first, low[0]), first, high[0]);
-          if (whole) sums[r] = _mm512_dpbf16_ps(_mm512_dpbf16_ps(sums[r], second, low[1]), second, high[1]);
+          decode(r, step, words);
+          sums[r] = second.add(first.add(sums[r], words[0]), words[1]);
+        }
+      }
+      if (whole < steps) {
+        // Past the end, weights are multiplied by zeros, or not at all.
+        const bool two = whole * kWindowStep + 32 < width;
+        for (uint32_t r = 0; r < kRows; ++r) {
+          __m512i words[2];
+          decode(r, whole, words);
+          sums[r] = Activations(pair[0]).add(sums[r], words[0]);
+          if (two) sums[r] = Activations(pair[1]).add(sums[r], words[1]);
         }
       }
       places = codes + steps * kStepCode;
@@ -52,6 +81,8 @@ struct WindowDot {
   }
 
  private:
+  static void fetch(const uint8_t* address) { _mm_prefetch(reinterpret_cast<const char*>(address), _MM_HINT_T1); }
+
   // The first escape of a window lies within the capacity, and in any row as many bytes follow the capacity as a window
   // has columns: whatever the bytes say, 64 of them can be read at each step.
   avx512::WindowCursor cursor_at(const uint8_t* row, size_t header) const {
