@@ -239,15 +239,15 @@ class RandomRows {
   }
 
  private:
-  // Exponents near that of 1, and some escapes as long as there is room.
+  // Weights below 1, and some escapes as long as there is room.
   void fill_windows(uint8_t* row, uint32_t columns, uint32_t block) {
     uint8_t* header = row + block;
     uint8_t* data = header + size_t{3} * ((columns + 511) / 512);
     uint32_t used = 0;
-    for (uint32_t i = 0; i < block; ++i) row[i] = static_cast<uint8_t>(uniform(100, 130));
+    for (uint32_t i = 0; i < block; ++i) row[i] = static_cast<uint8_t>(uniform(92, 122));
     for (uint32_t first = 0; first < columns; first += 512, header += 3) {
       const uint32_t steps = (std::min(columns - first, 512u) + 63) / 64;
-      header[0] = static_cast<uint8_t>(uniform(118, 124));
+      header[0] = static_cast<uint8_t>(uniform(110, 116));
       const uint16_t begin = static_cast<uint16_t>(used);
       std::memcpy(header + 1, &begin, sizeof begin);
       uint8_t* const codes = data + size_t{64} * steps;
