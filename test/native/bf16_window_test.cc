@@ -7,7 +7,7 @@
 #include <memory>
 #include <vector>
 
-#include "../../native/codec/bf16_window.cc"
+#include "../../native/codec/bf16_window.h"
 #include "../../native/cpu/kernels.h"
 #include "reference_weights.h"
 

@@ -365,7 +365,8 @@ size_t scratch_bytes(Format, uint32_t, uint32_t columns, uint32_t tokens) { retu
 void multiply(Format format, const MatmulArgs& args, const uint8_t* prepared) {
   const Scratch scratch(args.scratch, args.columns, args.tokens);
   const uint32_t groups = groups_of(args.columns);
-  const auto pack = format == Format::kBF16 ? pack_panel<true> : pack_panel<false>;
+  const bool is_bfloat = format == Format::kBF16 || format == Format::kBF16Window;
+  const auto pack = is_bfloat ? pack_panel<true> : pack_panel<false>;
   std::memset(scratch.row, 0, size_t{groups} * kGroup * sizeof(float));  // columns past the end stay zero
   for (uint32_t row = 0; row < args.rows; row += kPanelRows) {
     const uint32_t rows = smaller(kPanelRows, args.rows - row);
