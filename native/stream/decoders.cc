@@ -4,8 +4,10 @@
 
 namespace layerstream {
 
-Decoders::Decoders(uint32_t threads, Tape& tape) : tape_(tape) {
-  for (uint32_t thread = 0; thread < threads; ++thread) threads_.emplace_back([this] { loop(); });
+Decoders::Decoders(uint32_t threads, Tape& tape, Trace* trace) : tape_(tape), trace_(trace) {
+  for (uint32_t thread = 0; thread < threads; ++thread) {
+    threads_.emplace_back([this, thread] { loop(static_cast<uint8_t>(thread)); });
+  }
 }
 
 Decoders::~Decoders() {
@@ -28,7 +30,14 @@ void Decoders::settle() {
   changed_.wait(lock, [this] { return done_ == submitted_; });
 }
 
-void Decoders::loop() {
+void Decoders::decode(const Work& work, uint8_t thread) {
+  const Trace::Time begin = Trace::Clock::now();
+  decode_chunk(*work.stage, *work.chunk, work.stored, work.memory, *work.path);
+  if (trace_ == nullptr) return;
+  trace_->record(Track::kDecoders, Activity::kDecode, work.index, begin, Trace::Clock::now(), {work.chunk->length, 0}, thread);
+}
+
+void Decoders::loop(uint8_t thread) {
   std::unique_lock lock(mutex_);
   for (;;) {
     changed_.wait(lock, [this] { return stop_ || begun_ < submitted_; });
@@ -36,7 +45,7 @@ void Decoders::loop() {
     const Work work = queue_[begun_++ % queue_.size()];
     lock.unlock();
     try {
-      decode_chunk(*work.stage, *work.chunk, work.stored, work.memory, *work.path);
+      decode(work, thread);
       tape_.publish(work.sequence, work.unread);
     } catch (...) {
       tape_.fail(std::current_exception());

@@ -23,10 +23,11 @@ class Decoders {
     uint8_t* memory = nullptr;          // where its rows go
     uint64_t sequence = 0;              // on the tape
     uint64_t unread = 0;                // see Tape::publish
+    uint32_t index = 0;                 // of the stage, for the trace
   };
 
-  // The tape outlives this object.
-  Decoders(uint32_t threads, Tape& tape);
+  // `trace` is null where nobody asked for one. It and the tape outlive this object.
+  Decoders(uint32_t threads, Tape& tape, Trace* trace);
   // What was submitted has been settled.
   ~Decoders();
   Decoders(const Decoders&) = delete;
@@ -38,9 +39,11 @@ class Decoders {
   void settle();
 
  private:
-  void loop();
+  void loop(uint8_t thread);
+  void decode(const Work& work, uint8_t thread);
 
   Tape& tape_;
+  Trace* trace_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<Work> queue_ = std::vector<Work>(Tape::kSlots);  // submitted_ to begun_, by number

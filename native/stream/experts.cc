@@ -107,7 +107,12 @@ void Experts::arrive(Place& arrived) {
   meter_.end(chunk.read_bytes(arrived.known));
   if (chunk.encoded()) {
     const uint8_t* stored = arrived.memory == arrived.host ? arrived.host + chunk.length : arrived.host;
+    const Trace::Time begin = Trace::Clock::now();
     decode_chunk(*arrived.stage, chunk, stored, arrived.memory, files_[arrived.stage->file].path());
+    if (trace_ != nullptr) {
+      const Work decoded{chunk.length, 0};
+      trace_->record(Track::kDecoders, Activity::kDecode, index_of(*arrived.stage), begin, Trace::Clock::now(), decoded);
+    }
   }
   arrived.ready = true;
 }

@@ -63,7 +63,9 @@ Runtime::Runtime(RuntimeDescription description) : Runtime(checked(std::move(des
   reader_->observe(trace_.get(), Track::kReader);
   const auto is_encoded = [](const Matrix& matrix) { return matrix.encoded(); };
   const auto has_encoded = [&](const Stage& stage) { return !stage.routed() && std::ranges::any_of(stage.matrices, is_encoded); };
-  if (std::ranges::any_of(description_.stages, has_encoded)) decoders_ = std::make_unique<Decoders>(description_.threads, tape_);
+  if (std::ranges::any_of(description_.stages, has_encoded)) {
+    decoders_ = std::make_unique<Decoders>(description_.threads, tape_, trace_.get());
+  }
   pass_thread_ = std::thread([this] { pass_loop(); });
   release_thread_ = std::thread([this] { release_loop(); });
 }

@@ -101,7 +101,7 @@ Tape::Status Runtime::read_stage(uint32_t index) {
       destination += in_place ? 0 : chunk.length;
       uint8_t* const rows = in_place ? memory : place.memory;
       const WeightFile& file = files_[stage.file];
-      encoded = {&stage, &chunk, &file.path(), destination, rows, place.sequence, length - chunk.stored_length};
+      encoded = {&stage, &chunk, &file.path(), destination, rows, place.sequence, length - chunk.stored_length, index};
     }
     const uint64_t bytes = chunk.read_bytes(known);
     reader_->submit({&files_[stage.file], chunk.stored_offset + known, bytes, destination, place.sequence, index});

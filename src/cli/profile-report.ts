@@ -68,6 +68,10 @@ function stageRows(stage: StageProfile, each: (seconds: number) => string[], pas
     const rate = stage.diskSeconds > 0 ? `${formatRate(stage.diskBytes / stage.diskSeconds)} read` : "";
     add("waiting for disk", stage.diskWaitSeconds, ["", rate]);
   }
+  if (stage.decodeSeconds > 0) {
+    const beside = `${formatDuration(stage.decodeSeconds / passes)} beside`;
+    rows.push(["", "decompressing", beside, "", "", formatRate(stage.decodedBytes / stage.decodeSeconds)]);
+  }
   if (stage.copyWaitSeconds > 0) add("waiting for copies", stage.copyWaitSeconds);
   if (stage.idleSeconds > 0) add("idle", stage.idleSeconds);
   return rows;

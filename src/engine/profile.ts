@@ -27,6 +27,9 @@ export interface StageProfile {
   /** Bytes read for it, and the seconds in which at least one read was in flight: beside the others, not after them. */
   diskBytes: number;
   diskSeconds: number;
+  /** Bytes that were decompressed for it, and the seconds that threads spent on that, beside the others too. */
+  decodedBytes: number;
+  decodeSeconds: number;
 }
 
 export interface PhaseProfile {
@@ -116,6 +119,8 @@ function stageNamed(stages: Map<string, StageProfile>, stage: string): StageProf
       idleSeconds: 0,
       diskBytes: 0,
       diskSeconds: 0,
+      decodedBytes: 0,
+      decodeSeconds: 0,
     };
     stages.set(stage, profile);
   }
@@ -127,6 +132,10 @@ function addToStage(stage: StageProfile, activity: string, { count, seconds, byt
     case "read":
       stage.diskBytes += bytes;
       stage.diskSeconds += seconds;
+      return;
+    case "decode":
+      stage.decodedBytes += bytes;
+      stage.decodeSeconds += seconds;
       return;
     // The pass thread and the readers: the compute stream's stalls say what came of it.
     case "wait for disk":

@@ -3,6 +3,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { AutoModel, type LoadOptions, type PhaseProfile } from "../../dist/index.js";
+import { writeCheckpoint } from "../helpers/checkpoint.js";
 import { fixtureCases, goldenCases } from "../helpers/golden.js";
 import { runCli, temporaryDirectory } from "./run-cli.js";
 
@@ -104,6 +105,26 @@ describe("profilingMode", () => {
     const { profile, trace } = await profiled(caseNamed("qwen3_moe_mlp_only"));
     expect(profile.decode.stages.map(({ stage }) => stage)).toEqual(expect.arrayContaining(["moe", "expert"]));
     expect([...rowsOf(trace.traceEvents).keys()]).toContain("experts");
+  });
+
+  it("says what decompressing took", async () => {
+    const checkpoint = path.join(directory, "pruned");
+    writeCheckpoint(checkpoint, {
+      dtype: "F32",
+      hidden: 256,
+      intermediate: 1100,
+      edit: (tensors) => {
+        // One weight of nine stays, as in a pruned matrix.
+        for (const { bytes, shape } of tensors.values()) {
+          for (let at = 0; shape.length === 2 && at < bytes.length; at += 4)
+            if (at % 36 !== 0) bytes.fill(0, at, at + 4);
+        }
+      },
+    });
+    const { profile, trace } = await profiled({ directory: checkpoint, inputIds: [1, 2] }, { compression: "lossless" });
+    const mlp = profile.decode.stages.find(({ stage }) => stage === "mlp");
+    expect(mlp?.decodedBytes).toBeGreaterThan(mlp?.diskBytes ?? 0);
+    expect(rowsOf(trace.traceEvents).get("decoders")?.[0]?.name).toBe("decode");
   });
 
   it("is refused to a model that was loaded without it", async () => {
