@@ -82,13 +82,10 @@ const titles = [
   "cgroup's peak",
 ];
 
-function printTable(rows) {
-  const all = [titles, ...rows];
-  const widths = titles.map((_, column) => Math.max(...all.map((cells) => (cells[column] ?? "").length)));
-  for (const cells of all) {
-    console.log(`  ${cells.map((cell, column) => cell.padEnd(widths[column])).join("  ")}`.trimEnd());
-  }
-}
+/** Rows come minutes apart: each is printed at once. */
+const widths = [10, 8, 9, 9, 10, 9, 9, 8, 11, 18, 13];
+const printRow = (cells) =>
+  console.log(`  ${cells.map((cell, column) => cell.padEnd(widths[column])).join("  ")}`.trimEnd());
 
 const { values, positionals: stores } = parseArgs({
   allowPositionals: true,
@@ -108,15 +105,15 @@ const shares = values.memory.split(",").map(Number);
 const rates = values.disk.split(",").map((rate) => (rate === "0" ? 0 : parseBytes(rate, "disk")));
 for (const store of stores) {
   const weightBytes = storeBytes(store);
-  const cells = [];
+  if (!values.json) {
+    console.log(`${store}: ${formatBytes(weightBytes)}`);
+    printRow(titles);
+  }
   for (const rate of rates) {
     for (const share of shares) {
       const cell = await runCell({ store, weightBytes, share, rate, seconds: Number(values.seconds) });
-      cells.push(cell);
       if (values.json) console.log(JSON.stringify(cell));
+      else printRow(row(cell));
     }
   }
-  if (values.json) continue;
-  console.log(`${store}: ${formatBytes(weightBytes)}`);
-  printTable(cells.map(row));
 }
