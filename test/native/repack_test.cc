@@ -1,13 +1,16 @@
 // Repacking against readers and writers that follow the layouts bit by bit.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <random>
 #include <vector>
 
 #include "../../native/codec/repack.h"
+#include "../../native/platform/half.h"
 
 using namespace layerstream;
 
