@@ -199,7 +199,7 @@ Napi::Value set_held(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value set_working_memory(const Napi::CallbackInfo& info) {
-  find(info[0])->runtime->set_working_memory(info[1].ToNumber().Uint32Value(), flags_of(info[2]));
+  find(info[0])->runtime->set_working_memory(info[1].ToNumber().Uint32Value(), flags_of(info[2]), info[3].ToNumber().Uint32Value());
   return info.Env().Undefined();
 }
 

@@ -1,5 +1,6 @@
 import { existsSync } from "node:fs";
 import { availableParallelism } from "node:os";
+import { dirname } from "node:path";
 import { openCheckpoint, readCheckpointConfig } from "./checkpoint/checkpoint.js";
 import { readEosTokenIds } from "./checkpoint/generation-config.js";
 import { isLayerStore, type LayerStore, openLayerStore, storePathFor } from "./checkpoint/layer-store.js";
@@ -35,7 +36,11 @@ export const AutoModel = {
     const vocabulary = await openTokenizer(store.path);
     const ends = vocabulary instanceof LayerstreamError ? undefined : vocabulary?.eosTokenIds;
     const eosTokenIds = ends ?? (await readEosTokenIds(store.path));
-    const engine = await Engine.open(store, architecture, { ...settings, adapters });
+    const engine = await Engine.open(store, architecture, {
+      ...settings,
+      adapters,
+      spillDirectory: options.cacheDir ?? dirname(store.path),
+    });
     return new LoadedModel(engine, vocabulary, eosTokenIds);
   },
 };

@@ -264,6 +264,7 @@ struct RuntimeDescription {
   uint32_t page_count = 0, page_positions = 0;
   uint32_t trace_spans = 0;                       // spans that the trace keeps; 0: no trace
   KvFormat kv_format = KvFormat::kF32;
+  std::string spill_directory;                    // for layers of the KV cache that do not fit in memory; empty: none
 
   // Of one page of one layer: keys of all heads, then values of all heads, whole pages of memory.
   uint64_t kv_keys_bytes() const { return kv_heads * kv_block_bytes(kv_format, page_positions, key_dim); }

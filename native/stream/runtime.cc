@@ -94,6 +94,7 @@ Runtime::~Runtime() {
     if (stream != nullptr) device_->destroy(stream);
   }
   experts_.reset();
+  spill_.reset();
   for (Event* event : chunk_events_) device_->destroy(event);
   for (Event* event : {copied_, finished_, block_events_[0], block_events_[1]}) {
     if (event != nullptr) device_->destroy(event);
@@ -182,6 +183,7 @@ void Runtime::pass_loop() {
       } catch (...) {
       }
       if (experts_) experts_->drain();
+      abort_spilled();
     }
     {
       std::unique_lock lock(release_mutex_);

@@ -9,7 +9,7 @@
 // on the tokens that chose it.
 //
 // The parts: runtime.cc construction and threads; runtime_reader.cc the reader; runtime_memory.cc what is allocated and loaded
-// at construction; runtime_working_memory.cc registers and KV cache;
+// at construction; runtime_working_memory.cc registers; runtime_kv_cache.cc the KV cache; runtime_attention.cc its use;
 // runtime_pass.cc the pass; runtime_blocks.cc its tokens in blocks; runtime_steps.cc from steps to ops;
 // runtime_experts.cc routing.
 #pragma once
@@ -30,6 +30,7 @@
 #include "../platform/trace.h"
 #include "decoders.h"
 #include "experts.h"
+#include "kv_spill.h"
 #include "model.h"
 #include "read_meter.h"
 #include "router.h"
@@ -111,9 +112,11 @@ class Runtime {
   // change, and Error{"DEVICE_FAILED"}.
   void set_held(std::vector<std::vector<uint8_t>> flags, uint64_t ring_bytes, uint64_t expert_ring_bytes);
   // When no pass runs: from now on passes have at most so many tokens, and only these pages of the KV cache (a flag each)
-  // are used. What is left out loses its content and gives its memory back at once; what is new costs memory once it is
-  // used. At first there is none. Throws Error{"INTERNAL"} for more than the description has.
-  void set_working_memory(uint32_t tokens, std::span<const uint8_t> pages);
+  // are used, of which `kv_layers` layers are in memory and the others in a temporary file. What is left out loses its
+  // content and gives its memory back at once; what is new costs memory once it is used. At first there is none. Throws
+  // Error{"INTERNAL"} for more than the description has, Error{"KV_SPILL_FAILED"} when the file cannot be written: the
+  // cache has kept its content then.
+  void set_working_memory(uint32_t tokens, std::span<const uint8_t> pages, uint32_t kv_layers);
   RuntimeStats stats();
   // Pinned memory is device memory.
   bool unified() const { return unified_; }
@@ -143,7 +146,6 @@ class Runtime {
   void reserve_working_memory();
   Range reserve(uint64_t bytes);
   uint64_t lay_out_registers(uint32_t tokens);
-  void use_pages(uint32_t layer, std::span<const uint8_t> pages);
   void allocate_token_tables();
   void free_token_tables();
   // runtime_reader.cc
@@ -189,6 +191,16 @@ class Runtime {
   void run(const ActivationStep& step, uint32_t tokens);
   void run(const ScaleTokensStep& step, uint32_t tokens);
   void run(const SoftCapStep& step, uint32_t tokens);
+  // runtime_kv_cache.cc
+  void reserve_kv_cache();
+  void set_kv_cache(std::span<const uint8_t> pages, uint32_t layers);
+  uint8_t* layer_memory(uint32_t layer);
+  void use_pages(uint32_t layer, std::span<const uint8_t> pages);
+  void begin_spilled(const PassRequest& request);
+  void end_spilled();
+  void abort_spilled();
+  Range take_layer_cache(uint32_t layer);
+  void finish_layer_cache(uint32_t layer);
   // runtime_attention.cc
   void run(const Stage& stage, const AttentionStep& step, const PassRequest& request);
   AttentionOp attention_op(const Stage& stage, const AttentionStep& step);
@@ -232,6 +244,11 @@ class Runtime {
   uint64_t logits_bytes_ = 0;
   Range kv_cache_;                // [layer][page]
   uint64_t kv_layer_bytes_ = 0;
+  std::vector<uint8_t> kv_pages_;  // a flag for each page: in use
+  std::vector<uint8_t> spilled_;   // a flag for each layer: its cache is in the file
+  std::unique_ptr<KvSpill> spill_;
+  Range spilled_cache_{};         // of the layer whose attention is running
+  bool spilling_ = false;         // the pass that runs uses spilled layers
   std::vector<Range> cosines_, sines_;
   Range pages_;                   // page tables of the segments of a pass
   uint32_t table_tokens_ = 0;      // for which the next one, and the tables of routing, have room

@@ -11,7 +11,7 @@ AttentionOp Runtime::attention_op(const Stage& stage, const AttentionStep& step)
   op.query_stride = width(step.query);
   op.key_stride = width(step.key);
   op.output_stride = width(step.output);
-  op.key_cache = kv_cache_.at(stage.layer * kv_layer_bytes_, kv_layer_bytes_);
+  op.key_cache = take_layer_cache(stage.layer);
   op.kv_format = description_.kv_format;
   op.page_bytes = description_.kv_page_bytes();
   op.values_in_keys = step.value == Register::kCount;
@@ -56,6 +56,7 @@ void Runtime::run(const Stage& stage, const AttentionStep& step, const PassReque
     segment_begin = segment_end;
     first_page += segment.pages.size();
   }
+  finish_layer_cache(stage.layer);
 }
 
 }  // namespace layerstream

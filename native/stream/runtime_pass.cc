@@ -30,6 +30,7 @@ PassResult Runtime::execute(const PassRequest& request) {
   allocate_token_tables();
   if (trace_) device_->label(compute_, kNone);
   upload_tables(request);
+  begin_spilled(request);
 
   const uint32_t head = static_cast<uint32_t>(description_.stages.size()) - 1;
   const uint32_t embed = description_.embedding.stage;
@@ -58,6 +59,7 @@ PassResult Runtime::execute(const PassRequest& request) {
   device_->record(finished_, compute_);
   wait_for_compute(head, finished_);
 
+  end_spilled();
   check_files();
   result_.elapsed_seconds = seconds_since(start);
   result_.compute_seconds = static_cast<double>(device_->busy_nanoseconds(compute_) - busy_before) * 1e-9;

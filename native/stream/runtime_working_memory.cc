@@ -1,4 +1,4 @@
-// What passes touch: registers, tables with an entry a token, the KV cache. All of it is address space from the start; a
+// What passes touch: registers and tables with an entry a token. All of it is address space from the start; a
 // part costs memory once it is committed and used.
 #include <algorithm>
 #include <string>
@@ -19,9 +19,8 @@ void Runtime::reserve_working_memory() {
   }
   register_bytes_ = lay_out_registers(description_.max_tokens);
   register_memory_ = reserve(register_bytes_).buffer;
-  kv_layer_bytes_ = description_.page_count * description_.kv_page_bytes();
-  kv_cache_ = reserve(kv_layer_bytes_ * description_.kv_layers);
-  set_working_memory(description_.max_tokens, std::vector<uint8_t>(description_.page_count, 1));
+  reserve_kv_cache();
+  set_working_memory(description_.max_tokens, std::vector<uint8_t>(description_.page_count, 1), description_.kv_layers);
 }
 
 Range Runtime::reserve(uint64_t bytes) {
@@ -61,25 +60,15 @@ uint64_t Runtime::lay_out_registers(uint32_t tokens) {
   return end;
 }
 
-void Runtime::set_working_memory(uint32_t tokens, std::span<const uint8_t> pages) {
-  if (tokens == 0 || tokens > description_.max_tokens || pages.size() != description_.page_count) {
-    throw Error("INTERNAL", "The model has no room for passes of " + std::to_string(tokens) + " tokens, or not so many pages.");
+void Runtime::set_working_memory(uint32_t tokens, std::span<const uint8_t> pages, uint32_t kv_layers) {
+  if (tokens == 0 || tokens > description_.max_tokens) {
+    throw Error("INTERNAL", "The model has no room for passes of " + std::to_string(tokens) + " tokens.");
   }
+  set_kv_cache(pages, kv_layers);
   const uint64_t used = lay_out_registers(tokens);
   device_->discard({register_memory_, used, register_bytes_ - used});
   device_->commit({register_memory_, 0, used});
-  for (uint32_t layer = 0; layer < description_.kv_layers; ++layer) use_pages(layer, pages);
   tokens_ = tokens;
-}
-
-void Runtime::use_pages(uint32_t layer, std::span<const uint8_t> pages) {
-  const uint64_t page_bytes = description_.kv_page_bytes();
-  for (size_t begin = 0, end = 0; begin < pages.size(); begin = end) {
-    for (end = begin + 1; end < pages.size() && pages[end] == pages[begin];) ++end;
-    const Range range = kv_cache_.at(layer * kv_layer_bytes_ + begin * page_bytes, (end - begin) * page_bytes);
-    if (pages[begin]) device_->commit(range);
-    else device_->discard(range);
-  }
 }
 
 // Pinned tables that have an entry for every token of a pass; when a pass begins, for as many tokens as it may have.

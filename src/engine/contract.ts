@@ -70,6 +70,8 @@ export interface Stats {
   weightBytes: number;
   ringBytes: number;
   kvBytes: number;
+  /** Of the KV cache, in a temporary file: every pass reads it. */
+  kvSpilledBytes: number;
   kvDtype: KvFormat;
   activationBytes: number;
   memoryBudgetBytes: number;

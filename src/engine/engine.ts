@@ -39,6 +39,8 @@ export interface EngineOptions {
   prefetching?: boolean;
   /** Tokens of a pass that a stage works on at once. */
   blockTokens?: number;
+  /** Where layers of the KV cache go that do not fit in memory. Without it, they must fit. */
+  spillDirectory?: string;
   adapters?: readonly LoraAdapter[];
   profiling?: boolean;
 }
@@ -103,9 +105,10 @@ export class Engine {
       pagePositions: PAGE_POSITIONS,
       traceSpans: options.profiling ? TRACE_SPANS : 0,
       kvFormat: options.kvFormat,
+      spillDirectory: residencyInput.kvSpill ? options.spillDirectory : undefined,
     });
     const pages = new Uint8Array(reserved.pages).fill(1, 0, plan.working.pages);
-    native().setWorkingMemory(this.model, plan.working.tokens, pages);
+    native().setWorkingMemory(this.model, plan.working.tokens, pages, plan.kvLayers);
     this.kvCache.setCommitted(pages);
     cancelAtExit(this.model);
   }
@@ -143,6 +146,8 @@ export class Engine {
         kvBytesPerPosition:
           (architecture.layerCount * kvPageBytes(options.kvFormat, architecture.kvCache, PAGE_POSITIONS)) /
           PAGE_POSITIONS,
+        kvLayers: architecture.layerCount,
+        kvSpill: options.device === "cpu" && options.spillDirectory !== undefined,
         activations: activationSizes(architecture, description, blockTokens),
         logitsBytesPerToken: architecture.vocabSize * 4,
         contextLimit: contextLimit(architecture),
@@ -222,6 +227,7 @@ export class Engine {
       weightBytes: this.description.stages.reduce((bytes, stage) => bytes + stage.extentBytes, 0),
       ringBytes: this.plan.ringBytes,
       kvBytes: this.plan.kvBytes,
+      kvSpilledBytes: this.plan.kvSpilledBytes,
       kvDtype: this.options.kvFormat,
       activationBytes: this.plan.activationBytes,
       memoryBudgetBytes: this.memory.budgetBytes,
@@ -394,18 +400,23 @@ export class Engine {
   private async rearrange(change: MemoryChange | undefined): Promise<void> {
     if (!change) return;
     const addon = native();
-    const { held, ringBytes, expertRingBytes, heldBytes, working } = change.plan;
+    const { held, ringBytes, expertRingBytes, heldBytes, working, kvLayers } = change.plan;
     const changes = [
       () => addon.setHeld(this.model, held, ringBytes, expertRingBytes),
-      () => addon.setWorkingMemory(this.model, working.tokens, change.pages),
+      () => addon.setWorkingMemory(this.model, working.tokens, change.pages, kvLayers),
     ];
-    if (heldBytes > this.plan.heldBytes) changes.reverse();
+    if (heldBytes > this.plan.heldBytes || kvLayers < this.plan.kvLayers) changes.reverse();
     addon.cancelModel(this.model);
     await this.prefetcher.settled();
     this.checkAlive();
-    for (const apply of changes) apply();
-    this.memory.adopt(change);
-    addon.resetTape(this.model);
+    try {
+      for (const apply of changes) apply();
+      this.memory.adopt(change);
+    } catch (error) {
+      throw asLayerstreamError(error);
+    } finally {
+      addon.resetTape(this.model);
+    }
   }
 
   /** Unless another pass follows, reads go on until the ring is full and then stop. */

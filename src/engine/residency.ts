@@ -14,6 +14,8 @@ const RING_CHUNKS_MIN = 3;
 const RING_BYTES_MAX = 64 * MIB;
 /** Experts are read one after the other: reads in flight plus the chunk being multiplied. */
 const EXPERT_RING_CHUNKS = 4;
+/** A layer of the KV cache that attention works on, and the next one on its way from a file. */
+const KV_BUFFERS = 2;
 /** Positions in a page of the KV cache. */
 export const PAGE_POSITIONS = 64;
 /** Passes of a prompt are not cut shorter than this so that weights stay held. */
@@ -50,6 +52,9 @@ export interface ResidencyInput {
   largestRowBytes: number;
   /** Of all layers, keys and values in the cache's format. */
   kvBytesPerPosition: number;
+  kvLayers: number;
+  /** Layers of the KV cache that do not fit in memory may be in a file. */
+  kvSpill?: boolean;
   activations: ActivationSizes;
   logitsBytesPerToken: number;
   /** Longest sequence that the model is made for, tokens; Infinity if it stretches. */
@@ -86,7 +91,12 @@ export interface ResidencyPlan {
   pageCount: number;
   /** Pages, tokens of one pass and rows of logits that are counted. */
   working: WorkingMemory;
+  /** Layers of the KV cache that are in memory. */
+  kvLayers: number;
+  /** Of the KV cache in memory: those layers, and what others pass through. */
   kvBytes: number;
+  /** Of the KV cache in a file. */
+  kvSpilledBytes: number;
   activationBytes: number;
   logitsBytes: number;
   /** Everything but held bytes. */
@@ -128,7 +138,8 @@ export function planResidency(input: ResidencyInput): ResidencyPlan {
     throw tooSmall(input, leastBudget(input, sizes, needed), what, true);
   }
 
-  const kvBytes = wanted.pages * sizes.pageBytes;
+  const kvLayers = chooseKvLayers(input, sizes, wanted, ringNeeded);
+  const kvBytes = kvMemory(input, sizes, wanted.pages, kvLayers);
   const logitsBytes = wanted.logitsRows * input.logitsBytesPerToken;
   let rest = room - kvBytes - logitsBytes;
   const ringRoom = rest - sizes.expertRing - activationBytes(input.activations, needed.tokens);
@@ -166,7 +177,9 @@ export function planResidency(input: ResidencyInput): ResidencyPlan {
     maxSeqLen,
     pageCount,
     working: { ...wanted, tokens },
+    kvLayers,
     kvBytes,
+    kvSpilledBytes: (wanted.pages * sizes.pageBytes * (input.kvLayers - kvLayers)) / input.kvLayers,
     activationBytes: passBytes,
     logitsBytes,
     fixedBytes: sizes.constantBytes + kvBytes + ringBytes + expertRingBytes + passBytes + logitsBytes,
@@ -235,7 +248,38 @@ function leastWorking(input: ResidencyInput): WorkingMemory {
 }
 
 function workingBytes(input: ResidencyInput, sizes: Sizes, { pages, tokens, logitsRows }: WorkingMemory): number {
-  return pages * sizes.pageBytes + activationBytes(input.activations, tokens) + logitsRows * input.logitsBytesPerToken;
+  const kvBytes = kvMemory(input, sizes, pages, leastKvLayers(input));
+  return kvBytes + activationBytes(input.activations, tokens) + logitsRows * input.logitsBytesPerToken;
+}
+
+/** Of the KV cache, in memory: layers that are in a file pass through buffers of one layer. */
+function kvMemory({ kvLayers }: ResidencyInput, { pageBytes }: Sizes, pages: number, layers: number): number {
+  const inMemory = layers < kvLayers ? Math.min(layers + KV_BUFFERS, kvLayers) : kvLayers;
+  return Math.ceil((pages * pageBytes * inMemory) / kvLayers);
+}
+
+function leastKvLayers({ kvLayers, kvSpill = false }: ResidencyInput): number {
+  return kvSpill && kvLayers > KV_BUFFERS ? 0 : kvLayers;
+}
+
+/**
+ * How many layers of the KV cache are in memory: all, unless passes would then be shorter than a block. A byte of it is
+ * worth as much there as a byte of weights, and needs no buffers.
+ */
+function chooseKvLayers(input: ResidencyInput, sizes: Sizes, wanted: WorkingMemory, ring: number): number {
+  const { kvLayers, activations, budgetBytes } = input;
+  const least = leastKvLayers(input);
+  if (least === kvLayers) return kvLayers;
+  const fixed = sizes.constantBytes + sizes.expertRing + wanted.logitsRows * input.logitsBytesPerToken;
+  const room = (tokens: number, ringBytes: number) =>
+    budgetBytes - fixed - ringBytes - activationBytes(activations, Math.min(tokens, wanted.tokens));
+  if (kvMemory(input, sizes, wanted.pages, kvLayers) <= room(PROMPT_TOKENS, ring)) return kvLayers;
+  // Where it is spilled, room is left for one trip of the tape, which is then one trip of the cache too.
+  const largest = Math.max(...input.stages.slice(0, -1).map((stage) => (isOnTape(stage) ? stage.bytes : 0)));
+  const oneTrip = wanted.tokens > activations.blockTokens && activations.blockTokens > 0;
+  const left = room(Number.POSITIVE_INFINITY, oneTrip ? Math.max(ring, largest + 3 * sizes.largestRead) : ring);
+  const layerBytes = (wanted.pages * sizes.pageBytes) / kvLayers;
+  return Math.min(kvLayers - 1, Math.max(least, Math.floor(left / layerBytes) - KV_BUFFERS));
 }
 
 function leastSequence(input: ResidencyInput): number {

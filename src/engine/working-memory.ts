@@ -98,7 +98,9 @@ export class WorkingMemoryPlanner {
     const ahead = end + Math.max(AHEAD_TOKENS, end / 8);
     const upTo = (length: number) => () => this.change(this.cache.pagesInUse(sequence, length), tokens);
     try {
-      return upTo(ahead)();
+      const change = upTo(ahead)();
+      // What finished sequences left is not worth a place in a file.
+      return change.plan.kvSpilledBytes > 0 && this.cache.dropFinished() ? upTo(ahead)() : change;
     } catch (error) {
       if (!isTooSmall(error)) throw error;
       return this.withoutFinished(upTo(end));
@@ -107,10 +109,11 @@ export class WorkingMemoryPlanner {
 
   /** Undefined where the change is not worth what a restart of the tape costs. */
   private shrinkage(sequence: Sequence, end: number): MemoryChange | undefined {
-    if (this.plan.streamedBytes === 0) return undefined;
+    if (this.plan.streamedBytes + this.plan.kvSpilledBytes === 0) return undefined;
     const ahead = end + Math.max(AHEAD_TOKENS, end / 8);
     const change = this.change(this.cache.pagesInUse(sequence, ahead), 1);
-    const spared = this.plan.streamedBytes - change.plan.streamedBytes;
+    const read = ({ streamedBytes, kvSpilledBytes }: ResidencyPlan) => streamedBytes + kvSpilledBytes;
+    const spared = read(this.plan) - read(change.plan);
     const tokensLeft = sequence.capacity - end;
     return spared * tokensLeft > WORTH_RESTARTS * this.plan.ringBytes ? change : undefined;
   }

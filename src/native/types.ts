@@ -275,6 +275,8 @@ export interface NativeModelDescription {
   /** Spans that the trace keeps, 40 bytes each; absent or 0: no trace. */
   traceSpans?: number;
   kvFormat: KvFormat;
+  /** Where layers of the KV cache go that do not fit in memory; absent: they must fit. */
+  spillDirectory?: string;
 }
 
 export interface NativePassRequest {
@@ -370,10 +372,11 @@ export interface NativeEngine {
    */
   setHeld(model: number, held: readonly (Uint8Array | undefined)[], ringBytes: number, expertRingBytes: number): void;
   /**
-   * How much of the KV cache (a flag a page) and of the registers (tokens of a pass) is in memory; what is left out loses
-   * its content and gives its memory back at once. Nothing at first. When no runPass is running.
+   * How much of the KV cache (a flag a page) and of the registers (tokens of a pass) is in use; what is left out loses
+   * its content and gives its memory back at once. `kvLayers` layers of the cache are in memory, the others in a file.
+   * Nothing at first. When no runPass is running.
    */
-  setWorkingMemory(model: number, tokens: number, pages: Uint8Array): void;
+  setWorkingMemory(model: number, tokens: number, pages: Uint8Array, kvLayers: number): void;
   /** After cancelModel or a failed pass, when no readTape and no runPass is running. */
   resetTape(model: number): void;
   setTapeIdle(model: number, idle: boolean): void;

@@ -16,6 +16,7 @@ const noStats: Stats = {
   weightBytes: 0,
   ringBytes: 0,
   kvBytes: 0,
+  kvSpilledBytes: 0,
   kvDtype: "f32",
   activationBytes: 0,
   memoryBudgetBytes: 0,

@@ -37,6 +37,7 @@ function llama8b(change: Partial<ResidencyInput> = {}): ResidencyInput {
     vectorBytes: 2 * MIB,
     largestRowBytes: 28_672,
     kvBytesPerPosition: 262_144,
+    kvLayers: 32,
     activations: { passBytesPerToken: 17_408, blockBytesPerToken: 132_592, blockTokens: 512 },
     logitsBytesPerToken: 4 * 128_256,
     contextLimit: 131_072,

@@ -1,0 +1,140 @@
+#include "kv_spill.h"
+
+#include <algorithm>
+
+namespace layerstream {
+
+std::vector<PageRun> page_runs(std::vector<uint32_t> pages) {
+  std::ranges::sort(pages);
+  std::vector<PageRun> runs;
+  for (const uint32_t page : pages) {
+    if (runs.empty() || page > runs.back().first + runs.back().second) runs.push_back({page, 0});
+    runs.back().second = page + 1 - runs.back().first;
+  }
+  return runs;
+}
+
+KvSpill::KvSpill(Device& device, Stream* compute, std::string directory, uint32_t pages, uint64_t page_bytes, ReadMeter& meter)
+    : device_(device), compute_(compute), pages_(pages), page_bytes_(page_bytes), meter_(meter), file_(std::move(directory)) {
+  for (Range& range : buffers_) range = {device_.reserve(pages_ * page_bytes_), 0, pages_ * page_bytes_};
+  for (Event*& event : used_events_) event = device_.create_event();
+  thread_ = std::thread([this] { loop(); });
+}
+
+KvSpill::~KvSpill() {
+  {
+    std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+  for (Event* event : used_events_) device_.destroy(event);
+  for (const Range& range : buffers_) device_.free(range.buffer);
+}
+
+void KvSpill::use_pages(std::span<const uint8_t> pages) {
+  for (const Range& range : buffers_) {
+    for (size_t begin = 0, end = 0; begin < pages.size(); begin = end) {
+      for (end = begin + 1; end < pages.size() && pages[end] == pages[begin];) ++end;
+      const Range part = range.at(begin * page_bytes_, (end - begin) * page_bytes_);
+      if (pages[begin]) device_.commit(part);
+      else device_.discard(part);
+    }
+  }
+}
+
+void KvSpill::read_pages(uint32_t layer, uint8_t* memory, std::span<const PageRun> runs) {
+  for (const auto& [first, count] : runs) {
+    const uint64_t bytes = count * page_bytes_;
+    meter_.begin();
+    try {
+      file_.read(memory + first * page_bytes_, bytes, (uint64_t{layer} * pages_ + first) * page_bytes_);
+    } catch (...) {
+      meter_.end(0);
+      throw;
+    }
+    meter_.end(bytes);
+  }
+}
+
+void KvSpill::write_pages(uint32_t layer, const uint8_t* memory, std::span<const PageRun> runs) {
+  for (const auto& [first, count] : runs) {
+    file_.write(memory + first * page_bytes_, count * page_bytes_, (uint64_t{layer} * pages_ + first) * page_bytes_);
+  }
+}
+
+void KvSpill::store(uint32_t layer, const uint8_t* memory, std::span<const PageRun> runs) { write_pages(layer, memory, runs); }
+
+void KvSpill::load(uint32_t layer, uint8_t* memory, std::span<const PageRun> runs) { read_pages(layer, memory, runs); }
+
+void KvSpill::begin(std::span<const uint32_t> layers, std::vector<PageRun> reads, std::vector<PageRun> writes) {
+  {
+    std::lock_guard lock(mutex_);
+    layers_.assign(layers.begin(), layers.end());
+    reads_ = std::move(reads);
+    writes_ = std::move(writes);
+    taken_ = read_ = used_ = written_ = 0;
+    failure_ = nullptr;
+    active_ = true;
+  }
+  changed_.notify_all();
+}
+
+Range KvSpill::take() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return failure_ || read_ > taken_; });
+  if (failure_) std::rethrow_exception(failure_);
+  return buffers_[taken_++ % kBuffers];
+}
+
+void KvSpill::finish() {
+  {
+    std::lock_guard lock(mutex_);
+    device_.record(used_events_[used_ % kBuffers], compute_);
+    ++used_;
+  }
+  changed_.notify_all();
+}
+
+void KvSpill::end() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return failure_ || written_ == layers_.size(); });
+  active_ = false;
+  if (failure_) std::rethrow_exception(failure_);
+}
+
+void KvSpill::abort() {
+  std::unique_lock lock(mutex_);
+  active_ = false;
+  changed_.wait(lock, [this] { return !busy_; });
+}
+
+void KvSpill::loop() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    changed_.wait(lock, [this] { return stop_ || (!failure_ && (can_write() || can_read())); });
+    if (stop_) return;
+    const bool writes = can_write();
+    const uint64_t number = writes ? written_ : read_;
+    busy_ = true;
+    lock.unlock();
+    std::exception_ptr failure;
+    try {
+      if (writes) {
+        device_.synchronize(used_events_[number % kBuffers]);
+        write_pages(layers_[number], buffer(number), writes_);
+      } else {
+        read_pages(layers_[number], buffer(number), reads_);
+      }
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    lock.lock();
+    busy_ = false;
+    if (failure) failure_ = failure;
+    else ++(writes ? written_ : read_);
+    changed_.notify_all();
+  }
+}
+
+}  // namespace layerstream

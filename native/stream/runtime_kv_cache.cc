@@ -1,0 +1,116 @@
+// The KV cache: which of its pages are used, and which of its layers are in memory. The others are in a temporary file
+// (kv_spill.h).
+#include <algorithm>
+#include <string>
+
+#include "../platform/error.h"
+#include "runtime.h"
+
+namespace layerstream {
+
+void Runtime::reserve_kv_cache() {
+  kv_layer_bytes_ = description_.page_count * description_.kv_page_bytes();
+  kv_cache_ = reserve(kv_layer_bytes_ * description_.kv_layers);
+  kv_pages_.assign(description_.page_count, 0);
+  spilled_.assign(description_.kv_layers, 0);
+}
+
+// `layers` of them are in memory, evenly among the others, so that what is read is spread over the pass.
+void Runtime::set_kv_cache(std::span<const uint8_t> pages, uint32_t layers) {
+  const uint32_t all = description_.kv_layers;
+  if (pages.size() != description_.page_count || layers > all || (layers < all && (!unified_ || description_.spill_directory.empty()))) {
+    throw Error("INTERNAL", "The KV cache has other pages, or its layers cannot be spilled.");
+  }
+  if (layers < all && !spill_) {
+    spill_ = std::make_unique<KvSpill>(*device_, compute_, description_.spill_directory, description_.page_count,
+                                       description_.kv_page_bytes(), meter_);
+  }
+  std::vector<uint32_t> kept;
+  std::vector<uint8_t> either(pages.begin(), pages.end());
+  for (uint32_t page = 0; page < description_.page_count; ++page) {
+    if (kv_pages_[page] && pages[page]) kept.push_back(page);
+    either[page] |= kv_pages_[page];
+  }
+  const std::vector<PageRun> runs = page_runs(std::move(kept));
+  const auto spills = [&](uint64_t layer) { return (layer + 1) * layers / all == layer * layers / all; };
+  const std::vector<uint8_t> none(description_.page_count, 0);
+  // Should writing fail, layers stay where they have got to, and pages are those of before.
+  if (layers < all) spill_->use_pages(either);
+  // First what gives memory back.
+  for (uint32_t layer = 0; layer < all; ++layer) {
+    if (spilled_[layer] || !spills(layer)) continue;
+    spill_->store(layer, layer_memory(layer), runs);
+    use_pages(layer, none);
+    spilled_[layer] = 1;
+  }
+  if (spill_) spill_->use_pages(layers < all ? pages : none);
+  for (uint32_t layer = 0; layer < all; ++layer) {
+    if (spills(layer)) continue;
+    use_pages(layer, pages);
+    if (!spilled_[layer]) continue;
+    spill_->load(layer, layer_memory(layer), runs);
+    spilled_[layer] = 0;
+  }
+  kv_pages_.assign(pages.begin(), pages.end());
+}
+
+uint8_t* Runtime::layer_memory(uint32_t layer) {
+  return static_cast<uint8_t*>(device_->host_address(kv_cache_.at(layer * kv_layer_bytes_, kv_layer_bytes_)));
+}
+
+void Runtime::use_pages(uint32_t layer, std::span<const uint8_t> pages) {
+  const uint64_t page_bytes = description_.kv_page_bytes();
+  for (size_t begin = 0, end = 0; begin < pages.size(); begin = end) {
+    for (end = begin + 1; end < pages.size() && pages[end] == pages[begin];) ++end;
+    const Range range = kv_cache_.at(layer * kv_layer_bytes_ + begin * page_bytes, (end - begin) * page_bytes);
+    if (pages[begin]) device_->commit(range);
+    else device_->discard(range);
+  }
+}
+
+// Has the caches of spilled layers read ahead, in the order of their attention.
+void Runtime::begin_spilled(const PassRequest& request) {
+  std::vector<uint32_t> layers, reads, writes;
+  for (const Stage& stage : description_.stages) {
+    const auto attends = [](const Step& step) { return std::holds_alternative<AttentionStep>(step); };
+    if (stage.layer == kNone || !spilled_[stage.layer] || !std::ranges::any_of(description_.plans[stage.kind], attends)) continue;
+    layers.push_back(stage.layer);
+  }
+  if (layers.empty()) return;
+  const uint32_t positions = description_.page_positions;
+  for (const Segment& segment : request.segments) {
+    const uint32_t first = segment.first_position, end = first + segment.tokens;
+    reads.insert(reads.end(), segment.pages.begin(), segment.pages.begin() + (first + positions - 1) / positions);
+    writes.insert(writes.end(), segment.pages.begin() + first / positions, segment.pages.begin() + (end + positions - 1) / positions);
+  }
+  spill_->begin(layers, page_runs(std::move(reads)), page_runs(std::move(writes)));
+  spilling_ = true;
+}
+
+// Until the caches of spilled layers are as the pass leaves them.
+void Runtime::end_spilled() {
+  if (spilling_) spill_->end();
+  spilling_ = false;
+}
+
+void Runtime::abort_spilled() {
+  if (spilling_) spill_->abort();
+  spilling_ = false;
+}
+
+// The cache of the stage's layer, for the block that is running.
+Range Runtime::take_layer_cache(uint32_t layer) {
+  if (!spilled_[layer]) return kv_cache_.at(layer * kv_layer_bytes_, kv_layer_bytes_);
+  if (block_.first == 0) {
+    const Trace::Time start = Trace::Clock::now();
+    spilled_cache_ = spill_->take();
+    result_.wait_seconds += std::chrono::duration<double>(Trace::Clock::now() - start).count();
+  }
+  return spilled_cache_;
+}
+
+void Runtime::finish_layer_cache(uint32_t layer) {
+  if (spilled_[layer] && block_.last) spill_->finish();
+}
+
+}  // namespace layerstream
