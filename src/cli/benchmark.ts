@@ -1,5 +1,6 @@
 /** `layerstream bench`, without the command line: what is measured and how the figures follow from it. */
 import type { Model, Stats } from "../engine/contract.js";
+import type { PromptOperations } from "../models/operations.js";
 
 export interface BenchmarkFigures {
   tokensPerSecond: number;
@@ -7,6 +8,10 @@ export interface BenchmarkFigures {
   /** Half of the tokens took longer. */
   medianSecondsPerToken: number;
   prefillTokensPerSecond: number;
+  /** Of the prompt, counted from the model's shapes, and the rate of both together until the first token. */
+  promptLinearOperations: number;
+  promptAttentionOperations: number;
+  promptOperationsPerSecond: number;
   bytesStreamedPerToken: number;
   heldBytes: number;
   /** While reads were under way. */
@@ -84,7 +89,11 @@ export async function runBenchmark(
 }
 
 /** `diskRates`: raw reads of the same files, bytes a second. */
-export function benchmarkFigures(run: BenchmarkRun, diskRates: readonly number[]): BenchmarkFigures {
+export function benchmarkFigures(
+  run: BenchmarkRun,
+  diskRates: readonly number[],
+  { linear, attention }: PromptOperations,
+): BenchmarkFigures {
   const { before, after, tokenSeconds } = run;
   const tokens = tokenSeconds.length;
   const seconds = tokenSeconds.reduce((sum, value) => sum + value, 0);
@@ -98,6 +107,9 @@ export function benchmarkFigures(run: BenchmarkRun, diskRates: readonly number[]
     secondsPerToken,
     medianSecondsPerToken: [...tokenSeconds].sort((a, b) => a - b)[tokens >> 1] ?? Number.NaN,
     prefillTokensPerSecond: run.promptTokens / run.prefillSeconds,
+    promptLinearOperations: linear,
+    promptAttentionOperations: attention,
+    promptOperationsPerSecond: (linear + attention) / run.prefillSeconds,
     bytesStreamedPerToken,
     heldBytes: after.heldBytes,
     diskBytesPerSecond: readSeconds > 0 ? bytesStreamed / readSeconds : 0,

@@ -66,10 +66,8 @@ void test_same_bits(const RuntimeDescription& base, const std::string& directory
 
 void test_unwritable(const RuntimeDescription& base, const std::vector<float>& expected) {
   Loaded model(spilling(base, "/nonexistent/layerstream", 0));
-  model.runtime.set_working_memory(kMaxTokens, kAllPages, 1);
-  const Failure failure = failure_of([&] { model.logits(make_request(kPrompt, 0, 0), false); });
+  const Failure failure = failure_of([&] { model.runtime.set_working_memory(kMaxTokens, kAllPages, 1); });
   check(failure.code == "KV_SPILL_FAILED" && failure.has("/nonexistent/layerstream"), "no directory: " + failure.message);
-  model.runtime.set_working_memory(kMaxTokens, kAllPages, kLayers);
   check(equal(conversation(model, [] {}), expected), "after a file that could not be made");
 }
 

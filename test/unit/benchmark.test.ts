@@ -57,12 +57,16 @@ describe("benchmarkFigures", () => {
         },
       },
       [400, 600],
+      { linear: 30, attention: 10 },
     );
     expect(figures).toEqual({
       tokensPerSecond: 1 / 3,
       secondsPerToken: 3,
       medianSecondsPerToken: 2,
       prefillTokensPerSecond: 4,
+      promptLinearOperations: 30,
+      promptAttentionOperations: 10,
+      promptOperationsPerSecond: 20,
       bytesStreamedPerToken: 1000,
       heldBytes: 7,
       diskBytesPerSecond: 500,
@@ -85,7 +89,10 @@ describe("benchmarkFigures", () => {
       before: noStats,
       after: noStats,
     };
-    expect(benchmarkFigures(run, [1])).toMatchObject({ rooflineFraction: null, diskBytesPerSecond: 0 });
+    expect(benchmarkFigures(run, [1], { linear: 1, attention: 1 })).toMatchObject({
+      rooflineFraction: null,
+      diskBytesPerSecond: 0,
+    });
   });
 });
 

@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import type { Model } from "../../engine/contract.js";
 import { LayerstreamError } from "../../errors.js";
+import type { PromptOperations } from "../../models/operations.js";
 import { formatBytes, formatDuration, formatNumber, formatRate } from "../../units.js";
 import { decimal, integer } from "../arguments.js";
 import { type BenchmarkFigures, benchmarkFigures, randomTokenIds, runBenchmark } from "../benchmark.js";
@@ -52,7 +53,8 @@ export function addBenchCommand(program: Command, interrupts: Interrupts): void 
           remedy: "Raise --max-seq-len or lower --prompt-tokens.",
         });
       }
-      const figures = benchmarkFigures(run, [rateBefore, await measureDiskRate(store, options.rooflineSeconds)]);
+      const rates = [rateBefore, await measureDiskRate(store, options.rooflineSeconds)];
+      const figures = benchmarkFigures(run, rates, await operationsOf(store, run.promptTokens));
       console.log(options.json ? JSON.stringify({ ...figures, ...profile }) : formatFigures(figures));
     });
 }
@@ -66,6 +68,21 @@ async function storeOf(modelPath: string, options: Options, interrupts: Interrup
   return model.store;
 }
 
+function formatOperations(figures: BenchmarkFigures): string {
+  const { promptLinearOperations: linear, promptAttentionOperations: attention, promptOperationsPerSecond } = figures;
+  const giga = (operations: number) => `${formatNumber(operations / 1e9)}`;
+  return `${giga(promptOperationsPerSecond)} GFLOP/s: ${giga(linear)} GFLOP linear, ${giga(attention)} GFLOP attention`;
+}
+
+/** Counted from the shapes of the model, not by what ran. */
+async function operationsOf(store: string, tokens: number): Promise<PromptOperations> {
+  const { openLayerStore } = await import("../../checkpoint/layer-store.js");
+  const { architectureOf } = await import("../../models/registry.js");
+  const { promptOperations } = await import("../../models/operations.js");
+  const { manifest, filePath } = await openLayerStore(store);
+  return promptOperations(architectureOf(manifest.config, filePath("config.json")), tokens);
+}
+
 function formatFigures(figures: BenchmarkFigures): string {
   const streams = figures.rooflineFraction !== null;
   return formatTable([
@@ -74,6 +91,7 @@ function formatFigures(figures: BenchmarkFigures): string {
       `${formatNumber(figures.tokensPerSecond)} tokens a second, ${formatDuration(figures.secondsPerToken)} each`,
     ],
     ["prefill", `${formatNumber(figures.prefillTokensPerSecond)} tokens a second`],
+    ["its arithmetic", formatOperations(figures)],
     ["streamed per token", streams ? formatBytes(figures.bytesStreamedPerToken) : "nothing: the whole model is held"],
     ["held in memory", formatBytes(figures.heldBytes)],
     ["disk rate", streams ? formatRate(figures.diskBytesPerSecond) : "-"],
