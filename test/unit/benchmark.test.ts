@@ -66,7 +66,7 @@ describe("benchmarkFigures", () => {
       prefillTokensPerSecond: 4,
       promptLinearOperations: 30,
       promptAttentionOperations: 10,
-      promptOperationsPerSecond: 20,
+      promptOperationsPerSecond: 10,
       bytesStreamedPerToken: 1000,
       heldBytes: 7,
       diskBytesPerSecond: 500,

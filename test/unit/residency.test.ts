@@ -228,6 +228,21 @@ describe("planResidency", () => {
       expect(prompt.ringBytes).toBe(decode.ringBytes);
     });
 
+    it("puts layers of the KV cache in a file once it does not fit, and no sooner", () => {
+      const spilled = [64, 96, 128, 256, 1000].map((pages) => {
+        const input = llama8b({ budgetBytes: 2 * GIB, kvSpill: true, working: working(pages, pages * 64) });
+        const plan = planResidency(input);
+        expect(plan.fixedBytes + plan.heldBytes).toBeLessThanOrEqual(2 * GIB);
+        const layerBytes = pages * 64 * 8192;
+        expect(plan.kvSpilledBytes).toBe((32 - plan.kvLayers) * layerBytes);
+        // A layer at work and one on its way.
+        expect(plan.kvBytes).toBe((plan.kvLayers < 32 ? plan.kvLayers + 2 : 32) * layerBytes);
+        return plan.kvSpilledBytes > 0;
+      });
+      expect(spilled).toEqual([false, false, true, true, true]);
+      expect(planResidency(llama8b({ budgetBytes: 2 * GIB, kvSpill: true, maxSeqLen: 60_000 })).maxSeqLen).toBe(60_000);
+    });
+
     it("has a larger ring only for prompts of several blocks", () => {
       const rings = [16, 512, 513].map(
         (tokens) => planResidency(llama8b({ budgetBytes: 4 * GIB, working: working(64, tokens) })).ringBytes,

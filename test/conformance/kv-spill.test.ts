@@ -1,0 +1,93 @@
+/** A KV cache that does not fit in the budget: part of it in a file, the same bits, and what happens on a full disk. */
+import { execFile, execFileSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, expect, it, onTestFinished } from "vitest";
+import { AutoModel, decompose, type Residency, type Stats } from "../../dist/index.js";
+
+const run = promisify(execFile);
+const MIB = 2 ** 20;
+const directory = mkdtempSync(path.join(tmpdir(), "layerstream-kv-spill-"));
+const store = path.join(directory, "store");
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+const file = (name: string) => fileURLToPath(new URL(name, import.meta.url));
+const prompt = Array.from({ length: 1400 }, (_, index) => (index * 7919) % 499);
+
+interface Outcome {
+  hash: string;
+  tokens: number[];
+  stats: Stats;
+  residency: Residency;
+  peakBytes: number;
+  code?: string;
+  message?: string;
+}
+
+async function outcome(load: object): Promise<Outcome> {
+  const request = { path: store, load: { maxSeqLen: 1500, ...load }, prompt, newTokens: 4 };
+  const { stdout } = await run(process.execPath, [file("../helpers/engine-child.mjs"), JSON.stringify(request)]);
+  return JSON.parse(stdout) as Outcome;
+}
+
+beforeAll(async () => {
+  // 2 KiB a token and layer: 64 MB at 1500 tokens, 8 MB in the two layers that must be in memory.
+  const checkpoint = path.join(directory, "checkpoint");
+  const shape = "--hidden 256 --intermediate 320 --heads 8 --kv-heads 8 --layers 22 --vocab 499 --dtype bf16";
+  await run(process.execPath, [file("../../tools/make-checkpoint.mjs"), checkpoint, ...shape.split(" ")]);
+  await decompose({ checkpoint, store });
+});
+
+it("keeps the bits and the budget, and leaves no file behind", async () => {
+  const held = await outcome({ memory: "2GiB" });
+  expect(held.code, held.message).toBeUndefined();
+  expect(held.stats.kvSpilledBytes).toBe(0);
+  const memory = held.residency.minimumBytes + 16 * MIB;
+  const cacheDir = path.join(directory, "cache");
+  mkdirSync(cacheDir);
+  for (const load of [{ memory }, { memory, threads: 1, hold: false }, { memory: memory + 24 * MIB }]) {
+    const spilled = await outcome({ ...load, cacheDir });
+    expect(spilled.code, spilled.message).toBeUndefined();
+    expect(spilled.stats.kvSpilledBytes).toBeGreaterThan(0);
+    expect(spilled.hash).toBe(held.hash);
+    expect(spilled.tokens).toEqual(held.tokens);
+    expect(spilled.peakBytes).toBeLessThan(load.memory);
+  }
+  expect(readdirSync(cacheDir)).toEqual([]);
+});
+
+const canMount = process.platform === "linux" && process.getuid?.() === 0;
+
+it.skipIf(!canMount)(
+  "a full disk fails the prompt, by name, and not the model (needs root on Linux)",
+  async ({ skip }) => {
+    const cacheDir = path.join(directory, "mount");
+    mkdirSync(cacheDir);
+    try {
+      execFileSync("mount", ["-t", "tmpfs", "-o", `size=${4 * MIB}`, "tmpfs", cacheDir], { stdio: "ignore" });
+    } catch {
+      return skip("mounting is not permitted here");
+    }
+    onTestFinished(() => void execFileSync("umount", [cacheDir]));
+    // What vitest itself takes is part of the budget.
+    const least = (await outcome({ memory: "2GiB" })).residency;
+    const memory = least.minimumBytes - least.runtimeBytes + process.memoryUsage.rss() + 80 * MIB;
+    const model = await AutoModel.fromPretrained(store, { memory, cacheDir, maxSeqLen: 1500 });
+    try {
+      const short = prompt.slice(0, 40);
+      const expected = await model.generate(short, { maxNewTokens: 4, ignoreEos: true }).tokens();
+      for (let round = 0; round < 2; round++) {
+        await expect(model.generate(prompt, { maxNewTokens: 4 }).tokens()).rejects.toMatchObject({
+          code: "KV_SPILL_FAILED",
+          message: expect.stringContaining(cacheDir),
+        });
+        expect(await model.generate(short, { maxNewTokens: 4, ignoreEos: true }).tokens()).toEqual(expected);
+      }
+    } finally {
+      await model.dispose();
+    }
+  },
+);
