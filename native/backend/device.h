@@ -38,6 +38,7 @@ class Device {
   // Like alloc, for memory of which parts are used: costs what is committed. Released with free().
   virtual Buffer* reserve(uint64_t bytes) = 0;
   virtual void commit(Range range) = 0;   // before the first use of this part
+  virtual void populate(Range range) = 0; // makes committed memory ready for fast reads; its content stays
   virtual void discard(Range range) = 0;  // gives the memory of its whole pages back at once; their content is lost
   // Page-aligned host memory that copies can use directly; resident from the start.
   virtual void* alloc_pinned(uint64_t bytes) = 0;

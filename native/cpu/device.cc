@@ -28,6 +28,7 @@ class CpuDevice final : public Device {
     uint8_t* data = arena.data();
     return new Buffer{data, bytes, std::move(arena)};
   }
+  void populate(Range range) override { range.buffer->arena.populate(range.offset, range.size); }
   void commit(Range range) override { range.buffer->arena.commit(range.offset, range.size); }
   void discard(Range range) override { range.buffer->arena.discard(range.offset, range.size); }
 

@@ -38,6 +38,14 @@ void Arena::commit(size_t offset, size_t bytes) {
 #endif
 }
 
+void Arena::populate(size_t offset, size_t bytes) {
+#ifdef __linux__
+  constexpr int kPopulateWrite = 23;  // MADV_POPULATE_WRITE, of Linux 5.14
+  const uint64_t begin = align_down(offset, kPageBytes);
+  madvise(data_ + begin, align_up(offset + bytes, kPageBytes) - begin, kPopulateWrite);
+#endif
+}
+
 void Arena::discard(size_t offset, size_t bytes) {
   const uint64_t begin = align_up(offset, kPageBytes);
   const uint64_t end = align_down(offset + bytes, kPageBytes);

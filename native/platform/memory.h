@@ -32,6 +32,8 @@ class Arena {
   void touch();
   // This part will be used: on huge pages where whole ones lie within it. Nothing is resident yet.
   void commit(size_t offset, size_t bytes);
+  // Makes this part resident where the system can do so without touching its content, which others may be writing.
+  void populate(size_t offset, size_t bytes);
   // Gives the memory behind the whole pages of this part back to the system. It reads as zero afterwards.
   void discard(size_t offset, size_t bytes);
 

@@ -36,7 +36,8 @@ Runtime::Runtime(Checked checked)
       trace_(open_trace(description_)),
       device_(open_device(description_)),
       unified_(device_->info().unified),
-      tape_(nullptr, 0, meter_) {}
+      tape_(nullptr, 0, meter_),
+      populator_(*device_) {}
 
 // The object is complete once the other constructor returns: what fails here is undone by the destructor.
 Runtime::Runtime(RuntimeDescription description) : Runtime(checked(std::move(description))) {
@@ -77,6 +78,7 @@ Runtime::Checked Runtime::checked(RuntimeDescription description) {
 
 Runtime::~Runtime() {
   tape_.cancel();
+  populator_.stop();
   {
     std::lock_guard lock(pass_mutex_);
     stop_ = true;
@@ -130,6 +132,7 @@ void Runtime::set_held(std::vector<std::vector<uint8_t>> flags, uint64_t ring_by
   std::vector<Stage>& stages = description_.stages;
   if (flags.size() != stages.size()) throw Error("INTERNAL", "Stages and flags for what is held disagree.");
   for (size_t index = 0; index < stages.size(); ++index) check_held(description_, index, flags[index]);
+  populator_.stop();
   // First what gives memory back.
   experts_.reset();
   for (size_t index = 0; index < stages.size(); ++index) discard_held(stages[index], flags[index]);
@@ -144,6 +147,7 @@ void Runtime::set_held(std::vector<std::vector<uint8_t>> flags, uint64_t ring_by
 }
 
 void Runtime::reset() {
+  populator_.stop();
   next_sequence_ = taken_sequence_ = tape_.reset();
   order_tape();
   std::lock_guard lock(release_mutex_);

@@ -32,6 +32,7 @@
 #include "experts.h"
 #include "kv_spill.h"
 #include "model.h"
+#include "populator.h"
 #include "read_meter.h"
 #include "router.h"
 #include "tape.h"
@@ -150,6 +151,7 @@ class Runtime {
   void free_token_tables();
   // runtime_reader.cc
   void order_tape();
+  void populate_held();
   bool on_tape(const Chunk& chunk) const { return !chunk.held || (first_pass() && !chunk.loaded); }
   bool first_pass() const { return position_ < first_pass_.size(); }
   Tape::Status read_stage(uint32_t index);
@@ -287,6 +289,7 @@ class Runtime {
 
   // The reader's: what the first pass after a reset reads, and every later one, and where it is.
   std::vector<uint32_t> first_pass_, cycle_;
+  Populator populator_;
   uint64_t position_ = 0;
   size_t reader_chunk_ = 0;
   std::unique_ptr<Reader> reader_;

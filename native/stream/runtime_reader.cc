@@ -41,6 +41,7 @@ Tape::Status Runtime::read_tape() {
   const uint64_t cpu_before = thread_cpu_nanoseconds();
   const uint64_t counted = read_cpu_nanoseconds_;
   Tape::Status status = Tape::Status::kDone;
+  if (position_ == 0 && reader_chunk_ == 0) populate_held();
   try {
     while (status == Tape::Status::kDone && (first_pass() || !cycle_.empty())) {
       const uint32_t index = first_pass() ? first_pass_[position_] : cycle_[(position_ - first_pass_.size()) % cycle_.size()];
@@ -57,6 +58,18 @@ Tape::Status Runtime::read_tape() {
   read_cpu_nanoseconds_ = counted + thread_cpu_nanoseconds() - cpu_before;
   reader_inside_ = false;
   return status;
+}
+
+// Held memory that the first pass will be read into, in its order.
+void Runtime::populate_held() {
+  std::vector<Range> ranges;
+  for (const uint32_t index : first_pass_) {
+    const Stage& stage = description_.stages[index];
+    for (const Chunk& chunk : stage.chunks) {
+      if (unified_ && chunk.held && !chunk.loaded) ranges.push_back({stage.memory, chunk.offset - stage.extent_offset, chunk.length});
+    }
+  }
+  populator_.begin(std::move(ranges));
 }
 
 void Runtime::publish_one() {
@@ -78,6 +91,7 @@ Tape::Status Runtime::read_stage(uint32_t index) {
     const bool in_place = chunk.held && unified_;
     uint8_t* memory = nullptr;
     if (in_place) {
+      populator_.advance();
       const Range held{stage.memory, chunk.offset + known - stage.extent_offset, chunk.length - known};
       memory = static_cast<uint8_t*>(device_->host_address(held));
     }
