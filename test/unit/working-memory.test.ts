@@ -21,6 +21,7 @@ const input: ResidencyInput = {
   vectorBytes: MIB,
   largestRowBytes: 8192,
   kvBytesPerPosition: 131_072,
+  kvLayers: 16,
   activations: { blockTokens: 0, passBytesPerToken: 65_536, blockBytesPerToken: 0 },
   logitsBytesPerToken: 65_536,
   contextLimit: 100_000,
