@@ -3,7 +3,7 @@
  * worker leaves when the ring is full between passes, and is sent back by the next pass.
  */
 import { Piscina } from "piscina";
-import { READ_PAUSED } from "../native/types.js";
+import { READ_DONE, READ_PAUSED } from "../native/types.js";
 import type { ReadTask } from "./prefetch-worker.js";
 
 /** What `readTape` came to. */
@@ -13,6 +13,8 @@ export class Prefetcher {
   private readonly pool: Piscina<ReadTask, ReadStatus>;
   private inFlight: Promise<void> | undefined;
   private running = false;
+  /** Everything is held and has been read: nobody is sent until the tape starts over. */
+  private done = false;
   private failure: unknown;
 
   constructor() {
@@ -33,7 +35,7 @@ export class Prefetcher {
   /** A pass begins. `onFailure` is called if the worker dies: nobody would read what the pass waits for. */
   start(model: number, onFailure: () => void): void {
     this.running = true;
-    if (this.inFlight || this.failure !== undefined) return;
+    if (this.inFlight || this.done || this.failure !== undefined) return;
     this.inFlight = this.read(model, onFailure);
   }
 
@@ -48,6 +50,7 @@ export class Prefetcher {
     await this.inFlight;
     const failure = this.failure;
     this.failure = undefined;
+    this.done = false;
     return failure;
   }
 
@@ -65,6 +68,7 @@ export class Prefetcher {
       onFailure();
     }
     this.inFlight = undefined;
+    this.done = status === READ_DONE;
     // It left between two passes, and the second has begun meanwhile.
     if (status === READ_PAUSED && this.running) this.start(model, onFailure);
   }
