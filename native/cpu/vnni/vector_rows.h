@@ -10,7 +10,7 @@ namespace layerstream::cpu::vnni {
 namespace {
 
 // Rows at once: they share the activations, and are as many streams as keep the memory busy.
-constexpr uint32_t kRows = 8;
+constexpr uint32_t kRows = 4;
 
 // How far ahead of the rows at work memory is fetched: more than it delivers in its latency.
 constexpr size_t kFetchAhead = 32 << 10;
