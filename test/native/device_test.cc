@@ -1,4 +1,9 @@
 // The CPU as a device, unified and discrete: streams, events, copies, and commands that fail.
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -51,6 +56,35 @@ void test_copies(Device& device) {
   device.free(buffer);
   device.free_pinned(host);
 }
+
+#ifdef __linux__
+size_t resident_pages(void* data, uint64_t bytes) {
+  std::vector<unsigned char> pages(bytes / 4096);
+  check(mincore(data, bytes, pages.data()) == 0, "mincore");
+  return static_cast<size_t>(std::ranges::count_if(pages, [](unsigned char page) { return (page & 1) != 0; }));
+}
+
+// What is reserved costs nothing until it is used, and what is discarded nothing any more, huge pages or not.
+void test_discard(Device& device) {
+  if (!device.info().unified) return;
+  constexpr uint64_t kBytes = uint64_t{32} << 20;
+  Buffer* buffer = device.reserve(kBytes);
+  const Range whole{buffer, 0, kBytes};
+  auto* data = static_cast<uint8_t*>(device.host_address(whole));
+  check(resident_pages(data, kBytes) == 0, "reserved memory is not resident");
+  device.commit(whole);
+  std::memset(data, 1, kBytes);
+  check(resident_pages(data, kBytes) == kBytes / 4096, "used memory is resident");
+  const uint64_t begin = (uint64_t{3} << 20) + 4096 + 17, end = (uint64_t{29} << 20) - 8192 - 5;
+  device.discard(whole.at(begin, end - begin));
+  check(resident_pages(data, kBytes) == (kBytes - (end / 4096 - (begin + 4095) / 4096) * 4096) / 4096, "only whole pages are given back");
+  check(data[begin - 1] == 1 && data[begin] == 1 && data[end - 1] == 1 && data[end] == 1, "content around what was discarded");
+  device.commit(whole);
+  std::memset(data, 2, kBytes);
+  check(resident_pages(data, kBytes) == kBytes / 4096, "memory that was discarded can be used again");
+  device.free(buffer);
+}
+#endif
 
 // Two streams pass a value to and fro, each waiting for the other's last record. Every event is recorded many times.
 void test_events(Device& device) {
@@ -239,6 +273,9 @@ int main() {
     devices++;
     test_memory(*device);
     test_copies(*device);
+#ifdef __linux__
+    test_discard(*device);
+#endif
     test_events(*device);
     test_ops(*device);
     test_failures(*device);

@@ -164,6 +164,32 @@ void test_held_chunks(const RuntimeDescription& base, const std::vector<float>& 
   }
 }
 
+// Registers and pages of the cache are committed for what passes need, and given back between them: the same bits.
+void test_working_memory(const RuntimeDescription& base, const std::vector<float>& expected) {
+  const auto tokens = static_cast<uint32_t>(kPrompt.size());
+  for (const char* device : {"cpu", "cpu-discrete"}) {
+    RuntimeDescription description = base;
+    description.device = device;
+    description.ring_bytes = 3 * largest_chunk(description);
+    Loaded model(description);
+    std::vector<uint8_t> pages(description.page_count, 0);
+    for (uint32_t page = 0; page * description.page_positions < 20; ++page) pages[page] = 1;
+    const std::vector<uint8_t> none(description.page_count, 0), all(description.page_count, 1);
+    for (const uint32_t most : {tokens, description.max_tokens, tokens + 1}) {
+      model.runtime.set_working_memory(1, none, description.kv_layers);
+      check(failure_of([&] { model.player.run(make_request({5, 6}, 0, 0)); }).code == "INTERNAL", "a pass that has no room");
+      model.player.recover();
+      model.runtime.set_working_memory(most, most == tokens ? pages : all, description.kv_layers);
+      check(equal(conversation(model), expected), "other bits with room for " + std::to_string(most) + " tokens");
+    }
+    for (const uint32_t wrong : {0u, description.max_tokens + 1}) {
+      const Failure failure = failure_of([&] { model.runtime.set_working_memory(wrong, all, description.kv_layers); });
+      check(failure.code == "INTERNAL", "room for that many tokens");
+    }
+    check(failure_of([&] { model.runtime.set_working_memory(1, {}, description.kv_layers); }).code == "INTERNAL", "flags of no pages");
+  }
+}
+
 // Several sequences in one pass: each as if it were alone.
 void test_segments(RuntimeDescription description) {
   description.ring_bytes = 3 * largest_chunk(description);
@@ -389,6 +415,7 @@ int main() {
   test_same_bits(description, expected);
   test_held_chunks(tied, reference(tied));
   test_held_chunks(description, expected);
+  test_working_memory(description, expected);
   test_segments(description);
   test_cancel(description, expected);
   test_cancel_while_waiting(description);
