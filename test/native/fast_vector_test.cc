@@ -32,12 +32,21 @@ struct Rounding {
 Rounding rounding_of(Format format, uint32_t block) {
   if (format == Format::kBF16 || format == Format::kBF16Window) return {1, 0, 0};
   if (format == Format::kQ4) return {64, 136900.0 / 8, 0.5 / 15684};  // at worst, all of a lane are the largest
-  return {block == 32 ? 32u : 64u, 32767, 0};
+  if (format == Format::kNf4) return {64, 136900.0 / 8, 0.5 / 15684};
+  if (format == Format::kU4) return {64, 32767, 3e-6};
+  return {block == 32 && format == Format::kQ8 ? 32u : 64u, 32767, 0};
 }
 
-double level_scale(Format format, const uint8_t* row, uint32_t columns, uint32_t column) {
-  if (format != Format::kQ4) return 0;
+// What a level's error is relative to: a scale; of uint4, the code and the zero that almost cancel.
+double level_scale(Format format, const uint8_t* row, uint32_t columns, uint32_t block, uint32_t column) {
   const size_t steps = (columns + 63) / 64;
+  if (format == Format::kNf4) return std::abs(reference::read<float>(row + steps * 32 + 4 * size_t{column / 64}));
+  if (format == Format::kU4) {
+    const uint8_t* const scales = row + steps * 32;
+    const size_t groups = (columns + block - 1) / block;
+    return std::abs(reference::half_at(scales + 2 * size_t{column / block})) * (scales[2 * groups + column / block] + 15);
+  }
+  if (format != Format::kQ4) return 0;
   return std::abs(reference::half_at(row + steps * 32 + 2 * size_t{column / 64}));
 }
 
@@ -49,7 +58,7 @@ std::vector<float> make_input(Input kind, uint32_t columns) {
     float value = normal();
     if (kind == Input::kOutliers && uniform(0, 99) == 0) value *= 300;
     if (kind == Input::kZero || (kind == Input::kZeroGroups && c / 64 % 2 == 0)) value = 0;
-    if (kind == Input::kHuge) value *= 1e36f;
+    if (kind == Input::kHuge) value *= 1e34f;
     if (kind == Input::kTiny) value *= 1e-30f;
     if (kind == Input::kSubnormal) value *= 1e-40f;
     input[c] = value;
@@ -148,7 +157,7 @@ double check_problem(const FastKernels& kernels, const Problem& problem) {
       // Half a step of the activations, half a step of the levels, and what float32 and bfloat16 round.
       const double step = rounding.values == 0 ? std::ldexp(std::abs(x), -16) : group_largest / (2 * rounding.values) * 1.001;
       bound += std::abs(weight) * step +
-               rounding.level_error * level_scale(problem.format, problem.row(r), columns, c) * group_largest +
+               rounding.level_error * level_scale(problem.format, problem.row(r), columns, problem.block, c) * group_largest +
                3e-6 * std::abs(weight * x) + 1e-12 * std::abs(weight) * largest;
     }
     const double scale = std::abs(double{problem.scale}), row_scale = problem.row_scale[r];

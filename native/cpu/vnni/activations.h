@@ -90,19 +90,31 @@ struct alignas(64) StepOrder {
   uint16_t column[128];
 };
 
+// The eight columns of a group of 64 whose products one lane sums: l, 8 + l, 16 + l ..., or four of 32 and the four 16 on.
+enum class LaneColumns { kEighth, kFours };
+
 // How activations become integers for a format.
 struct IntegerRule {
   float weight_unit;       // of the integers that stand for weights
-  float lane_sum;          // the most that the eight values of columns l, 8 + l ... of a group may sum to; 0: no limit
+  float lane_sum;          // the most that the values of a lane may sum to; 0: no limit
+  LaneColumns lane;
   const StepOrder* order;  // rearranges every 128 columns, or null
 };
 
 constexpr float kLargestValue = 32767.0f;
 
-// Of the magnitudes of 64 columns: the largest sum of columns l, 8 + l, 16 + l ...
-inline float largest_lane_sum(const __m512* magnitudes) {
-  const __m512 sums = _mm512_add_ps(_mm512_add_ps(magnitudes[0], magnitudes[1]), _mm512_add_ps(magnitudes[2], magnitudes[3]));
-  return _mm512_reduce_max_ps(_mm512_add_ps(sums, _mm512_shuffle_f32x4(sums, sums, 0x4e)));
+// The largest sum of the magnitudes of a lane's columns, of 64.
+inline float largest_lane_sum(const __m512* magnitudes, LaneColumns lane) {
+  if (lane == LaneColumns::kEighth) {
+    const __m512 sums = _mm512_add_ps(_mm512_add_ps(magnitudes[0], magnitudes[1]), _mm512_add_ps(magnitudes[2], magnitudes[3]));
+    return _mm512_reduce_max_ps(_mm512_add_ps(sums, _mm512_shuffle_f32x4(sums, sums, 0x4e)));
+  }
+  const auto fours = [](__m512 a, __m512 b) {
+    const __m512 both = _mm512_add_ps(a, b);
+    const __m512 pairs = _mm512_add_ps(both, _mm512_permute_ps(both, 0xb1));
+    return _mm512_add_ps(pairs, _mm512_permute_ps(pairs, 0x4e));
+  };
+  return _mm512_reduce_max_ps(_mm512_max_ps(fours(magnitudes[0], magnitudes[1]), fours(magnitudes[2], magnitudes[3])));
 }
 
 template <uint32_t kGroup>
@@ -126,7 +138,7 @@ void prepare_integers(const float* input, uint32_t columns, const IntegerRule& r
       const float largest = _mm512_reduce_max_ps(magnitude);
       float scale = largest < 0x1p-90f ? 0.0f : largest / kLargestValue;
       if constexpr (kGroup == 64) {
-        if (rule.lane_sum > 0) scale = std::max(scale, largest_lane_sum(magnitudes) / rule.lane_sum);
+        if (rule.lane_sum > 0) scale = std::max(scale, largest_lane_sum(magnitudes, rule.lane) / rule.lane_sum);
       }
       const float quantum = scale == 0.0f ? 0.0f : 1.0f / scale;
       __m512i total = _mm512_setzero_si512();

@@ -1,4 +1,4 @@
-// Weights of four bits: 4bit.
+// Weights of four bits, 64 columns in 32 bytes: 4bit, nf4 and uint4. Their codes are looked up as int16.
 #pragma once
 
 #include "vector_plain.h"
@@ -6,7 +6,7 @@
 namespace layerstream::cpu::vnni {
 namespace {
 
-// 4bit's largest level as an integer: of all below 16384, the one with which the others round best.
+// The largest level of 4bit and nf4 as an integer: of all below 16384, the one with which the others round best.
 constexpr float kNormalFloatUnit = 15684.0f;
 // A lane gets eight products; rounding may add half to each value.
 constexpr float kNormalFloatLaneSum = 136900.0f;
@@ -27,6 +27,8 @@ constexpr LevelTable make_level_table(const float (&levels)[16], float unit) {
 }
 
 constexpr LevelTable kNormalFloatTable = make_level_table(kNormalFloat4, kNormalFloatUnit);
+constexpr float kCodes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+constexpr LevelTable kCodeTable = make_level_table(kCodes, 1.0f);
 
 // Two steps of 4bit codes are 32 words. Values 32 * n ... belong to nibble n of these words.
 constexpr StepOrder make_lane_order() {
@@ -38,27 +40,87 @@ constexpr StepOrder make_lane_order() {
   return order;
 }
 constexpr StepOrder kLaneOrder = make_lane_order();
-constexpr IntegerRule kLaneRule = {1.0f / kNormalFloatUnit, kNormalFloatLaneSum, &kLaneOrder};
+constexpr IntegerRule kLaneRule = {1.0f / kNormalFloatUnit, kNormalFloatLaneSum, LaneColumns::kEighth, &kLaneOrder};
 
-struct LaneNibbleDot {
-  uint32_t columns, steps;
+// The others: byte l of 16 has columns l and 16 + l of 32.
+constexpr StepOrder make_byte_order() {
+  StepOrder order = {};
+  for (uint32_t p = 0; p < 128; ++p) {
+    const uint32_t nibble = p / 32, byte = p % 32 * 2 + nibble / 2;
+    order.column[p] = static_cast<uint16_t>(byte / 16 * 32 + byte % 16 + 16 * (nibble % 2));
+  }
+  return order;
+}
+constexpr StepOrder kByteOrder = make_byte_order();
+constexpr IntegerRule kNormalFloatRule = {1.0f / kNormalFloatUnit, kNormalFloatLaneSum, LaneColumns::kFours, &kByteOrder};
+constexpr IntegerRule kCodeRule = {1.0f, 0, LaneColumns::kFours, &kByteOrder};
 
-  explicit LaneNibbleDot(uint32_t columns) : columns(columns), steps(divide_up(columns, 64)) {}
+// What distinguishes a format: its table, and `factors` of the 16 groups of 64 columns from `step` on, of which `mask` are
+// in the row, times the scales of the activations. Offsets go to `sum`.
+struct LaneNibbles {
+  static constexpr const LevelTable& kTable = kNormalFloatTable;
+  size_t scales;
+
+  LaneNibbles(uint32_t columns, uint32_t) : scales(size_t{divide_up(columns, 64)} * 32) {}
+
+  __m512 factors(const uint8_t* row, uint32_t step, __mmask16 mask, const IntegerChunk<64>& x, __m512&) const {
+    const __m256i halves = _mm256_maskz_loadu_epi16(mask, row + scales + 2 * size_t{step});
+    return _mm512_mul_ps(_mm512_cvtph_ps(halves), _mm512_load_ps(x.scales));
+  }
+};
+
+struct NormalFloatNibbles {
+  static constexpr const LevelTable& kTable = kNormalFloatTable;
+  size_t scales;
+
+  NormalFloatNibbles(uint32_t columns, uint32_t) : scales(size_t{divide_up(columns, 64)} * 32) {}
+
+  __m512 factors(const uint8_t* row, uint32_t step, __mmask16 mask, const IntegerChunk<64>& x, __m512&) const {
+    return _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, row + scales + 4 * size_t{step}), _mm512_load_ps(x.scales));
+  }
+};
+
+struct IntegerNibbles {
+  static constexpr const LevelTable& kTable = kCodeTable;
+  size_t scales;
+  uint32_t groups, shift;  // a group has 1 << shift times 64 columns, or all of them
+
+  IntegerNibbles(uint32_t columns, uint32_t block)
+      : scales(size_t{divide_up(columns, 64)} * 32),
+        groups(divide_up(columns, block)),
+        shift(groups == 1 ? 31 : static_cast<uint32_t>(std::countr_zero(block / 64))) {}
+
+  static bool supports(uint32_t block, uint32_t columns) {
+    return block >= columns || (block >= 64 && std::has_single_bit(block));
+  }
+
+  __m512 factors(const uint8_t* row, uint32_t step, __mmask16, const IntegerChunk<64>& x, __m512& sum) const {
+    const ChunkScales chunk(step, shift, groups);
+    const __m512 scale = chunk(row + scales);
+    const __m512 zero = chunk.bytes(row + scales + 2 * size_t{groups});
+    sum = _mm512_fnmadd_ps(_mm512_mul_ps(scale, zero), _mm512_load_ps(x.sums), sum);
+    return _mm512_mul_ps(scale, _mm512_load_ps(x.scales));
+  }
+};
+
+template <class Scheme>
+struct NibbleDot {
+  uint32_t steps;
+  Scheme scheme;
+
+  NibbleDot(uint32_t columns, uint32_t block) : steps(divide_up(columns, 64)), scheme(columns, block) {}
 
   void operator()(Rows& rows, const uint8_t* prepared, avx512::Floats* accumulators) const {
     const auto* chunk = reinterpret_cast<const IntegerChunk<64>*>(prepared);
     __m512 sums[kRows];
     for (uint32_t r = 0; r < kRows; ++r) sums[r] = _mm512_setzero_ps();
     for (uint32_t step = 0; step < steps; step += kGroups, ++chunk) {
-      const ChunkScales chunk_scales(step, 0, steps);
-      const __m512 input_scales = _mm512_load_ps(chunk->scales);
+      const uint32_t count = std::min(kGroups, steps - step);
+      const auto in_row = static_cast<__mmask16>((1u << count) - 1);
       __m512 factors[kRows];
       rows.fetch(kScaleLines);
-      for (uint32_t r = 0; r < kRows; ++r) {
-        factors[r] = _mm512_mul_ps(chunk_scales(rows.row[r] + size_t{steps} * 32), input_scales);
-      }
+      for (uint32_t r = 0; r < kRows; ++r) factors[r] = scheme.factors(rows.row[r], step, in_row, *chunk, sums[r]);
       __m512i place = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
-      const uint32_t count = std::min(kGroups, steps - step);
       const int16_t* values = chunk->values;
       uint32_t pair = 0;
       for (; pair + 1 < count; pair += 2, values += 128) {
@@ -82,7 +144,7 @@ struct LaneNibbleDot {
   // Two steps of every row: `load(r)` are their codes, `place` where their scales are among `factors`.
   template <class Load>
   static void add_pair(const Load& load, const int16_t* values, __m512i place, const __m512* factors, __m512* sums) {
-    const __m512i table = _mm512_load_si512(kNormalFloatTable.level);
+    const __m512i table = _mm512_load_si512(Scheme::kTable.level);
     const __m512i x0 = _mm512_load_si512(values), x1 = _mm512_load_si512(values + 32);
     const __m512i x2 = _mm512_load_si512(values + 64), x3 = _mm512_load_si512(values + 96);
     __m512i codes[kRows], dots[kRows];

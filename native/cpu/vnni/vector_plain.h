@@ -55,13 +55,19 @@ class ChunkScales {
     return _mm512_permutexvar_ps(order_, _mm512_cvtph_ps(halves));
   }
 
+  // Likewise, of bytes.
+  __m512 bytes(const uint8_t* bytes) const {
+    const __m512i wide = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask_, bytes + first_));
+    return _mm512_permutexvar_ps(order_, _mm512_cvtepi32_ps(wide));
+  }
+
  private:
   uint32_t first_;
   __mmask16 mask_;
   __m512i order_;
 };
 
-constexpr IntegerRule kByteRule = {1.0f / 127, 0, nullptr};
+constexpr IntegerRule kByteRule = {1.0f / 127, 0, LaneColumns::kEighth, nullptr};
 
 // 8bit: kGroup is 32 where blocks are of 32 columns, else 64. A lane gets 2 or 4 products of an int8 and an int16: below
 // 4 * 128 * 32767 < 2^24, which float32 holds exactly.

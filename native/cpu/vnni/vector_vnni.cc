@@ -12,8 +12,9 @@ namespace {
 
 constexpr bool is_bfloat(Format format) { return format == Format::kBF16 || format == Format::kBF16Window; }
 
-bool supports(Format format, uint32_t, uint32_t) {
-  return is_bfloat(format) || format == Format::kQ8 || format == Format::kQ4;
+bool supports(Format format, uint32_t block, uint32_t columns) {
+  if (format == Format::kU4) return IntegerNibbles::supports(block, columns);
+  return is_bfloat(format) || format == Format::kQ8 || format == Format::kQ4 || format == Format::kNf4;
 }
 
 // Bytes of one prepared token.
@@ -36,6 +37,10 @@ void prepare_token(Format format, uint32_t block, const float* input, uint32_t c
     prepare_integers<32>(input, columns, kByteRule, prepared);
   } else if (format == Format::kQ8) {
     prepare_integers<64>(input, columns, kByteRule, prepared);
+  } else if (format == Format::kNf4) {
+    prepare_integers<64>(input, columns, kNormalFloatRule, prepared);
+  } else if (format == Format::kU4) {
+    prepare_integers<64>(input, columns, kCodeRule, prepared);
   } else {
     prepare_integers<64>(input, columns, kLaneRule, prepared);
   }
@@ -58,8 +63,12 @@ void multiply(Format format, const MatmulArgs& args, const uint8_t* prepared) {
     multiply_rows(args, prepared, bytes, ByteDot<32>(args.columns, args.block));
   } else if (format == Format::kQ8) {
     multiply_rows(args, prepared, bytes, ByteDot<64>(args.columns, args.block));
+  } else if (format == Format::kNf4) {
+    multiply_rows(args, prepared, bytes, NibbleDot<NormalFloatNibbles>(args.columns, args.block));
+  } else if (format == Format::kU4) {
+    multiply_rows(args, prepared, bytes, NibbleDot<IntegerNibbles>(args.columns, args.block));
   } else {
-    multiply_rows(args, prepared, bytes, LaneNibbleDot(args.columns));
+    multiply_rows(args, prepared, bytes, NibbleDot<LaneNibbles>(args.columns, args.block));
   }
 }
 
