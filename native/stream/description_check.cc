@@ -49,7 +49,7 @@ class StageCheck {
     uint64_t end = 0;
     for (const Matrix& matrix : stage_.matrices) {
       need(matrix.rows > 0 && matrix.columns > 0 && matrix.columns <= kMaxWidth && matrix.row_bytes > 0, "a matrix is empty or too wide");
-      need(matrix.row_bytes <= kMaxMatrixBytes / matrix.rows, "a matrix is too large");
+      if (matrix.row_bytes > kMaxMatrixBytes / matrix.rows) corrupt("A matrix is too large");
       if (const std::string problem = encoding_problem(matrix); !problem.empty()) corrupt("A matrix has " + problem);
       const uint64_t bytes = matrix.stored_bytes();
       const bool inside = bytes <= size && matrix.offset <= size - bytes;
