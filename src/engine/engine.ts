@@ -17,6 +17,7 @@ import { KvCache, type Sequence } from "./kv-cache.js";
 import { cgroupLimitBytes, peakResidentBytes, residentBytes } from "./memory.js";
 import { describeModel, type ModelDescription } from "./model-description.js";
 import { Prefetcher } from "./prefetch.js";
+import { productScratchBytes } from "./product-scratch.js";
 import { type Profile, readProfile } from "./profile.js";
 import { chunkBytesFor, PAGE_POSITIONS, planResidency, type ResidencyInput, type ResidencyPlan } from "./residency.js";
 import { TRACE_BYTES, TRACE_SPANS, writeTrace } from "./trace-file.js";
@@ -128,8 +129,10 @@ export class Engine {
         share: stage.share,
       }));
       dropFileCaches(store);
+      const fastProducts = options.precision === "fast" && native().cpuKernels().includes("vnni");
       const runtimeBytes =
         residentBytes() +
+        (fastProducts ? productScratchBytes(description.widestColumns, options.threads) : 0) +
         RUNTIME_RESERVE_BYTES +
         options.budgetBytes * PAGE_TABLE_SHARE +
         (options.profiling ? TRACE_BYTES : 0);

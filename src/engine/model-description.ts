@@ -34,6 +34,8 @@ export interface ModelDescription {
   /** Norms, biases, column orders and adapters: always in memory, 4 bytes an element. */
   vectorBytes: number;
   largestRowBytes: number;
+  /** Columns of the widest matrix. */
+  widestColumns: number;
   /** Columns of the widest matrix whose input is permuted; 0 without any. */
   permutedColumns: number;
   /** The largest rank of an adapter; 0 without any. */
@@ -60,12 +62,14 @@ export function describeModel(
   matcher.checkAllUsed(architecture);
   let vectorBytes = 0;
   let largestRowBytes = 0;
+  let widestColumns = 0;
   let permutedColumns = 0;
   let adapterRank = 0;
   for (const { native } of stages) {
     for (const vector of native.vectors) vectorBytes += vector.length * 4;
     for (const { rowBytes, columns, columnOrder, adapters = [] } of native.matrices) {
       largestRowBytes = Math.max(largestRowBytes, rowBytes);
+      widestColumns = Math.max(widestColumns, columns);
       for (const { rank, a, b } of adapters) {
         vectorBytes += a.byteLength + b.byteLength;
         adapterRank = Math.max(adapterRank, rank);
@@ -82,6 +86,7 @@ export function describeModel(
     embedding: findEmbedding(architecture, stages),
     vectorBytes,
     largestRowBytes,
+    widestColumns,
     permutedColumns,
     adapterRank,
     compressed: stages.some(({ native }) => native.matrices.some(({ lz4 }) => lz4 !== undefined)),
