@@ -42,7 +42,7 @@ describe("usage errors", () => {
     [["verify", "a", "b"], "too many arguments for 'verify'. Expected 1 argument but got 2. See layerstream --help."],
     [
       ["decompose", "x", "--compression", "2bit"],
-      "option '--compression <kind>' argument '2bit' is invalid. Allowed choices are none, 8bit, 4bit.",
+      "option '--compression <kind>' argument '2bit' is invalid. Allowed choices are none, lossless, 8bit, 4bit.",
     ],
     [
       ["generate", "x", "-p", "a", "--memory", "lots"],
