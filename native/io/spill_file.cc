@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 
 #include "../platform/error.h"
 #include "file.h"
@@ -18,19 +17,18 @@ namespace {
 constexpr uint64_t kMostBytes = uint64_t{8} << 20;
 
 int open_unnamed(const std::string& directory, int flags) {
+  flags |= O_RDWR | O_CLOEXEC;
 #ifdef O_TMPFILE
-  const int unnamed = open(directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC | flags, 0600);
+  const int unnamed = open(directory.c_str(), O_TMPFILE | flags, 0600);
   if (unnamed >= 0 || (errno != EOPNOTSUPP && errno != EISDIR)) return unnamed;
 #endif
-  std::string path = directory + "/layerstream-kv-XXXXXX";
-  const int named = mkstemp(path.data());
-  if (named < 0) return -1;
-  unlink(path.c_str());
-  if (fcntl(named, F_SETFL, flags) == 0 && fcntl(named, F_SETFD, FD_CLOEXEC) == 0) return named;
-  const int error = errno;
-  close(named);
-  errno = error;
-  return -1;
+  // Where files always have names: one that nobody has, for a moment.
+  for (uint32_t number = 0;; ++number) {
+    const std::string path = directory + "/layerstream-kv-" + std::to_string(getpid()) + "-" + std::to_string(number);
+    const int named = open(path.c_str(), O_CREAT | O_EXCL | flags, 0600);
+    if (named >= 0) unlink(path.c_str());
+    if (named >= 0 || errno != EEXIST) return named;
+  }
 }
 
 }  // namespace
