@@ -1,43 +1,25 @@
 /** Any budget gives the same bits, and is kept. */
-import { execFile } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { fileURLToPath } from "node:url";
-import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { decompose, type Residency, type Stats } from "../../dist/index.js";
+import { decompose, type LoadOptions } from "../../dist/index.js";
+import { makeCheckpoint, outcomeOf, scatteredTokens } from "../helpers/random-models.js";
 
-const run = promisify(execFile);
 const MIB = 2 ** 20;
 const directory = mkdtempSync(path.join(tmpdir(), "layerstream-budgets-"));
 const checkpoint = path.join(directory, "checkpoint");
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
-const file = (name: string) => fileURLToPath(new URL(name, import.meta.url));
-
-interface Outcome {
-  hash: string;
-  tokens: number[];
-  stats: Stats;
-  residency: Residency;
-  peakBytes: number;
-  code?: string;
-  message?: string;
-}
-
-async function outcome(store: string, load: object): Promise<Outcome> {
-  const prompt = Array.from({ length: 20 }, (_, index) => (index * 7919) % 1999);
-  const request = { path: store, load: { maxSeqLen: 256, ...load }, prompt, newTokens: 3 };
-  const { stdout } = await run(process.execPath, [file("../helpers/engine-child.mjs"), JSON.stringify(request)]);
-  return JSON.parse(stdout) as Outcome;
-}
+const prompt = scatteredTokens(20, 1999);
+const outcome = (store: string, load: LoadOptions) =>
+  outcomeOf({ path: store, load: { maxSeqLen: 256, ...load }, prompt, newTokens: 3 });
 
 beforeAll(async () => {
   // 14 layers of 12.6 M weights: a layer is 25 MB in bf16, twice the smallest ring; all of them in 4 bits are more than
   // the least budget leaves.
   const shape = "--hidden 1024 --intermediate 2752 --heads 16 --kv-heads 4 --layers 14 --vocab 1999 --dtype bf16";
-  await run(process.execPath, [file("../../tools/make-checkpoint.mjs"), checkpoint, ...shape.split(" ")]);
+  await makeCheckpoint(checkpoint, shape);
 });
 
 describe.each(["none", "lossless", "8bit", "4bit"] as const)("compression %s", (compression) => {
@@ -81,7 +63,7 @@ describe("experts", () => {
     const source = path.join(directory, "moe");
     const shape =
       "--family qwen3_moe --hidden 512 --intermediate 512 --heads 8 --kv-heads 2 --layers 6 --vocab 1999 --experts 24 --experts-per-token 3";
-    await run(process.execPath, [file("../../tools/make-checkpoint.mjs"), source, ...shape.split(" ")]);
+    await makeCheckpoint(source, shape);
     await decompose({ checkpoint: source, store });
     const held = await outcome(store, { memory: "3GiB" });
     expect(held.code).toBeUndefined();

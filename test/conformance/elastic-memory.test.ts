@@ -6,6 +6,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { makeStore } from "../helpers/random-models.js";
 
 const run = promisify(execFile);
 const MIB = 2 ** 20;
@@ -13,7 +14,7 @@ const directory = mkdtempSync(path.join(tmpdir(), "layerstream-elastic-"));
 const store = path.join(directory, "store");
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
-const file = (name: string) => fileURLToPath(new URL(name, import.meta.url));
+const child = fileURLToPath(new URL("../helpers/elastic-child.mjs", import.meta.url));
 
 interface Outcome {
   tokens?: number[];
@@ -38,7 +39,7 @@ interface Result {
 
 async function outcomesOf(load: object, steps: object[]): Promise<Result> {
   const request = JSON.stringify({ path: store, load, steps });
-  const { stdout } = await run(process.execPath, [file("../helpers/elastic-child.mjs"), request]);
+  const { stdout } = await run(process.execPath, [child, request]);
   return JSON.parse(stdout) as Result;
 }
 
@@ -50,7 +51,7 @@ let least: number;
 beforeAll(async () => {
   // 16 layers of 6.3 MB in bf16; 64 KiB of keys and values a token.
   const shape = "--hidden 512 --intermediate 1376 --heads 8 --kv-heads 8 --layers 16 --vocab 1999";
-  await run(process.execPath, [file("../../tools/make-store.mjs"), store, ...shape.split(" ")]);
+  await makeStore(store, shape);
   held = await outcomesOf({ memory: "3GiB" }, [short, long, { forward: 40 }]);
   least = held.minimumBytes;
 });

@@ -1,43 +1,27 @@
 /** A KV cache that does not fit in the budget: part of it in a file, the same bits, and what happens on a full disk. */
-import { execFile, execFileSync } from "node:child_process";
+import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { fileURLToPath } from "node:url";
-import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, it, onTestFinished } from "vitest";
-import { AutoModel, decompose, type Residency, type Stats } from "../../dist/index.js";
+import { AutoModel, decompose, type LoadOptions } from "../../dist/index.js";
+import { makeCheckpoint, outcomeOf, scatteredTokens } from "../helpers/random-models.js";
 
-const run = promisify(execFile);
 const MIB = 2 ** 20;
 const directory = mkdtempSync(path.join(tmpdir(), "layerstream-kv-spill-"));
 const store = path.join(directory, "store");
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
-const file = (name: string) => fileURLToPath(new URL(name, import.meta.url));
-const prompt = Array.from({ length: 1400 }, (_, index) => (index * 7919) % 499);
+const prompt = scatteredTokens(1400, 499);
 
-interface Outcome {
-  hash: string;
-  tokens: number[];
-  stats: Stats;
-  residency: Residency;
-  peakBytes: number;
-  code?: string;
-  message?: string;
-}
-
-async function outcome(load: object): Promise<Outcome> {
-  const request = { path: store, load: { maxSeqLen: 1500, ...load }, prompt, newTokens: 4 };
-  const { stdout } = await run(process.execPath, [file("../helpers/engine-child.mjs"), JSON.stringify(request)]);
-  return JSON.parse(stdout) as Outcome;
-}
+const outcome = (load: LoadOptions) =>
+  outcomeOf({ path: store, load: { maxSeqLen: 1500, ...load }, prompt, newTokens: 4 });
 
 beforeAll(async () => {
   // 2 KiB a token and layer: 64 MB at 1500 tokens, 8 MB in the two layers that must be in memory.
   const checkpoint = path.join(directory, "checkpoint");
   const shape = "--hidden 256 --intermediate 320 --heads 8 --kv-heads 8 --layers 22 --vocab 499 --dtype bf16";
-  await run(process.execPath, [file("../../tools/make-checkpoint.mjs"), checkpoint, ...shape.split(" ")]);
+  await makeCheckpoint(checkpoint, shape);
   await decompose({ checkpoint, store });
 });
 

@@ -1,42 +1,25 @@
 /** Prompts that are longer than what a stage works on at once: one trip of the tape, the same bits, inside the budget. */
-import { execFile } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { fileURLToPath } from "node:url";
-import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { AutoModel, decompose, type Residency, type Stats } from "../../dist/index.js";
+import { AutoModel, decompose, type LoadOptions } from "../../dist/index.js";
+import { makeCheckpoint, outcomeOf, scatteredTokens } from "../helpers/random-models.js";
 
-const run = promisify(execFile);
 const MIB = 2 ** 20;
 const directory = mkdtempSync(path.join(tmpdir(), "layerstream-long-prompts-"));
 const store = path.join(directory, "store");
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
-const file = (name: string) => fileURLToPath(new URL(name, import.meta.url));
-const prompt = Array.from({ length: 1400 }, (_, index) => (index * 7919) % 499);
+const prompt = scatteredTokens(1400, 499);
 
-interface Outcome {
-  hash: string;
-  tokens: number[];
-  stats: Stats;
-  residency: Residency;
-  peakBytes: number;
-  code?: string;
-  message?: string;
-}
-
-async function outcome(load: object): Promise<Outcome> {
-  const request = { path: store, load: { maxSeqLen: 1500, ...load }, prompt, newTokens: 3 };
-  const { stdout } = await run(process.execPath, [file("../helpers/engine-child.mjs"), JSON.stringify(request)]);
-  return JSON.parse(stdout) as Outcome;
-}
+const outcome = (load: LoadOptions) =>
+  outcomeOf({ path: store, load: { maxSeqLen: 1500, ...load }, prompt, newTokens: 3 });
 
 beforeAll(async () => {
   const checkpoint = path.join(directory, "checkpoint");
   const shape = "--hidden 256 --intermediate 704 --heads 8 --kv-heads 2 --layers 3 --vocab 499 --dtype bf16";
-  await run(process.execPath, [file("../../tools/make-checkpoint.mjs"), checkpoint, ...shape.split(" ")]);
+  await makeCheckpoint(checkpoint, shape);
   await decompose({ checkpoint, store });
 });
 

@@ -1,10 +1,7 @@
 /** `compression: "lossless"`: fewer bytes, the same weights bit for bit, and so the same logits bit for bit. */
-import { execFile } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { fileURLToPath } from "node:url";
-import { promisify } from "node:util";
 import { afterAll, describe, expect, it } from "vitest";
 import { openLayerStore } from "../../dist/checkpoint/layer-store.js";
 import { decompose } from "../../dist/decompose/decompose.js";
@@ -14,10 +11,9 @@ import type { Compression } from "../../dist/quant/registry.js";
 import { type TensorData, type Tensors, writeCheckpoint } from "../helpers/checkpoint.js";
 import { fixtureCases, goldenCases, sharedCases } from "../helpers/golden.js";
 import { uncompressBlocks } from "../helpers/lz4-blocks.js";
+import { makeCheckpoint } from "../helpers/random-models.js";
 import { normalNumbers } from "../helpers/weight-format.js";
 
-const run = promisify(execFile);
-const maker = fileURLToPath(new URL("../../tools/make-checkpoint.mjs", import.meta.url));
 const directory = mkdtempSync(path.join(tmpdir(), "layerstream-lossless-"));
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 let count = 0;
@@ -164,7 +160,7 @@ describe.each([
   it.each(loads)("computes the same bits as from the plain store: %o", async (load) => {
     if (!existsSync(checkpoint)) {
       const shape = `--family ${family} --hidden 264 --heads 6 --kv-heads 2 --layers 2 --vocab 199 --dtype bf16 ${rest}`;
-      await run(process.execPath, [maker, checkpoint, ...shape.split(" ")]);
+      await makeCheckpoint(checkpoint, shape);
     }
     const prompt = Array.from({ length: 21 }, (_, i) => (i * 37) % 199);
     const plain = await outcomeOf(checkpoint, "none", prompt, 6, load);

@@ -1,10 +1,7 @@
 /** Matrices that LZ4 shrinks: the same weights, and the same logits from the disk, from memory, and beside one another. */
-import { execFile } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { fileURLToPath } from "node:url";
-import { promisify } from "node:util";
 import { afterAll, describe, expect, it } from "vitest";
 import { openLayerStore } from "../../dist/checkpoint/layer-store.js";
 import { readSafetensorsHeader } from "../../dist/checkpoint/safetensors.js";
@@ -14,9 +11,8 @@ import { AutoModel } from "../../dist/index.js";
 import type { Compression } from "../../dist/quant/registry.js";
 import { type TensorData, type Tensors, writeCheckpoint } from "../helpers/checkpoint.js";
 import { uncompressBlocks } from "../helpers/lz4-blocks.js";
+import { makeCheckpoint } from "../helpers/random-models.js";
 
-const run = promisify(execFile);
-const maker = fileURLToPath(new URL("../../tools/make-checkpoint.mjs", import.meta.url));
 const directory = mkdtempSync(path.join(tmpdir(), "layerstream-lz4-"));
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 let count = 0;
@@ -126,7 +122,7 @@ describe("matrices that LZ4 shrinks", () => {
     const { checkpoint } = workplace();
     const options =
       "--family mixtral --hidden 264 --heads 6 --kv-heads 2 --layers 2 --vocab 199 --dtype f16 --intermediate 300 --experts 4";
-    await run(process.execPath, [maker, checkpoint, ...options.split(" ")]);
+    await makeCheckpoint(checkpoint, options);
     await pruneShards(checkpoint);
     for (const load of loads) {
       const plain = await outcomeOf(checkpoint, "none", load);

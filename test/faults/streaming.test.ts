@@ -1,5 +1,5 @@
 /** What happens to a model that streams when its files shrink, its caller leaves, or its process ends. */
-import { execFile, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import {
   accessSync,
   closeSync,
@@ -17,11 +17,10 @@ import {
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { decompose, type Residency, type Stats } from "../../dist/index.js";
+import { makeCheckpoint } from "../helpers/random-models.js";
 
-const run = promisify(execFile);
 const MIB = 2 ** 20;
 /** A child that is still there after so long has hung. */
 const HUNG_MS = 50_000;
@@ -119,17 +118,19 @@ function roomInMemory(): boolean {
 
 let expected: number[] = [];
 
-async function makeStore(destination: string, shape: string): Promise<void> {
+async function makePlainStore(destination: string, shape: string): Promise<void> {
   const checkpoint = path.join(directory, "checkpoint");
-  const tool = fileURLToPath(new URL("../../tools/make-checkpoint.mjs", import.meta.url));
-  await run(process.execPath, [tool, checkpoint, ...shape.split(" ")]);
+  await makeCheckpoint(checkpoint, shape);
   await decompose({ checkpoint, store: destination, compression: "none" });
   rmSync(checkpoint, { recursive: true });
 }
 
 // 177 MB, ten times the smallest ring; layers of 22 MB do not fit it.
 beforeAll(() =>
-  makeStore(store, "--hidden 1024 --intermediate 2752 --heads 16 --kv-heads 4 --layers 8 --vocab 1999 --dtype bf16"),
+  makePlainStore(
+    store,
+    "--hidden 1024 --intermediate 2752 --heads 16 --kv-heads 4 --layers 8 --vocab 1999 --dtype bf16",
+  ),
 );
 
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
@@ -257,7 +258,7 @@ it.runIf(existsSync("/proc/self/fd"))(
   "two hundred models, one after another, leave no descriptor, no thread and no memory",
   async () => {
     const small = path.join(directory, "small");
-    await makeStore(
+    await makePlainStore(
       small,
       "--hidden 64 --intermediate 128 --heads 4 --kv-heads 2 --layers 2 --vocab 1999 --dtype bf16",
     );
