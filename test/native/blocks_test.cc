@@ -103,15 +103,7 @@ void test_cancel(RuntimeDescription description, const std::vector<float>& expec
   description.ring_bytes = least_ring(description, false);
   Loaded model(description);
   for (int round = 0; round < 20; ++round) {
-    std::vector<float> logits(kVocab);
-    PassRequest request = make_request(kPrompt, 0, 0);
-    request.logits = logits.data();
-    std::future<PassResult> pass = model.player.start(request);
-    std::this_thread::sleep_for(std::chrono::microseconds(round * round * 20));
-    model.runtime.cancel();
-    const Failure failure = failure_of([&] { model.player.finish(std::move(pass)); });
-    check(failure.code.empty() || failure.code == "ABORTED", failure.message);
-    if (failure.code.empty()) model.player.recover();
+    model.abort(make_request(kPrompt, 0, 0), std::chrono::microseconds(round * round * 20));
   }
   check(equal(conversation(model), expected), "other bits after many aborts");
 }

@@ -1,25 +1,16 @@
 // How stages are cut: every row once and in order, LZ4 blocks whole, nothing of two chunks at one place in memory.
 #include <cstdio>
-#include <cstdlib>
 #include <random>
 #include <string>
 
 #include "../../native/platform/memory.h"
 #include "../../native/stream/model.h"
+#include "check.h"
 #include "failure.h"
 
 using namespace layerstream;
 
 namespace {
-
-int checks = 0;
-
-void check(bool condition, const std::string& what) {
-  ++checks;
-  if (condition) return;
-  fprintf(stderr, "chunks_test: %s\n", what.c_str());
-  exit(1);
-}
 
 uint32_t pick(std::mt19937& random, uint32_t least, uint32_t most) { return least + random() % (most - least + 1); }
 
@@ -147,6 +138,6 @@ int main() {
   for (int round = 0; round < 3000; ++round) cut_random_stage(random);
   refuse_forged_blocks();
   decode_blocks();
-  printf("chunks_test: %d checks passed\n", checks);
+  printf("chunks_test: %d checks passed\n", checks.load());
   return 0;
 }

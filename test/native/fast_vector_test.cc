@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "../../native/cpu/kernels.h"
-#include "reference_weights.h"
+#include "random_parts.h"
 
 using namespace layerstream;
 using namespace layerstream::cpu;
@@ -170,14 +170,11 @@ double check_problem(const FastKernels& kernels, const Problem& problem) {
   }
 
   std::vector<float> parts = problem.before;
-  for (uint32_t row = 0; row < problem.rows;) {
-    const uint32_t count = std::min(uniform(1, 9), problem.rows - row);
-    multiply(kernels, problem, prepared.get(), row, count, parts.data());
-    row += count;
-  }
-  for (uint32_t r = 0; r < problem.rows; ++r) {
-    if (std::memcmp(&whole[r], &parts[r], sizeof(float)) != 0) fail(problem, "parts differ from the whole", r, parts[r], whole[r], 0);
-  }
+  reference::in_random_parts(random_rows, problem.rows, 1, [&](uint32_t row, uint32_t rows, uint32_t, uint32_t) {
+    multiply(kernels, problem, prepared.get(), row, rows, parts.data());
+  });
+  const auto r = static_cast<uint32_t>(reference::first_difference(whole, parts));
+  if (r < problem.rows) fail(problem, "parts differ from the whole", r, parts[r], whole[r], 0);
   return worst;
 }
 

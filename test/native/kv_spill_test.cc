@@ -98,15 +98,7 @@ void test_cancel(const RuntimeDescription& base, const std::string& directory, c
   Loaded model(spilling(base, directory, 1));
   model.runtime.set_working_memory(kMaxTokens, kAllPages, 0);
   for (int round = 0; round < 20; ++round) {
-    std::vector<float> logits(kVocab);
-    PassRequest request = make_request(kPrompt, 0, 0);
-    request.logits = logits.data();
-    std::future<PassResult> pass = model.player.start(request);
-    std::this_thread::sleep_for(std::chrono::microseconds(round * round * 20));
-    model.runtime.cancel();
-    const Failure failure = failure_of([&] { model.player.finish(std::move(pass)); });
-    check(failure.code.empty() || failure.code == "ABORTED", failure.message);
-    if (failure.code.empty()) model.player.recover();
+    model.abort(make_request(kPrompt, 0, 0), std::chrono::microseconds(round * round * 20));
   }
   check(equal(conversation(model, [] {}), expected), "other bits after many aborts");
 }

@@ -4,10 +4,8 @@
 #include <stdlib.h>
 
 #include <algorithm>
-#include <atomic>
+#include <chrono>
 #include <condition_variable>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <future>
@@ -18,6 +16,7 @@
 
 #include "../../native/platform/error.h"
 #include "../../native/stream/runtime.h"
+#include "check.h"
 #include "failure.h"
 #include "temporary_directory.h"
 
@@ -27,15 +26,6 @@ extern "C" [[gnu::used]] inline const char* __tsan_default_suppressions() { retu
 namespace synthetic {
 
 using namespace layerstream;
-
-inline std::atomic<int> checks = 0;
-
-inline void check(bool condition, const std::string& what) {
-  ++checks;
-  if (condition) return;
-  fprintf(stderr, "failed: %s\n", what.c_str());
-  exit(1);
-}
 
 inline bool equal(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
@@ -186,6 +176,19 @@ struct Loaded {
     const PassResult taken = player.run(std::move(request));
     if (result != nullptr) *result = taken;
     return output;
+  }
+
+  // A pass that is aborted after so long, unless it has ended before.
+  void abort(PassRequest request, std::chrono::microseconds wait) {
+    std::vector<float> output(request.segments.size() * vocab_size);
+    request.logits = output.data();
+    std::future<PassResult> pass = player.start(std::move(request));
+    std::this_thread::sleep_for(wait);
+    runtime.cancel();
+    const Failure failure = failure_of([&] { player.finish(std::move(pass)); });
+    check(failure.code.empty() || failure.code == "ABORTED", failure.message);
+    // The abort may have come after the last op: the tape is cancelled although the pass is complete.
+    if (failure.code.empty()) player.recover();
   }
 };
 

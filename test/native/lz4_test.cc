@@ -10,21 +10,13 @@
 #include <vector>
 
 #include "../../native/codec/lz4.h"
+#include "check.h"
 
 using namespace layerstream;
 
 namespace {
 
 using Bytes = std::vector<uint8_t>;
-
-int checks = 0;
-
-void check(bool condition, const std::string& what) {
-  ++checks;
-  if (condition) return;
-  fprintf(stderr, "lz4_test: %s\n", what.c_str());
-  exit(1);
-}
 
 void append_length(Bytes& block, size_t length) {
   for (length -= 15; length >= 255; length -= 255) block.push_back(255);
@@ -155,6 +147,6 @@ int main() {
   for (int round = 0; round < 500; ++round) round_trip(periodic(random, random() % 400), "short runs");
   refuse_forged();
   survive_damage(random);
-  printf("lz4_test: %d checks passed\n", checks);
+  printf("lz4_test: %d checks passed\n", checks.load());
   return 0;
 }

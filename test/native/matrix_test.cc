@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "../../native/cpu/kernels.h"
-#include "reference_weights.h"
+#include "random_parts.h"
 
 using namespace layerstream;
 using namespace layerstream::cpu;
@@ -172,17 +172,11 @@ void check_untouched(const Problem& problem, const std::vector<float>& output) {
 void check_parts(const FastKernels& kernels, const Problem& problem, const std::vector<float>& whole) {
   const Shape& shape = problem.shape;
   std::vector<float> parts = problem.output;
-  for (uint32_t token = 0; token < shape.tokens;) {
-    const uint32_t tokens = std::min(uniform(0, 1) == 0 ? uniform(1, 3) : uniform(1, 90), shape.tokens - token);
-    for (uint32_t row = 0; row < shape.rows;) {
-      const uint32_t rows = std::min(uniform(0, 1) == 0 ? uniform(1, 9) : uniform(1, 200), shape.rows - row);
-      run(kernels, problem, parts, row, rows, token, tokens);
-      row += rows;
-    }
-    token += tokens;
-  }
-  for (size_t i = 0; i < whole.size(); ++i) {
-    if (std::memcmp(&whole[i], &parts[i], sizeof(float)) == 0) continue;
+  reference::in_random_parts(random_rows, shape.rows, shape.tokens, [&](uint32_t row, uint32_t rows, uint32_t token, uint32_t tokens) {
+    run(kernels, problem, parts, row, rows, token, tokens);
+  });
+  const size_t i = reference::first_difference(whole, parts);
+  if (i < whole.size()) {
     fail(problem, "parts differ from the whole", static_cast<uint32_t>(i % problem.output_stride),
          static_cast<uint32_t>(i / problem.output_stride), parts[i], whole[i]);
   }

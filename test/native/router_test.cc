@@ -11,19 +11,11 @@
 #include <vector>
 
 #include "../../native/stream/router.h"
+#include "check.h"
 
 using namespace layerstream;
 
 namespace {
-
-int checks = 0;
-
-void check(bool condition, const std::string& what) {
-  ++checks;
-  if (condition) return;
-  fprintf(stderr, "router_test: %s\n", what.c_str());
-  exit(1);
-}
 
 // Indices of the `count` largest, of equal ones the lower index first.
 std::vector<uint32_t> best_of(const std::vector<double>& values, uint32_t count) {
@@ -175,5 +167,5 @@ void test_corners() {
 int main() {
   test_against_plain();
   test_corners();
-  printf("router_test: %d checks passed\n", checks);
+  printf("router_test: %d checks passed\n", checks.load());
 }
