@@ -10,32 +10,19 @@
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import { parseArgs } from "node:util";
 import { formatTable } from "../dist/cli/table.js";
 import { Engine } from "../dist/engine/engine.js";
 import { AutoModel } from "../dist/index.js";
 import { architectureOf } from "../dist/models/registry.js";
+import { logitsOf } from "./measure/logits.mjs";
+import { readOptions } from "./options.mjs";
 
-const { values, positionals } = parseArgs({
+const { values, positionals } = readOptions({
   allowPositionals: true,
   options: { compression: { type: "string" } },
 });
 const directories = positionals.length > 0 ? positionals : ["test/fixtures/families"];
 const cacheDir = fs.mkdtempSync(path.join(os.tmpdir(), "layerstream-precision-"));
-
-/** Logits [tokens, vocab] of `tokens`, in passes of `length` tokens. */
-async function logitsOf(engine, tokens, length) {
-  const { vocabSize } = engine.architecture;
-  const logits = new Float32Array(tokens.length * vocabSize);
-  const sequence = await engine.kvCache.acquire([], tokens.length);
-  for (let first = 0; first < tokens.length; first += length) {
-    const part = tokens.slice(first, first + length);
-    const target = logits.subarray(first * vocabSize, (first + part.length) * vocabSize);
-    await engine.run(sequence, part, target, { allLogits: true, prompt: length > 1 });
-  }
-  engine.kvCache.release(sequence, false);
-  return logits;
-}
 
 function difference(got, expected) {
   let largest = 0;

@@ -7,24 +7,11 @@ import { openLayerStore } from "../../dist/checkpoint/layer-store.js";
 import { Engine, type EngineOptions } from "../../dist/engine/engine.js";
 import { decompose } from "../../dist/index.js";
 import { architectureOf } from "../../dist/models/registry.js";
+import { logitsOf } from "../../tools/measure/logits.mjs";
 import { fixtureCases, readCase, relativeError } from "../helpers/golden.js";
 
 const directory = mkdtempSync(path.join(tmpdir(), "layerstream-precision-"));
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
-
-/** Logits of all tokens, in passes of `length`: of one token each, or of a prompt that is cut. */
-async function logitsOf(engine: Engine, tokens: readonly number[], length: number): Promise<Float32Array> {
-  const sequence = await engine.kvCache.acquire([], tokens.length);
-  const { vocabSize } = engine.architecture;
-  const logits = new Float32Array(tokens.length * vocabSize);
-  for (let first = 0; first < tokens.length; first += length) {
-    const part = tokens.slice(first, first + length);
-    const target = logits.subarray(first * vocabSize, (first + part.length) * vocabSize);
-    await engine.run(sequence, part, target, { allLogits: true, prompt: length > 1 });
-  }
-  engine.kvCache.release(sequence, false);
-  return logits;
-}
 
 describe.each([
   ["mistral_window_bf16", "none"],
