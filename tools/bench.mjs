@@ -11,11 +11,11 @@
  * - prefill (many tokens): floating point operations a second
  */
 import os from "node:os";
-import { parseArgs } from "node:util";
 import { Bench } from "tinybench";
 import { formatTable } from "../dist/cli/table.js";
 import { native } from "../dist/native/binding.js";
 import { formatNumber, formatRate } from "../dist/units.js";
+import { numberOption, readOptions, refuse } from "./options.mjs";
 
 const addon = native();
 const block = 64;
@@ -148,7 +148,7 @@ function describe({ bytesPerSecond, shareOfMemoryRate, operationsPerSecond }) {
   return formatRate(bytesPerSecond) + share;
 }
 
-const { values } = parseArgs({
+const { values } = readOptions({
   options: {
     json: { type: "boolean", default: false },
     seconds: { type: "string", default: "0.5" },
@@ -156,11 +156,11 @@ const { values } = parseArgs({
     formats: { type: "string", default: [...formats.keys()].join() },
   },
 });
-const seconds = Number(values.seconds);
-const threads = Number(values.threads);
+const seconds = numberOption(values, "seconds");
+const threads = numberOption(values, "threads", 1);
 const names = values.formats.split(",");
 const unknown = names.find((name) => !formats.has(name));
-if (unknown !== undefined) throw new Error(`--formats takes ${[...formats.keys()].join(", ")}, not ${unknown}.`);
+if (unknown !== undefined) refuse(`--formats takes ${[...formats.keys()].join(", ")}, not ${unknown}`);
 const results = [
   ...(await run(codecCases(), { time: seconds * 1000, iterations: 3 })),
   // One sample each: the addon repeats within it, and fills half a gigabyte before it starts.

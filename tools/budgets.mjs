@@ -11,9 +11,9 @@
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import { parseArgs } from "node:util";
 import { formatBytes } from "../dist/units.js";
 import { cgroupProblem, runCapped } from "./measure/cgroup.mjs";
+import { numberOption, readOptions, refuse } from "./options.mjs";
 
 const mib = 2 ** 20;
 const generate = new URL("./measure/generate.mjs", import.meta.url).pathname;
@@ -88,7 +88,7 @@ function printTable(rows) {
     console.log(`  ${cells.map((cell, column) => cell.padEnd(widths[column])).join("  ")}`.trimEnd());
 }
 
-const { values, positionals } = parseArgs({
+const { values, positionals } = readOptions({
   allowPositionals: true,
   options: {
     count: { type: "string", default: "20" },
@@ -99,19 +99,16 @@ const { values, positionals } = parseArgs({
   },
 });
 const impossible = cgroupProblem();
-if (impossible !== undefined || positionals.length === 0) {
-  console.error(`budgets: ${impossible ?? "name at least one layer store"}`);
-  process.exit(2);
-}
-const maxSeqLen = values["max-seq-len"] && Number(values["max-seq-len"]);
+if (impossible !== undefined || positionals.length === 0) refuse(impossible ?? "name at least one layer store");
+const maxSeqLen = values["max-seq-len"] && numberOption(values, "max-seq-len", 1);
 const node = copyOfNode();
 const request = {
   load: maxSeqLen ? { maxSeqLen } : {},
-  promptTokens: Number(values["prompt-tokens"]),
-  newTokens: Number(values["new-tokens"]),
+  promptTokens: numberOption(values, "prompt-tokens", 1),
+  newTokens: numberOption(values, "new-tokens", 1),
 };
 for (const store of positionals) {
-  const runs = await tryStore(store, request, Number(values.count));
+  const runs = await tryStore(store, request, numberOption(values, "count", 1));
   if (values.json) console.log(JSON.stringify(runs));
   else {
     console.log(store);

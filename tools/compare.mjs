@@ -20,10 +20,10 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
-import { parseArgs } from "node:util";
 import { formatBytes, formatNumber, parseBytes } from "../dist/units.js";
 import { comparisonTable, measuredAs } from "./compare/table.mjs";
 import { cgroupProblem, runCapped } from "./measure/cgroup.mjs";
+import { readOptions, refuse } from "./options.mjs";
 
 const gib = 2 ** 30;
 const request = { promptTokens: 16, newTokens: 6 };
@@ -120,7 +120,7 @@ function progressLine({ program, format, share, diskBytesPerSecond, problem, tok
   return `${where}: ${tokenSeconds.map(formatNumber).join(" ")} s, peak ${formatBytes(peakBytes)}`;
 }
 
-const { values, positionals } = parseArgs({
+const { values, positionals } = readOptions({
   allowPositionals: true,
   options: {
     stores: { type: "string" },
@@ -137,10 +137,8 @@ const { values, positionals } = parseArgs({
   },
 });
 const impossible = cgroupProblem();
-if (impossible !== undefined || positionals.length !== 1 || values.stores === undefined) {
-  console.error(`compare: ${impossible ?? "name a checkpoint, and with --stores the directory of its layer stores"}`);
-  process.exit(2);
-}
+if (impossible !== undefined || positionals.length !== 1 || values.stores === undefined)
+  refuse(impossible ?? "name a checkpoint, and with --stores the directory of its layer stores");
 const checkpoint = path.resolve(positionals[0]);
 const library = path.resolve(values["node-llama-cpp"], "node_modules/node-llama-cpp/dist/index.js");
 const place = {

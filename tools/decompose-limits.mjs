@@ -27,11 +27,11 @@ import {
 } from "node:fs";
 import { availableParallelism } from "node:os";
 import path from "node:path";
-import { parseArgs } from "node:util";
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
 import { decompose } from "../dist/decompose/decompose.js";
 import { native } from "../dist/native/binding.js";
 import { formatBytes, formatRate } from "../dist/units.js";
+import { readOptions, refuse } from "./options.mjs";
 
 const PIECE_BYTES = 4 * 2 ** 20;
 const QUANTIZE_SECONDS = 1;
@@ -160,7 +160,7 @@ async function measure(checkpoint, compression, directory) {
 }
 
 async function main() {
-  const { values, positionals } = parseArgs({
+  const { values, positionals } = readOptions({
     allowPositionals: true,
     options: {
       compression: { type: "string", default: "none,8bit,4bit" },
@@ -168,7 +168,8 @@ async function main() {
       json: { type: "boolean" },
     },
   });
-  const checkpoint = path.resolve(positionals[0] ?? ".");
+  if (positionals.length !== 1) refuse("name a checkpoint");
+  const checkpoint = path.resolve(positionals[0]);
   const directory = mkdtempSync(path.join(path.resolve(values.directory ?? path.dirname(checkpoint)), "limits-"));
   try {
     const rows = [];

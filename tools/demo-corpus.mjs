@@ -10,7 +10,6 @@ import { createWriteStream, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { finished } from "node:stream/promises";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import { conversation } from "./demo-chat.mjs";
 import {
   arithmeticPage,
@@ -24,6 +23,7 @@ import {
   storyPage,
   sum,
 } from "./demo-grammar.mjs";
+import { readOptions, refuse } from "./options.mjs";
 
 const TASKS_PER_KIND = 50;
 const HELD_OUT_CHARACTERS = 20_000;
@@ -117,16 +117,13 @@ async function writeCorpus(directory, seed, documents) {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const { values } = parseArgs({
+  const { values } = readOptions({
     options: {
       out: { type: "string" },
       seed: { type: "string", default: "7" },
       documents: { type: "string", default: "24000" },
     },
   });
-  if (values.out === undefined) {
-    console.error("usage: node tools/demo-corpus.mjs --out DIR [--seed 7] [--documents 24000]");
-    process.exit(2);
-  }
+  if (values.out === undefined) refuse("say where to, with --out");
   await writeCorpus(values.out, values.seed, Number(values.documents));
 }

@@ -10,9 +10,9 @@ import { mkdtempSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import { AutoModel, decompose } from "../dist/index.js";
 import { heldOut } from "./demo-corpus.mjs";
+import { readOptions } from "./options.mjs";
 
 const TASK_TOKENS = 12;
 export const demoModel = fileURLToPath(new URL("../test/fixtures/demo", import.meta.url));
@@ -70,7 +70,7 @@ function bitsPerWeight(manifest) {
 }
 
 async function main() {
-  const { values } = parseArgs({
+  const { values } = readOptions({
     options: { compressions: { type: "string", default: "none,8bit,4bit" }, json: { type: "boolean" } },
   });
   const directory = mkdtempSync(join(tmpdir(), "layerstream-evaluate-"));

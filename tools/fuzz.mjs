@@ -12,9 +12,9 @@
 import { readdirSync } from "node:fs";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
-import { parseArgs } from "node:util";
 import { Worker } from "node:worker_threads";
 import { makeCase } from "./fuzz/shared/mutate.mjs";
+import { numberOption, readOptions, refuse } from "./options.mjs";
 
 const SECONDS_A_CASE = 5;
 const MAX_FAILURES = 5;
@@ -26,7 +26,7 @@ const targetNames = readdirSync(folder)
   .filter((name) => name.endsWith(".mjs"))
   .map((name) => path.basename(name, ".mjs"));
 
-const { values: options } = parseArgs({
+const { values: options } = readOptions({
   options: {
     seconds: { type: "string", default: "60" },
     cases: { type: "string", default: "Infinity" },
@@ -35,10 +35,8 @@ const { values: options } = parseArgs({
     input: { type: "string" },
   },
 });
-if (options.target !== undefined && !targetNames.includes(options.target)) {
-  console.error(`There is no target ${options.target}. Targets: ${targetNames.join(", ")}.`);
-  process.exit(2);
-}
+if (options.target !== undefined && !targetNames.includes(options.target))
+  refuse(`there is no target ${options.target}; targets: ${targetNames.join(", ")}`);
 const targets = options.target === undefined ? targetNames : [options.target];
 const seed = Number(options.seed) >>> 0;
 let failed = false;
@@ -48,8 +46,8 @@ for (const name of targets) {
   const found = await fuzz(name, {
     seed,
     input,
-    cases: Number(options.cases),
-    seconds: Number(options.seconds) / targets.length,
+    cases: numberOption(options, "cases", 1),
+    seconds: numberOption(options, "seconds") / targets.length,
   });
   failed ||= found > 0;
 }

@@ -13,9 +13,9 @@
  */
 import fs from "node:fs";
 import path from "node:path";
-import { parseArgs } from "node:util";
 import { formatBytes, formatRate, parseBytes } from "../dist/units.js";
 import { cgroupProblem, runCapped } from "./measure/cgroup.mjs";
+import { numberOption, readOptions, refuse } from "./options.mjs";
 
 const program = new URL("../dist/cli/main.js", import.meta.url).pathname;
 const mib = 2 ** 20;
@@ -87,7 +87,7 @@ const widths = [10, 8, 9, 9, 10, 9, 9, 8, 11, 18, 13];
 const printRow = (cells) =>
   console.log(`  ${cells.map((cell, column) => cell.padEnd(widths[column])).join("  ")}`.trimEnd());
 
-const { values, positionals: stores } = parseArgs({
+const { values, positionals: stores } = readOptions({
   allowPositionals: true,
   options: {
     memory: { type: "string", default: "0.125,0.25,0.5,0.9" },
@@ -97,10 +97,7 @@ const { values, positionals: stores } = parseArgs({
   },
 });
 const impossible = cgroupProblem();
-if (impossible !== undefined || stores.length === 0) {
-  console.error(`limits: ${impossible ?? "name at least one layer store"}`);
-  process.exit(2);
-}
+if (impossible !== undefined || stores.length === 0) refuse(impossible ?? "name at least one layer store");
 const shares = values.memory.split(",").map(Number);
 const rates = values.disk.split(",").map((rate) => (rate === "0" ? 0 : parseBytes(rate, "disk")));
 for (const store of stores) {
@@ -111,7 +108,7 @@ for (const store of stores) {
   }
   for (const rate of rates) {
     for (const share of shares) {
-      const cell = await runCell({ store, weightBytes, share, rate, seconds: Number(values.seconds) });
+      const cell = await runCell({ store, weightBytes, share, rate, seconds: numberOption(values, "seconds") });
       if (values.json) console.log(JSON.stringify(cell));
       else printRow(row(cell));
     }

@@ -149,9 +149,4 @@ function main() {
   );
 }
 
-try {
-  main();
-} catch (error) {
-  console.error(`make-checkpoint: ${error.message}`);
-  process.exitCode = error.code?.startsWith("ERR_PARSE_ARGS") ? 2 : 1;
-}
+main();

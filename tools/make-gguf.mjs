@@ -10,6 +10,7 @@
 import fs from "node:fs";
 import path from "node:path";
 import { formatBytes, formatDuration } from "../dist/units.js";
+import { refuse } from "./options.mjs";
 import { encode, gaussianPool, poolValues, randomIntegers } from "./synthetic/random-weights.mjs";
 import { claimDirectory, readShape } from "./synthetic/shape.mjs";
 
@@ -196,7 +197,7 @@ function writeWindow(descriptor, pool, blockBytes, bytes, random) {
 }
 
 const { directory, shape, seed, values } = readShape({ type: { type: "string", default: "bf16" } });
-if (!Object.hasOwn(types, values.type)) throw new Error(`--type is one of ${Object.keys(types).join(", ")}.`);
+if (!Object.hasOwn(types, values.type)) refuse(`--type is one of ${Object.keys(types).join(", ")}`);
 const type = types[values.type];
 const tensors = tensorsOf(shape).map(([name, dimensions]) => {
   const count = dimensions.reduce((product, size) => product * size, 1);

@@ -25,6 +25,7 @@ import { architectureOf } from "../dist/models/registry.js";
 import { native } from "../dist/native/binding.js";
 import { compressionSettings } from "../dist/quant/registry.js";
 import { formatBytes, formatDuration, formatRate } from "../dist/units.js";
+import { refuse } from "./options.mjs";
 import { encode, gaussianPool, poolValues, randomIntegers } from "./synthetic/random-weights.mjs";
 import { claimDirectory, configOf, dtypes, readShape } from "./synthetic/shape.mjs";
 
@@ -139,7 +140,7 @@ function main() {
     "distinct-layers": { type: "string", default: "Infinity" },
   });
   const distinct = Number(values["distinct-layers"]);
-  if (!(distinct >= 1)) throw new Error(`--distinct-layers must be a positive number.`);
+  if (!(distinct >= 1)) refuse("--distinct-layers must be a positive number");
   const settings = compressionSettings({
     compression: values.compression,
     embeddingCompression: values["embedding-compression"],
@@ -182,9 +183,4 @@ function main() {
   console.log(`${directory}: ${formatBytes(total)} in ${formatDuration(seconds)} (${formatRate(total / seconds)})`);
 }
 
-try {
-  main();
-} catch (error) {
-  console.error(`make-store: ${error.message}`);
-  process.exitCode = error.code?.startsWith("ERR_PARSE_ARGS") ? 2 : 1;
-}
+main();

@@ -18,11 +18,11 @@ import { execFileSync, spawn } from "node:child_process";
 import fs from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import { build } from "./build.mjs";
+import { readOptions } from "./options.mjs";
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
-const { values: options, positionals: names } = parseArgs({
+const { values: options, positionals: names } = readOptions({
   allowPositionals: true,
   options: {
     bench: { type: "boolean" },

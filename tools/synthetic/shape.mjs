@@ -1,8 +1,8 @@
 /** Shapes of synthetic models: the options that name them, and their config.json. */
 import fs from "node:fs";
 import path from "node:path";
-import { parseArgs } from "node:util";
 import { formatBytes } from "../../dist/units.js";
+import { readOptions, refuse } from "../options.mjs";
 
 export const dtypes = {
   bf16: { name: "BF16", torch: "bfloat16", bytes: 2 },
@@ -73,17 +73,15 @@ const shapeOptions = {
 
 /** The command line: one directory, the shape, and what else `options` names (as `parseArgs` takes them). */
 export function readShape(options) {
-  const { values, positionals } = parseArgs({ allowPositionals: true, options: { ...shapeOptions, ...options } });
+  const { values, positionals } = readOptions({ allowPositionals: true, options: { ...shapeOptions, ...options } });
   const integer = (name) => {
     const value = Number(values[name]);
-    if (!Number.isSafeInteger(value) || value < 1)
-      throw new Error(`--${name} must be a positive integer, not ${values[name]}.`);
+    if (!Number.isSafeInteger(value) || value < 1) refuse(`--${name} must be a positive integer, not ${values[name]}`);
     return value;
   };
-  if (positionals.length !== 1) throw new Error("Name one directory to write.");
-  if (!Object.hasOwn(families, values.family))
-    throw new Error(`--family is one of ${Object.keys(families).join(", ")}.`);
-  if (!Object.hasOwn(dtypes, values.dtype)) throw new Error(`--dtype is one of ${Object.keys(dtypes).join(", ")}.`);
+  if (positionals.length !== 1) refuse("name one directory to write");
+  if (!Object.hasOwn(families, values.family)) refuse(`--family is one of ${Object.keys(families).join(", ")}`);
+  if (!Object.hasOwn(dtypes, values.dtype)) refuse(`--dtype is one of ${Object.keys(dtypes).join(", ")}`);
   const shape = {
     hidden: integer("hidden"),
     intermediate: integer("intermediate"),
@@ -97,7 +95,7 @@ export function readShape(options) {
     expertsPerToken: integer("experts-per-token"),
   };
   shape.headDim = values["head-dim"] ? integer("head-dim") : Math.floor(shape.hidden / shape.heads);
-  if (shape.heads % shape.kvHeads !== 0) throw new Error("--heads must be a multiple of --kv-heads.");
+  if (shape.heads % shape.kvHeads !== 0) refuse("--heads must be a multiple of --kv-heads");
   const { family, dtype } = values;
   return { directory: path.resolve(positionals[0]), shape, family, dtype, seed: integer("seed"), values };
 }
@@ -105,8 +103,8 @@ export function readShape(options) {
 /** Makes the directory, which must be empty and have room for `bytes`. */
 export function claimDirectory(directory, bytes) {
   fs.mkdirSync(directory, { recursive: true });
-  if (fs.readdirSync(directory).length > 0) throw new Error(`${directory} is not empty. Name a new directory.`);
+  if (fs.readdirSync(directory).length > 0) refuse(`${directory} is not empty; name a new directory`);
   const { bavail, bsize } = fs.statfsSync(directory);
   if (bavail * bsize >= bytes + (64 << 20)) return;
-  throw new Error(`${directory} has ${formatBytes(bavail * bsize)} free, but ${formatBytes(bytes)} are needed.`);
+  refuse(`${directory} has ${formatBytes(bavail * bsize)} free, but ${formatBytes(bytes)} are needed`);
 }
