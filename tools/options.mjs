@@ -34,7 +34,7 @@ export function readOptions(config = {}) {
     if (!values.help) return { values, positionals };
   } catch (error) {
     if (!error.code?.startsWith("ERR_PARSE_ARGS_")) throw error;
-    refuse(error.message.split(". ")[0]);
+    refuse(error.message.split(/\.\s/)[0]);
   }
   console.log(helpText());
   process.exit(0);
