@@ -9,6 +9,7 @@ import { kvPageBytes } from "../models/kv-format.js";
 import { dependsOnLength, type RopeFrequencies, ropeFrequencies } from "../models/rope.js";
 import { native } from "../native/binding.js";
 import { type KvFormat, type NativePassResult, TRACE_ENGINE, TRACE_PASS, type TraceActivity } from "../native/types.js";
+import { untilAborted } from "./abort.js";
 import { activationSizes, BLOCK_TOKENS, carriesNormed } from "./activations.js";
 import type { Precision, Residency, ResidencyEntry, Stats } from "./contract.js";
 import { cancelAtExit, forgetAtExit } from "./exit.js";
@@ -168,7 +169,8 @@ export class Engine {
   }
 
   /**
-   * Runs tokens that follow what `sequence` holds, in as few passes as their number allows, and appends them to it.
+   * Runs tokens that follow what `sequence` holds, in as few passes as their number allows, and appends them to it. After an
+   * abort the sequence is of no more use: the pass that was running may still write its pages, before any other does.
    *
    * @param logits [vocab] for the last token, or [tokens, vocab] with `allLogits`
    * @param prompt the tokens are a prompt or what is new of one, even if it is a single token
@@ -184,7 +186,9 @@ export class Engine {
     for (let first = 0; first < tokens.length; ) {
       const rest = tokens.slice(first);
       const rows = allLogits ? logits.subarray(first * this.architecture.vocabSize) : logits;
-      first += await this.exclusive(() => this.pass(sequence, rest, end, rows, { allLogits, prompt, signal }));
+      signal?.throwIfAborted();
+      const pass = this.exclusive(() => this.pass(sequence, rest, end, rows, { allLogits, prompt, signal }));
+      first += await untilAborted(pass, signal);
     }
     const seconds = (performance.now() - started) / 1000;
     if (tokens.length > 1) {
@@ -359,6 +363,7 @@ export class Engine {
       this.checkAlive();
       signal?.throwIfAborted();
       await this.rearrange(this.memory.beforePass(sequence, rest.length));
+      signal?.throwIfAborted();
     } catch (error) {
       // The pass before left the tape to this one.
       this.pauseTape();

@@ -105,6 +105,7 @@ export class KvCache {
     if (this.pagesOf(capacity) > this.limit) {
       throw new LayerstreamError("PROMPT_TOO_LONG", `${capacity} tokens do not fit in the KV cache.`);
     }
+    signal?.throwIfAborted();
     return new Promise((resolve, reject) => {
       const waiter: Waiter = { prompt, capacity, resolve, reject };
       const abort = () => {

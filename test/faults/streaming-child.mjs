@@ -3,6 +3,7 @@
 import fs from "node:fs";
 import path from "node:path";
 import { AutoModel, LayerstreamError } from "../../dist/index.js";
+import { stallingGate } from "./stalling-worker.mjs";
 
 const [, , scenario, store] = process.argv;
 const prompt = [1, 77, 500, 1234, 9, 9, 1998, 3, 640, 5];
@@ -105,6 +106,87 @@ const scenarios = {
     const after = await tokens(model);
     await model.dispose();
     return { fresh, after, seen, finishReason: generation.finishReason, aborted: [...aborted, ended] };
+  },
+
+  // The reader does not come back for a while: once without an abort, then with one, a change of memory and a dispose.
+  async stalls() {
+    const gate = stallingGate();
+    const model = await load();
+    const before = await tokens(model);
+
+    await gate.close();
+    const late = tokens(model);
+    await gate.stalled();
+    const cpuBefore = process.cpuUsage();
+    await sleep(5000);
+    const { user, system } = process.cpuUsage(cpuBefore);
+    gate.open();
+    const afterStall = await late;
+
+    await gate.close();
+    const controller = new AbortController();
+    const aborted = failure(tokens(model, { signal: controller.signal }));
+    await gate.stalled();
+    const queued = failure(tokens(model, { signal: controller.signal }));
+    const next = tokens(model);
+    const memory = model.setMemory("400MiB");
+    controller.abort();
+    const outcomes = [await aborted, await queued];
+    const abortedInStall = gate.isStalled();
+    gate.open();
+    await memory;
+    const afterAbort = await next;
+
+    await gate.close();
+    const disposed = failure(tokens(model));
+    await gate.stalled();
+    const disposal = model.dispose();
+    gate.open();
+    await disposal;
+    return {
+      before,
+      afterStall,
+      cpuSeconds: (user + system) / 1e6,
+      outcomes,
+      abortedInStall,
+      afterAbort,
+      budget: model.residency().memoryBudgetBytes,
+      disposed: await disposed,
+    };
+  },
+
+  // Budgets between passes: all held, less than was held, less than works, and back.
+  async budgets() {
+    const model = await AutoModel.fromPretrained(store, { memory: "1GiB", maxSeqLen: 256, threads: 2 });
+    const first = await tokens(model);
+    const { heldBytes: heldAtFirst, minimumBytes } = model.residency();
+    const residentAtFirst = process.memoryUsage.rss();
+    await model.setMemory(minimumBytes + heldAtFirst / 4);
+    const lowered = model.residency();
+    const residentLowered = process.memoryUsage.rss();
+    const second = await tokens(model);
+    const refused = [];
+    for (const budget of [minimumBytes - 2 ** 20, 1, "64MiB", 0, -1, Number.NaN, "many"]) {
+      refused.push(await failure(model.setMemory(budget)));
+    }
+    const unchanged = model.residency();
+    const third = await tokens(model);
+    await model.setMemory("1GiB");
+    const fourth = await tokens(model);
+    const { heldBytes: heldAtLast } = model.residency();
+    await model.dispose();
+    const afterDispose = await failure(model.setMemory("1GiB"));
+    return {
+      heldAtFirst,
+      residentAtFirst,
+      lowered,
+      residentLowered,
+      refused,
+      unchanged,
+      heldAtLast,
+      afterDispose,
+      tokens: [first, second, third, fourth],
+    };
   },
 
   async dispose() {

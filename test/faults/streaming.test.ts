@@ -214,6 +214,63 @@ it("a worker thread that dies fails its pass by name, and the next call has anot
   expect(after).toEqual(expected);
 });
 
+it("a read that stalls for five seconds costs patience, not processors; an abort does not wait for it", async () => {
+  const gate = fileURLToPath(new URL("stalling-worker.mjs", import.meta.url));
+  const seen = await complete<{
+    before: number[];
+    afterStall: number[];
+    cpuSeconds: number;
+    outcomes: Failure[];
+    abortedInStall: boolean;
+    afterAbort: number[];
+    budget: number;
+    disposed: Failure;
+  }>("stalls", store, ["--import", gate]);
+  expect(seen.before).toEqual(expected);
+  expect(seen.afterStall).toEqual(expected);
+  // Whoever looks again and again would have used five.
+  expect(seen.cpuSeconds).toBeLessThan(1);
+  for (const { name, value } of seen.outcomes) {
+    expect(value).toBeUndefined();
+    expect(name).toBe("AbortError");
+  }
+  expect(seen.abortedInStall).toBe(true);
+  expect(seen.afterAbort).toEqual(expected);
+  expect(seen.budget).toBe(400 * MIB);
+  expect(seen.disposed).toMatchObject({ code: "MODEL_DISPOSED", own: true });
+});
+
+it("a budget below what is held gives it back; one that is too small is refused and changes nothing", async () => {
+  const seen = await complete<{
+    heldAtFirst: number;
+    residentAtFirst: number;
+    lowered: Residency;
+    residentLowered: number;
+    refused: Failure[];
+    unchanged: Residency;
+    heldAtLast: number;
+    afterDispose: Failure;
+    tokens: number[][];
+  }>("budgets", store);
+  for (const tokens of seen.tokens) expect(tokens).toEqual(expected);
+  expect(seen.heldAtFirst).toBeGreaterThan(150 * MIB);
+  expect(seen.lowered.heldBytes).toBeLessThan(seen.heldAtFirst / 2);
+  expect(seen.residentAtFirst - seen.residentLowered).toBeGreaterThan(
+    0.8 * (seen.heldAtFirst - seen.lowered.heldBytes - seen.lowered.ringBytes),
+  );
+  expect(seen.refused.map(({ code }) => code)).toEqual([
+    ...Array(3).fill("MEMORY_BUDGET_TOO_SMALL"),
+    ...Array(4).fill("INVALID_ARGUMENT"),
+  ]);
+  for (const { own, message } of seen.refused) {
+    expect(own).toBe(true);
+    expect(message).toMatch(/MiB|memory/);
+  }
+  expect(seen.unchanged).toEqual(seen.lowered);
+  expect(seen.heldAtLast).toBe(seen.heldAtFirst);
+  expect(seen.afterDispose).toMatchObject({ code: "MODEL_DISPOSED", own: true });
+});
+
 it("a store that is short from the start is refused", async () => {
   const copy = path.join(directory, "short");
   cpSync(store, copy, { recursive: true });
