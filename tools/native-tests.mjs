@@ -8,13 +8,13 @@
  * Without options: every test/native/*_test.cc, under the address and undefined-behaviour sanitizers.
  * --bench   the *_bench.cc instead, with the addon's own objects
  * --plain   tests without sanitizers, of the addon's own objects
- * --thread  tests under the thread sanitizer: for those with threads (tape, reader, device, ops, thread_pool, runtime)
+ * --thread  those with threads under the thread sanitizer, computing with the scalar kernels
  * --arm64   with aarch64-linux-gnu-g++, run by qemu-aarch64 (Debian: g++-aarch64-linux-gnu, qemu-user)
  * name      only programs whose names start so
  *
  * CXX names another compiler. Objects are kept in build/native-tests.
  */
-import { execFileSync, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import fs from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
@@ -38,10 +38,16 @@ const optimized = shipped || options.arm64;
 const compiler = process.env.CXX ?? (options.arm64 ? "aarch64-linux-gnu-g++" : "c++");
 const emulator = options.arm64 ? ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"] : [];
 const sanitizers = options.thread ? "thread" : "address,undefined";
-const modeFlags = optimized ? ["-O3"] : ["-O1", "-g", `-fsanitize=${sanitizers}`, "-fno-sanitize-recover=all"];
+const modeFlags = optimized ? ["-O3"] : ["-O1", "-g1", `-fsanitize=${sanitizers}`, "-fno-sanitize-recover=all"];
 const commonFlags = ["-std=c++20", "-Wall", "-Wextra", "-pthread", "-ffp-contract=off"];
 const mode = options.arm64 ? "arm64" : optimized ? "plain" : options.thread ? "thread" : "sanitized";
 const folder = path.join(root, "build", "native-tests", mode);
+const environment = options.thread ? { ...process.env, LAYERSTREAM_SIMD: "scalar" } : process.env;
+/** Programs whose own threads, or those of what they test, meet. */
+const threaded = [
+  ...["blocks", "decoders", "device", "experts", "kv_spill", "ops", "read_faults", "reader", "runtime", "tape"],
+  ...["thread_pool", "trace", "transfer"],
+];
 /** Portable lanes are many temporaries; checking when each ends takes the compiler minutes a file. */
 const portableFlags = optimized ? [] : ["-fno-sanitize-address-use-after-scope"];
 /** Everything below the addon that no test includes by itself. */
@@ -67,6 +73,10 @@ function modified(file) {
   return fs.statSync(path.join(root, file), { throwIfNoEntry: false })?.mtimeMs ?? 0;
 }
 
+function bytesOf(file) {
+  return fs.statSync(path.join(root, file)).size;
+}
+
 function newestHeader() {
   const native = fs.readdirSync(path.join(root, "native"), { recursive: true, encoding: "utf8" });
   const headers = native.filter((file) => file.endsWith(".h")).map((file) => path.join("native", file));
@@ -75,7 +85,7 @@ function newestHeader() {
 
 function run(command, args) {
   return new Promise((resolve, reject) => {
-    const child = spawn(command, args, { cwd: root, stdio: "inherit" });
+    const child = spawn(command, args, { cwd: root, stdio: "inherit", env: environment });
     child.on("error", (error) => reject(new Error(`Cannot run ${command}: ${error.message}`)));
     child.on("exit", (code, signal) => {
       if (code === 0) resolve();
@@ -84,7 +94,16 @@ function run(command, args) {
   });
 }
 
-/** Compiles what is out of date, two files at a time. Returns the object of each source. */
+/** Does `work` for all items, two at a time. */
+async function inPairs(items, work) {
+  const rest = [...items];
+  const worker = async () => {
+    for (let next = rest.shift(); next !== undefined; next = rest.shift()) await work(next);
+  };
+  await Promise.all([worker(), worker()]);
+}
+
+/** Compiles what is out of date. Returns the object of each source. */
 async function compile(sources) {
   const headers = newestHeader();
   const objects = new Map(sources.map(({ file }) => [file, path.join(folder, `${file.replaceAll(/[/\\]/g, "-")}.o`)]));
@@ -92,20 +111,22 @@ async function compile(sources) {
     const built = modified(path.relative(root, objects.get(file)));
     return built <= modified(file) || built <= headers;
   });
-  const worker = async () => {
-    for (let next = stale.shift(); next !== undefined; next = stale.shift()) {
-      const flags = [...commonFlags, ...modeFlags, ...next.flags];
-      await run(compiler, [...flags, "-c", next.file, "-o", objects.get(next.file)]);
-    }
-  };
-  await Promise.all([worker(), worker()]);
+  await inPairs(stale, ({ file, flags }) =>
+    run(compiler, [...commonFlags, ...modeFlags, ...flags, "-c", file, "-o", objects.get(file)]),
+  );
   return objects;
+}
+
+/** The instruction set whose kernels the source has, if the addon has a target for it. */
+function instructionSetOf(file) {
+  const set = path.basename(path.dirname(file));
+  return instructionSetFlags().has(set) ? set : undefined;
 }
 
 /** Where node-gyp leaves the object of a source. */
 function addonObject(file) {
-  const set = path.basename(path.dirname(file));
-  const target = instructionSetFlags().has(set) ? `kernels_${set}` : "layerstream";
+  const set = instructionSetOf(file);
+  const target = set === undefined ? "layerstream" : `kernels_${set}`;
   return path.join("build", "Release", "obj.target", target, file.replace(/\.cc$/, ".o"));
 }
 
@@ -115,22 +136,36 @@ async function main() {
   const folders = sourceFolders.map((name) => [name, name === "cpu/scalar" ? portableFlags : []]);
   const sets = [...folders, ...instructionSets];
   const sources = sets.flatMap(([name, flags]) => sourcesIn(`native/${name}`, ".cc").map((file) => ({ file, flags })));
-  const programs = sourcesIn("test/native", options.bench ? "_bench.cc" : "_test.cc").filter(
-    (file) => names.length === 0 || names.some((name) => path.basename(file).startsWith(name)),
-  );
+  const programs = sourcesIn("test/native", options.bench ? "_bench.cc" : "_test.cc")
+    .filter((file) => names.length === 0 || names.some((name) => path.basename(file).startsWith(name)))
+    .filter((file) => !options.thread || threaded.includes(path.basename(file, "_test.cc")));
   if (programs.length === 0)
     throw new Error(`No program in test/native has a name that starts with ${names.join(", ")}.`);
 
-  if (shipped) await build({ addonOnly: true });
-  const compiled = programs.map((file) => ({ file, flags: [] }));
-  const objects = await compile(shipped ? compiled : [...sources, ...compiled]);
-  const library = sources.map(({ file }) => (shipped ? addonObject(file) : objects.get(file)));
-  for (const file of programs) {
+  // Under the thread sanitizer, kernels of instruction sets are only linked.
+  const linked = shipped ? sources : options.thread ? sources.filter(({ file }) => instructionSetOf(file)) : [];
+  if (linked.length > 0) await build({ addonOnly: true });
+  const compiled = [
+    ...sources.filter((source) => !linked.includes(source)),
+    ...programs.map((file) => ({ file, flags: [] })),
+  ];
+  const objects = await compile(compiled);
+  const library = sources.map((source) =>
+    linked.includes(source) ? addonObject(source.file) : objects.get(source.file),
+  );
+  const test = async (file) => {
     const program = path.join(folder, path.basename(file, ".cc"));
-    execFileSync(compiler, [...commonFlags, ...modeFlags, ...library, objects.get(file), "-o", program]);
+    await run(compiler, [...commonFlags, ...modeFlags, ...library, objects.get(file), "-o", program]);
     const [command, ...args] = [...emulator, program];
     await run(command, args);
-  }
+  };
+  // The largest first, so that none is left to run alone; benchmarks need the machine for themselves.
+  if (!options.bench)
+    return inPairs(
+      programs.sort((a, b) => bytesOf(b) - bytesOf(a)),
+      test,
+    );
+  for (const file of programs) await test(file);
 }
 
 try {
