@@ -224,6 +224,10 @@ Napi::Value model_stats(const Napi::CallbackInfo& info) {
   result.Set("bytesRead", static_cast<double>(stats.reads.bytes_read));
   result.Set("readCpuSeconds", stats.read_cpu_seconds);
   result.Set("readSeconds", static_cast<double>(stats.reads.read_nanoseconds) * 1e-9);
+  result.Set("kvBytesRead", static_cast<double>(stats.spill.read_bytes));
+  result.Set("kvReadSeconds", static_cast<double>(stats.spill.read_nanoseconds) * 1e-9);
+  result.Set("kvBytesWritten", static_cast<double>(stats.spill.written_bytes));
+  result.Set("kvWriteSeconds", static_cast<double>(stats.spill.write_nanoseconds) * 1e-9);
   result.Set("kernels", stats.kernels);
   result.Set("reader", stats.reader);
   result.Set("readerReason", stats.reader_reason);

@@ -13,7 +13,7 @@ namespace {
 
 // In the order of Activity, up to kMatmul.
 constexpr const char* kActivityNames[] = {"engine",     "caller",    "switch", "pass",     "wait for disk", "wait for compute",
-                                          "read",       "wait for space", "decode", "disk stall", "copy stall", "idle", "copy",
+                                          "read",       "wait for space", "read KV", "write KV", "decode", "disk stall", "copy stall", "idle", "copy",
                                           "embed",      "norm",      "rope",   "attention", "activation",   "scale tokens",
                                           "soft cap",   "gather rows", "scatter add", "permute"};
 static_assert(std::size(kActivityNames) == static_cast<size_t>(Activity::kMatmul));

@@ -15,7 +15,7 @@
 namespace layerstream {
 
 // Who is busy: a row of the trace. The readers of the tape are kReader, kReader + 1, ...
-enum class Track : uint16_t { kJavaScript, kPass, kCompute, kCopies, kEmbedding, kExperts, kDecoders, kReader };
+enum class Track : uint16_t { kJavaScript, kPass, kCompute, kCopies, kEmbedding, kExperts, kDecoders, kKvCache, kReader };
 
 enum class Activity : uint16_t {
   // JavaScript, between passes
@@ -29,6 +29,9 @@ enum class Activity : uint16_t {
   // readers
   kRead,
   kSpaceWait,
+  // of the part of the KV cache that is in a file
+  kReadKv,
+  kWriteKv,
   // of compressed chunks
   kDecode,
   // the compute stream did nothing: for want of a chunk from disk, of its copy, or of anything to do; sums only

@@ -14,8 +14,8 @@ std::vector<PageRun> page_runs(std::vector<uint32_t> pages) {
   return runs;
 }
 
-KvSpill::KvSpill(Device& device, Stream* compute, std::string directory, uint32_t pages, uint64_t page_bytes, ReadMeter& meter)
-    : device_(device), compute_(compute), pages_(pages), page_bytes_(page_bytes), meter_(meter), file_(std::move(directory)) {
+KvSpill::KvSpill(Device& device, Stream* compute, std::string directory, uint32_t pages, uint64_t page_bytes, ReadMeter& meter, Trace* trace)
+    : device_(device), compute_(compute), pages_(pages), page_bytes_(page_bytes), meter_(meter), trace_(trace), file_(std::move(directory)) {
   for (Range& range : buffers_) range = {device_.reserve(pages_ * page_bytes_), 0, pages_ * page_bytes_};
   for (Event*& event : used_events_) event = device_.create_event();
   thread_ = std::thread([this] { loop(); });
@@ -43,34 +43,58 @@ void KvSpill::use_pages(std::span<const uint8_t> pages) {
   }
 }
 
-void KvSpill::read_pages(uint32_t layer, uint8_t* memory, std::span<const PageRun> runs) {
-  for (const auto& [first, count] : runs) {
-    const uint64_t bytes = count * page_bytes_;
+KvSpill::Counters KvSpill::counters() {
+  std::lock_guard lock(mutex_);
+  return counters_;
+}
+
+void KvSpill::count(Activity activity, uint32_t stage, Trace::Time begin, uint64_t bytes) {
+  const Trace::Time end = Trace::Clock::now();
+  if (trace_ != nullptr) trace_->record(Track::kKvCache, activity, stage, begin, end, {bytes, 0});
+  const auto nanoseconds = static_cast<uint64_t>(std::chrono::nanoseconds(end - begin).count());
+  std::lock_guard lock(mutex_);
+  const bool reads = activity == Activity::kReadKv;
+  (reads ? counters_.read_bytes : counters_.written_bytes) += bytes;
+  (reads ? counters_.read_nanoseconds : counters_.write_nanoseconds) += nanoseconds;
+}
+
+void KvSpill::read_pages(SpilledLayer of, uint8_t* memory, std::span<const PageRun> runs) {
+  for (const auto& [first, pages] : runs) {
+    const uint64_t bytes = pages * page_bytes_;
+    const Trace::Time begin = Trace::Clock::now();
     meter_.begin();
     try {
-      file_.read(memory + first * page_bytes_, bytes, (uint64_t{layer} * pages_ + first) * page_bytes_);
+      file_.read(memory + first * page_bytes_, bytes, (uint64_t{of.layer} * pages_ + first) * page_bytes_);
     } catch (...) {
       meter_.end(0);
       throw;
     }
     meter_.end(bytes);
+    count(Activity::kReadKv, of.stage, begin, bytes);
   }
 }
 
-void KvSpill::write_pages(uint32_t layer, const uint8_t* memory, std::span<const PageRun> runs) {
-  for (const auto& [first, count] : runs) {
-    file_.write(memory + first * page_bytes_, count * page_bytes_, (uint64_t{layer} * pages_ + first) * page_bytes_);
+void KvSpill::write_pages(SpilledLayer of, const uint8_t* memory, std::span<const PageRun> runs) {
+  for (const auto& [first, pages] : runs) {
+    const Trace::Time begin = Trace::Clock::now();
+    const uint64_t bytes = pages * page_bytes_;
+    file_.write(memory + first * page_bytes_, bytes, (uint64_t{of.layer} * pages_ + first) * page_bytes_);
+    count(Activity::kWriteKv, of.stage, begin, bytes);
   }
 }
 
-void KvSpill::store(uint32_t layer, const uint8_t* memory, std::span<const PageRun> runs) { write_pages(layer, memory, runs); }
+void KvSpill::store(uint32_t layer, const uint8_t* memory, std::span<const PageRun> runs) {
+  write_pages({layer, Trace::kNoStage}, memory, runs);
+}
 
-void KvSpill::load(uint32_t layer, uint8_t* memory, std::span<const PageRun> runs) { read_pages(layer, memory, runs); }
+void KvSpill::load(uint32_t layer, uint8_t* memory, std::span<const PageRun> runs) {
+  read_pages({layer, Trace::kNoStage}, memory, runs);
+}
 
-void KvSpill::begin(std::span<const uint32_t> layers, std::vector<PageRun> reads, std::vector<PageRun> writes) {
+void KvSpill::begin(std::vector<SpilledLayer> layers, std::vector<PageRun> reads, std::vector<PageRun> writes) {
   {
     std::lock_guard lock(mutex_);
-    layers_.assign(layers.begin(), layers.end());
+    layers_ = std::move(layers);
     reads_ = std::move(reads);
     writes_ = std::move(writes);
     taken_ = read_ = used_ = written_ = 0;

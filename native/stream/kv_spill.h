@@ -16,6 +16,7 @@
 
 #include "../backend/device.h"
 #include "../io/spill_file.h"
+#include "../platform/trace.h"
 #include "read_meter.h"
 
 namespace layerstream {
@@ -23,13 +24,25 @@ namespace layerstream {
 // Neighbouring pages: the first, and how many.
 using PageRun = std::pair<uint32_t, uint32_t>;
 
+// A layer of the cache and the stage that attends with it.
+struct SpilledLayer {
+  uint32_t layer = 0, stage = 0;
+};
+
 // Runs of the pages in `pages`, in any order.
 std::vector<PageRun> page_runs(std::vector<uint32_t> pages);
 
 class KvSpill {
  public:
-  // The device is unified. It, the stream and the meter outlive this object; the stream is destroyed first.
-  KvSpill(Device& device, Stream* compute, std::string directory, uint32_t pages, uint64_t page_bytes, ReadMeter& meter);
+  // Of all transfers so far. They do not overlap one another.
+  struct Counters {
+    uint64_t read_bytes = 0, read_nanoseconds = 0;
+    uint64_t written_bytes = 0, write_nanoseconds = 0;
+  };
+
+  // The device is unified. It, the stream, the meter and the trace (null where nobody asked) outlive this object; the stream
+  // is destroyed first.
+  KvSpill(Device& device, Stream* compute, std::string directory, uint32_t pages, uint64_t page_bytes, ReadMeter& meter, Trace* trace);
   ~KvSpill();
   KvSpill(const KvSpill&) = delete;
   KvSpill& operator=(const KvSpill&) = delete;
@@ -43,8 +56,8 @@ class KvSpill {
 
   // --- a pass ----------------------------------------------------------------------------------------------------
   // Attention of these layers comes in this order; it needs the pages of `reads` and changes those of `writes`.
-  void begin(std::span<const uint32_t> layers, std::vector<PageRun> reads, std::vector<PageRun> writes);
-  // The cache of the next layer. Waits until it is there; throws what reading or writing before threw.
+  void begin(std::vector<SpilledLayer> layers, std::vector<PageRun> reads, std::vector<PageRun> writes);
+  // The cache of the next of these layers. Waits until it is there; throws what reading or writing before threw.
   Range take();
   // The last op on what was taken has been enqueued.
   void finish();
@@ -53,14 +66,19 @@ class KvSpill {
   // After an error, when all ops have run: forgets the pass. Layers that were written stay so.
   void abort();
 
+  // Any thread.
+  Counters counters();
+
  private:
   static constexpr uint32_t kBuffers = 2;
 
   void loop();
   bool can_read() const { return active_ && read_ < layers_.size() && read_ < written_ + kBuffers; }
   bool can_write() const { return active_ && written_ < used_; }
-  void read_pages(uint32_t layer, uint8_t* memory, std::span<const PageRun> runs);
-  void write_pages(uint32_t layer, const uint8_t* memory, std::span<const PageRun> runs);
+  // Of the layer, for the stage that the trace names.
+  void read_pages(SpilledLayer of, uint8_t* memory, std::span<const PageRun> runs);
+  void write_pages(SpilledLayer of, const uint8_t* memory, std::span<const PageRun> runs);
+  void count(Activity activity, uint32_t stage, Trace::Time begin, uint64_t bytes);
   uint8_t* buffer(uint64_t number) { return static_cast<uint8_t*>(device_.host_address(buffers_[number % kBuffers])); }
 
   Device& device_;
@@ -68,6 +86,7 @@ class KvSpill {
   const uint32_t pages_;
   const uint64_t page_bytes_;
   ReadMeter& meter_;
+  Trace* trace_;
   SpillFile file_;
   Range buffers_[kBuffers];
   Event* used_events_[kBuffers] = {};
@@ -78,11 +97,12 @@ class KvSpill {
   bool active_ = false;  // a pass is under way
   bool busy_ = false;    // the thread reads or writes
   std::exception_ptr failure_;
-  std::vector<uint32_t> layers_;
+  std::vector<SpilledLayer> layers_;
   std::vector<PageRun> reads_, writes_;
   uint64_t taken_ = 0;
   // Layers of the pass that have been read, used by attention, and written back. written_ <= used_ <= taken_ <= read_.
   uint64_t read_ = 0, used_ = 0, written_ = 0;
+  Counters counters_;
   std::thread thread_;
 };
 

@@ -114,6 +114,7 @@ Runtime::~Runtime() {
 RuntimeStats Runtime::stats() {
   RuntimeStats stats;
   stats.reads = meter_.counters();
+  if (spill_) stats.spill = spill_->counters();
   stats.kernels = device_->info().kernels;
   stats.read_cpu_seconds = static_cast<double>(read_cpu_nanoseconds_) * 1e-9;
   stats.reader = uring_ ? "io_uring" : "pread";

@@ -68,7 +68,8 @@ struct PassResult {
 };
 
 struct RuntimeStats {
-  ReadMeter::Counters reads;
+  ReadMeter::Counters reads;     // of weights, and of the KV cache from its file
+  KvSpill::Counters spill;
   double read_cpu_seconds = 0;   // of the thread that reads the tape
   std::string kernels;
   std::string reader;            // "io_uring" or "pread"
@@ -201,11 +202,11 @@ class Runtime {
   void begin_spilled(const PassRequest& request);
   void end_spilled();
   void abort_spilled();
-  Range take_layer_cache(uint32_t layer);
+  Range take_layer_cache(uint32_t index);
   void finish_layer_cache(uint32_t layer);
   // runtime_attention.cc
-  void run(const Stage& stage, const AttentionStep& step, const PassRequest& request);
-  AttentionOp attention_op(const Stage& stage, const AttentionStep& step);
+  void run_attention(uint32_t index, const AttentionStep& step, const PassRequest& request);
+  AttentionOp attention_op(uint32_t index, const AttentionStep& step);
   // runtime_experts.cc
   void route(uint32_t index, const RouteStep& step, uint32_t tokens);
   void run_experts(uint32_t index, const RouteStep& step, const PassRequest& request);

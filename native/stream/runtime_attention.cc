@@ -6,12 +6,12 @@
 namespace layerstream {
 
 // All but what tells segments apart.
-AttentionOp Runtime::attention_op(const Stage& stage, const AttentionStep& step) {
+AttentionOp Runtime::attention_op(uint32_t index, const AttentionStep& step) {
   AttentionOp op{};
   op.query_stride = width(step.query);
   op.key_stride = width(step.key);
   op.output_stride = width(step.output);
-  op.key_cache = take_layer_cache(stage.layer);
+  op.key_cache = take_layer_cache(index);
   op.kv_format = description_.kv_format;
   op.page_bytes = description_.kv_page_bytes();
   op.values_in_keys = step.value == Register::kCount;
@@ -29,14 +29,14 @@ AttentionOp Runtime::attention_op(const Stage& stage, const AttentionStep& step)
   op.scale = step.scale;
   op.soft_cap = step.soft_cap;
   op.logn_length = step.logn_length;
-  op.sinks = vector(stage, step.sinks_vector);
+  op.sinks = vector(description_.stages[index], step.sinks_vector);
   op.slopes = step.slopes;
   return op;
 }
 
 // The tokens of each segment that are in the block.
-void Runtime::run(const Stage& stage, const AttentionStep& step, const PassRequest& request) {
-  AttentionOp op = attention_op(stage, step);
+void Runtime::run_attention(uint32_t index, const AttentionStep& step, const PassRequest& request) {
+  AttentionOp op = attention_op(index, step);
   uint32_t segment_begin = 0;
   uint64_t first_page = 0;
   for (const Segment& segment : request.segments) {
@@ -56,7 +56,7 @@ void Runtime::run(const Stage& stage, const AttentionStep& step, const PassReque
     segment_begin = segment_end;
     first_page += segment.pages.size();
   }
-  finish_layer_cache(stage.layer);
+  finish_layer_cache(description_.stages[index].layer);
 }
 
 }  // namespace layerstream

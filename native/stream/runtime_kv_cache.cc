@@ -23,7 +23,7 @@ void Runtime::set_kv_cache(std::span<const uint8_t> pages, uint32_t layers) {
   }
   if (layers < all && !spill_) {
     spill_ = std::make_unique<KvSpill>(*device_, compute_, description_.spill_directory, description_.page_count,
-                                       description_.kv_page_bytes(), meter_);
+                                       description_.kv_page_bytes(), meter_, trace_.get());
   }
   std::vector<uint32_t> kept;
   std::vector<uint8_t> either(pages.begin(), pages.end());
@@ -70,11 +70,13 @@ void Runtime::use_pages(uint32_t layer, std::span<const uint8_t> pages) {
 
 // Has the caches of spilled layers read ahead, in the order of their attention.
 void Runtime::begin_spilled(const PassRequest& request) {
-  std::vector<uint32_t> layers, reads, writes;
-  for (const Stage& stage : description_.stages) {
+  std::vector<SpilledLayer> layers;
+  std::vector<uint32_t> reads, writes;
+  for (uint32_t index = 0; index < description_.stages.size(); ++index) {
+    const Stage& stage = description_.stages[index];
     const auto attends = [](const Step& step) { return std::holds_alternative<AttentionStep>(step); };
     if (stage.layer == kNone || !spilled_[stage.layer] || !std::ranges::any_of(description_.plans[stage.kind], attends)) continue;
-    layers.push_back(stage.layer);
+    layers.push_back({stage.layer, index});
   }
   if (layers.empty()) return;
   const uint32_t positions = description_.page_positions;
@@ -83,13 +85,17 @@ void Runtime::begin_spilled(const PassRequest& request) {
     reads.insert(reads.end(), segment.pages.begin(), segment.pages.begin() + (first + positions - 1) / positions);
     writes.insert(writes.end(), segment.pages.begin() + first / positions, segment.pages.begin() + (end + positions - 1) / positions);
   }
-  spill_->begin(layers, page_runs(std::move(reads)), page_runs(std::move(writes)));
+  spill_->begin(std::move(layers), page_runs(std::move(reads)), page_runs(std::move(writes)));
   spilling_ = true;
 }
 
 // Until the caches of spilled layers are as the pass leaves them.
 void Runtime::end_spilled() {
-  if (spilling_) spill_->end();
+  if (spilling_) {
+    const Trace::Time start = Trace::Clock::now();
+    spill_->end();
+    count_wait(kNone, start);
+  }
   spilling_ = false;
 }
 
@@ -99,12 +105,13 @@ void Runtime::abort_spilled() {
 }
 
 // The cache of the stage's layer, for the block that is running.
-Range Runtime::take_layer_cache(uint32_t layer) {
+Range Runtime::take_layer_cache(uint32_t index) {
+  const uint32_t layer = description_.stages[index].layer;
   if (!spilled_[layer]) return kv_cache_.at(layer * kv_layer_bytes_, kv_layer_bytes_);
   if (block_.first == 0) {
     const Trace::Time start = Trace::Clock::now();
     spilled_cache_ = spill_->take();
-    result_.wait_seconds += std::chrono::duration<double>(Trace::Clock::now() - start).count();
+    count_wait(index, start);
   }
   return spilled_cache_;
 }

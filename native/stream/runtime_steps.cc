@@ -28,7 +28,7 @@ void Runtime::run_steps(uint32_t index, const PassRequest& request, uint32_t tok
     } else if (const auto* rope = std::get_if<RopeStep>(&step)) {
       run(*rope, tokens);
     } else if (const auto* attention = std::get_if<AttentionStep>(&step)) {
-      run(stage, *attention, request);
+      run_attention(index, *attention, request);
     } else if (const auto* activation = std::get_if<ActivationStep>(&step)) {
       run(*activation, tokens);
     } else if (const auto* scale = std::get_if<ScaleTokensStep>(&step)) {

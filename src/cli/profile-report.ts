@@ -68,10 +68,13 @@ function stageRows(stage: StageProfile, each: (seconds: number) => string[], pas
     const rate = stage.diskSeconds > 0 ? `${formatRate(stage.diskBytes / stage.diskSeconds)} read` : "";
     add("waiting for disk", stage.diskWaitSeconds, ["", rate]);
   }
-  if (stage.decodeSeconds > 0) {
-    const beside = `${formatDuration(stage.decodeSeconds / passes)} beside`;
-    rows.push(["", "decompressing", beside, "", "", formatRate(stage.decodedBytes / stage.decodeSeconds)]);
-  }
+  const addBeside = (activity: string, bytes: number, seconds: number) => {
+    if (seconds === 0) return;
+    rows.push(["", activity, `${formatDuration(seconds / passes)} beside`, "", "", formatRate(bytes / seconds)]);
+  };
+  addBeside("decompressing", stage.decodedBytes, stage.decodeSeconds);
+  addBeside("KV from its file", stage.kvBytesRead, stage.kvReadSeconds);
+  addBeside("KV to its file", stage.kvBytesWritten, stage.kvWriteSeconds);
   if (stage.copyWaitSeconds > 0) add("waiting for copies", stage.copyWaitSeconds);
   if (stage.idleSeconds > 0) add("idle", stage.idleSeconds);
   return rows;

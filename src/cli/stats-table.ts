@@ -15,6 +15,12 @@ export function formatStats(stats: Stats, extraRows: readonly TableRow[] = []): 
     const reason = stats.readMode === "buffered" ? ` (buffered reads: ${stats.readModeReason})` : "";
     rows.push(["disk rate", formatRate(stats.bytesStreamed / stats.readSeconds) + reason]);
   }
+  for (const [name, bytes, seconds] of [
+    ["KV from its file", stats.kvBytesRead, stats.kvReadSeconds],
+    ["KV to its file", stats.kvBytesWritten, stats.kvWriteSeconds],
+  ] as const) {
+    if (bytes > 0) rows.push([name, `${formatBytes(bytes)} at ${formatRate(bytes / seconds)}`]);
+  }
   rows.push(...extraRows);
   rows.push(["waiting for the disk", formatDuration(stats.ioWaitSeconds) + share(stats.ioWaitSeconds)]);
   rows.push(["computing", formatDuration(stats.computeSeconds) + share(stats.computeSeconds)]);

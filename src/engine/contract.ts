@@ -58,7 +58,10 @@ export interface Stats {
   generatedTokens: number;
   prefillSeconds: number;
   decodeSeconds: number;
-  /** Since load: bytes read into the staging ring, and the seconds that reading them took (overlapped reads count once). */
+  /**
+   * Since load: bytes of weights read from disk and of the KV cache from its file, and the seconds that reading them took
+   * (overlapped reads count once).
+   */
   bytesStreamed: number;
   readSeconds: number;
   /** Processor time that reading took. */
@@ -72,6 +75,11 @@ export interface Stats {
   kvBytes: number;
   /** Of the KV cache, in a temporary file: every pass reads it. */
   kvSpilledBytes: number;
+  /** Since load: bytes of the KV cache that came from its file and went there, and the seconds that took. */
+  kvBytesRead: number;
+  kvReadSeconds: number;
+  kvBytesWritten: number;
+  kvWriteSeconds: number;
   kvDtype: KvFormat;
   activationBytes: number;
   memoryBudgetBytes: number;

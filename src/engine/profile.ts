@@ -30,6 +30,11 @@ export interface StageProfile {
   /** Bytes that were decompressed for it, and the seconds that threads spent on that, beside the others too. */
   decodedBytes: number;
   decodeSeconds: number;
+  /** Bytes of the KV cache that came from its file and went there, and the seconds that took, beside the others too. */
+  kvBytesRead: number;
+  kvReadSeconds: number;
+  kvBytesWritten: number;
+  kvWriteSeconds: number;
 }
 
 export interface PhaseProfile {
@@ -121,6 +126,10 @@ function stageNamed(stages: Map<string, StageProfile>, stage: string): StageProf
       diskSeconds: 0,
       decodedBytes: 0,
       decodeSeconds: 0,
+      kvBytesRead: 0,
+      kvReadSeconds: 0,
+      kvBytesWritten: 0,
+      kvWriteSeconds: 0,
     };
     stages.set(stage, profile);
   }
@@ -136,6 +145,14 @@ function addToStage(stage: StageProfile, activity: string, { count, seconds, byt
     case "decode":
       stage.decodedBytes += bytes;
       stage.decodeSeconds += seconds;
+      return;
+    case "read KV":
+      stage.kvBytesRead += bytes;
+      stage.kvReadSeconds += seconds;
+      return;
+    case "write KV":
+      stage.kvBytesWritten += bytes;
+      stage.kvWriteSeconds += seconds;
       return;
     // The pass thread and the readers: the compute stream's stalls say what came of it.
     case "wait for disk":

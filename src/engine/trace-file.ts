@@ -14,7 +14,16 @@ const SPANS_A_PART = 512;
 const SPAN_FIELDS = 8;
 /** Rows: a track has one for each lane, that is for each of its spans that overlap. */
 const LANES = 256;
-const TRACKS = ["JavaScript", "pass thread", "compute stream", "copy stream", "embedding rows", "experts", "decoders"];
+const TRACKS = [
+  "JavaScript",
+  "pass thread",
+  "compute stream",
+  "copy stream",
+  "embedding rows",
+  "experts",
+  "decoders",
+  "KV cache",
+];
 
 /** Of a model created with a trace. `stages`: names of all stages. */
 export async function writeTrace(

@@ -307,6 +307,11 @@ export interface NativeModelStats {
   readSeconds: number;
   /** Processor time of the thread that reads the tape. */
   readCpuSeconds: number;
+  /** Of the KV cache, from its temporary file (part of `bytesRead`) and to it. */
+  kvBytesRead: number;
+  kvReadSeconds: number;
+  kvBytesWritten: number;
+  kvWriteSeconds: number;
   kernels: string;
   reader: "io_uring" | "pread";
   /** Why io_uring is not in use, else empty. */

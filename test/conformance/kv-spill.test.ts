@@ -1,6 +1,6 @@
 /** A KV cache that does not fit in the budget: part of it in a file, the same bits, and what happens on a full disk. */
 import { execFileSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, expect, it, onTestFinished } from "vitest";
@@ -14,8 +14,8 @@ afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
 const prompt = scatteredTokens(1400, 499);
 
-const outcome = (load: LoadOptions) =>
-  outcomeOf({ path: store, load: { maxSeqLen: 1500, ...load }, prompt, newTokens: 4 });
+const outcome = (load: LoadOptions, trace?: string) =>
+  outcomeOf({ path: store, load: { maxSeqLen: 1500, ...load }, prompt, newTokens: 4, trace });
 
 beforeAll(async () => {
   // 2 KiB a token and layer: 64 MB at 1500 tokens, 8 MB in the two layers that must be in memory.
@@ -28,19 +28,45 @@ beforeAll(async () => {
 it("keeps the bits and the budget, and leaves no file behind", async () => {
   const held = await outcome({ memory: "2GiB" });
   expect(held.code, held.message).toBeUndefined();
-  expect(held.stats.kvSpilledBytes).toBe(0);
+  expect(held.stats).toMatchObject({ kvSpilledBytes: 0, kvBytesRead: 0, kvBytesWritten: 0 });
   const memory = held.residency.minimumBytes + 16 * MIB;
   const cacheDir = path.join(directory, "cache");
   mkdirSync(cacheDir);
-  for (const load of [{ memory }, { memory, threads: 1, hold: false }, { memory: memory + 24 * MIB }]) {
+  for (const load of [{ memory }, { memory, threads: 1, hold: false }, { memory: memory + 8 * MIB }]) {
     const spilled = await outcome({ ...load, cacheDir });
     expect(spilled.code, spilled.message).toBeUndefined();
     expect(spilled.stats.kvSpilledBytes).toBeGreaterThan(0);
+    // Room for up to two pages more than the prompt needs. Each of the three passes after it reads it all.
+    const written = 0.9 * spilled.stats.kvSpilledBytes;
+    expect(spilled.stats.kvBytesWritten).toBeGreaterThan(written);
+    expect(spilled.stats.kvBytesRead).toBeGreaterThan(3 * written);
+    expect(spilled.stats.bytesStreamed).toBeGreaterThan(spilled.stats.kvBytesRead);
     expect(spilled.hash).toBe(held.hash);
     expect(spilled.tokens).toEqual(held.tokens);
     expect(spilled.peakBytes).toBeLessThan(load.memory);
   }
   expect(readdirSync(cacheDir)).toEqual([]);
+});
+
+it("reads the cache of a layer while layers before it compute", async () => {
+  const { minimumBytes } = (await outcome({ memory: "2GiB" })).residency;
+  const trace = path.join(directory, "trace.json");
+  const memory = minimumBytes + 48 * MIB;
+  const spilled = await outcome({ memory, hold: false, profilingMode: true }, trace);
+  expect(spilled.code, spilled.message).toBeUndefined();
+  const { traceEvents } = JSON.parse(readFileSync(trace, "utf8"));
+  const spans = (traceEvents as { name: string; ts: number; dur: number; args: { stage?: string } }[])
+    .filter(({ args }) => args.stage?.endsWith(".attention"))
+    .map(({ name, ts, dur, args }) => ({ name, begin: ts, end: ts + dur, layer: Number(args.stage?.split(".")[1]) }));
+  const attention = spans.filter(({ name }) => name === "attention").sort((a, b) => a.begin - b.begin);
+  const ahead = ({ begin, layer }: (typeof spans)[number]) => {
+    const own = attention.find((op) => op.layer === layer && op.begin > begin);
+    return attention.some((op) => op.layer === layer - 1 && op.end > begin && own && op.end <= own.begin);
+  };
+  const reads = spans.filter(({ name }) => name === "read KV");
+  expect(reads.length).toBeGreaterThan(0);
+  expect(reads.some(ahead)).toBe(true);
+  expect(spans.some(({ name }) => name === "write KV")).toBe(true);
 });
 
 const canMount = process.platform === "linux" && process.getuid?.() === 0;

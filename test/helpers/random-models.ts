@@ -22,6 +22,8 @@ export interface Request {
   load: LoadOptions;
   prompt: readonly number[];
   newTokens: number;
+  /** A file for the trace; with `profilingMode`. */
+  trace?: string;
 }
 
 export interface Outcome {
