@@ -3,6 +3,7 @@
 #include <napi.h>
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -170,14 +171,15 @@ Napi::Value stage_chunks(const Napi::CallbackInfo& info) {
   const double chunk_bytes = info[1].ToNumber().DoubleValue();
   if (!(chunk_bytes >= kPageBytes && chunk_bytes <= 0x1p50)) throw Error("INTERNAL", "No chunks of that size.");
   const std::vector<Chunk> chunks = chunks_of(info[0].As<Napi::Object>(), static_cast<uint64_t>(chunk_bytes));
-  const auto each_chunk = [&](uint64_t Chunk::* bytes) {
+  const auto each_chunk = [&](const auto& bytes) {
     auto array = Napi::Array::New(info.Env(), chunks.size());
-    for (uint32_t index = 0; index < chunks.size(); ++index) array.Set(index, static_cast<double>(chunks[index].*bytes));
+    for (uint32_t index = 0; index < chunks.size(); ++index) array.Set(index, static_cast<double>(std::invoke(bytes, chunks[index])));
     return array;
   };
   auto result = Napi::Object::New(info.Env());
   result.Set("chunks", each_chunk(&Chunk::length));
   result.Set("reads", each_chunk(&Chunk::stored_length));
+  result.Set("staged", each_chunk([](const Chunk& chunk) { return chunk.staging_bytes(0, false); }));
   return result;
 }
 

@@ -282,6 +282,7 @@ class Runtime {
   size_t chunk_index_ = 0;
   size_t piece_index_ = 0;
   std::vector<Range> arrived_;   // chunks of the stage that is running, for its later blocks
+  size_t staying_ = kNone;       // the first chunk of that stage that is in the ring until the last block; kNone: none yet
   TokenBlock block_;
   Range chunk_{};
   uint32_t permuted_group_ = kNone;  // of the running product: whose input is in permuted_

@@ -19,6 +19,7 @@ bool Runtime::pass_wide(Register name) const {
 void Runtime::run_stage(uint32_t index, const PassRequest& request, uint32_t tokens) {
   const uint32_t rows = block_rows(tokens);
   if (rows < tokens) check_ring_holds(index);
+  staying_ = kNone;
   for (uint32_t first = 0; first < tokens; first += rows) {
     if (tape_.cancelled()) throw Error("ABORTED", "The pass was aborted.");
     const uint32_t count = std::min(rows, tokens - first);
@@ -32,12 +33,15 @@ void Runtime::run_stage(uint32_t index, const PassRequest& request, uint32_t tok
   block_ = {};
 }
 
-// All chunks of the stage that pass through the ring must fit there together: later ones would wait for ever.
+// From the first streamed chunk on, all that pass through the ring must fit there together: later ones would wait for ever.
+// Those before it leave the ring with the first block.
 void Runtime::check_ring_holds(uint32_t index) const {
   uint64_t bytes = 0, largest = 0;
+  bool stays = false;
   for (const Chunk& chunk : description_.stages[index].chunks) {
     const uint64_t staged = chunk.loaded ? 0 : chunk.staging_bytes(0, unified_ && chunk.held);
-    bytes += staged;
+    stays = stays || !chunk.held;
+    if (stays) bytes += staged;
     largest = std::max(largest, staged);
   }
   // A chunk is never cut by the ring's end.
@@ -52,8 +56,12 @@ Range Runtime::use_chunk(uint32_t index) {
   return arrived_[chunk_index_];
 }
 
+// Chunks leave the tape in order: with the first block as long as they are held, which are then where they stay, and with
+// the last one from the first streamed one on.
 void Runtime::leave_chunk(uint32_t index) {
-  if (block_.last) return finish_chunk(index);
+  if (block_.first == 0 && staying_ == kNone && !description_.stages[index].chunks[chunk_index_].held) staying_ = chunk_index_;
+  const bool stays = chunk_index_ >= staying_;
+  if (stays ? block_.last : block_.first == 0) return finish_chunk(index);
   ++chunk_index_;
   piece_index_ = 0;
 }

@@ -137,10 +137,8 @@ export class Engine {
         RUNTIME_RESERVE_BYTES +
         options.budgetBytes * PAGE_TABLE_SHARE +
         (options.profiling ? TRACE_BYTES : 0);
-      // A device with memory of its own gets its weights through the ring even when they are held, and so do compressed
-      // ones: nothing stays in it.
-      const inBlocks = options.device === "cpu" && !description.compressed;
-      const blockTokens = inBlocks ? (options.blockTokens ?? BLOCK_TOKENS) : 0;
+      // A device with memory of its own gets its weights through the ring even when they are held: nothing stays in it.
+      const blockTokens = options.device === "cpu" ? (options.blockTokens ?? BLOCK_TOKENS) : 0;
       const input: ResidencyInput = {
         budgetBytes: options.budgetBytes,
         runtimeBytes,

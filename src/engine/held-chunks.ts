@@ -15,6 +15,8 @@ export interface ResidencyStage {
   chunks: readonly number[];
   /** Bytes that reading each takes where weights are compressed; absent: the same. */
   reads?: readonly number[];
+  /** Bytes of the ring that each takes when it is streamed; absent: its own. Held compressed ones pass through the ring, too. */
+  staged?: readonly number[];
   /** An embedding, of which a pass reads rows. */
   gathered: boolean;
   /** An expert: read when a router chooses it, never on the tape. */
@@ -46,6 +48,16 @@ export function stageParts(stage: ResidencyStage, held: Uint8Array): { heldBytes
   const heldBytes = total(chunks.filter((_, chunk) => held[chunk]));
   // Chunks share pages, and a stage is never larger than its extent.
   return { heldBytes: Math.min(bytes, heldBytes), streamedBytes };
+}
+
+/**
+ * Bytes of the ring that a stage takes while block after block of tokens works with it: all that passes through the ring from
+ * the first streamed chunk on.
+ */
+export function stagedBytes({ chunks, staged = chunks }: ResidencyStage, held: Uint8Array): number {
+  const first = held.indexOf(0);
+  if (first < 0) return 0;
+  return total(staged.map((bytes, chunk) => (chunk < first ? 0 : bytes - (held[chunk] ? (chunks[chunk] ?? 0) : 0))));
 }
 
 /**

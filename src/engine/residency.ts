@@ -2,7 +2,7 @@
 import { LayerstreamError } from "../errors.js";
 import { formatBytes } from "../units.js";
 import { type ActivationSizes, activationBytes, tokensWithin } from "./activations.js";
-import { chooseHeld, isExpert, isOnTape, type ResidencyStage, stageParts, total } from "./held-chunks.js";
+import { chooseHeld, isExpert, isOnTape, type ResidencyStage, stagedBytes, stageParts, total } from "./held-chunks.js";
 
 const MIB = 2 ** 20;
 
@@ -124,7 +124,7 @@ export function planResidency(input: ResidencyInput): ResidencyPlan {
   }
   const room = input.budgetBytes - sizes.constantBytes;
   const ringNeeded = chooseRing(input, sizes);
-  const maxSeqLen = chooseSequence(input, room - ringNeeded - sizes.expertRing);
+  const maxSeqLen = chooseSequence(input, sizes, room - ringNeeded - sizes.expertRing);
   const pageCount = Math.ceil(maxSeqLen / PAGE_POSITIONS);
   const wanted = input.working ?? {
     pages: Math.min(pageCount, FIRST_PAGES),
@@ -275,7 +275,8 @@ function chooseKvLayers(input: ResidencyInput, sizes: Sizes, wanted: WorkingMemo
     budgetBytes - fixed - ringBytes - activationBytes(activations, Math.min(tokens, wanted.tokens));
   if (kvMemory(input, sizes, wanted.pages, kvLayers) <= room(PROMPT_TOKENS, ring)) return kvLayers;
   // Where it is spilled, room is left for one trip of the tape, which is then one trip of the cache too.
-  const largest = Math.max(...input.stages.slice(0, -1).map((stage) => (isOnTape(stage) ? stage.bytes : 0)));
+  const staged = (stage: ResidencyStage) => stagedBytes(stage, new Uint8Array(stage.chunks.length));
+  const largest = Math.max(...input.stages.slice(0, -1).map((stage) => (isOnTape(stage) ? staged(stage) : 0)));
   const oneTrip = wanted.tokens > activations.blockTokens && activations.blockTokens > 0;
   const left = room(Number.POSITIVE_INFINITY, oneTrip ? Math.max(ring, largest + 3 * sizes.largestRead) : ring);
   const layerBytes = (wanted.pages * sizes.pageBytes) / kvLayers;
@@ -286,12 +287,16 @@ function leastSequence(input: ResidencyInput): number {
   return input.maxSeqLen ?? Math.min(input.contextLimit, 256);
 }
 
-/** As long as the model is made for, or as the cache can be when it takes what would hold weights. */
-function chooseSequence(input: ResidencyInput, room: number): number {
+/**
+ * As long as the model is made for, or as the cache can be when it takes what would hold weights and, where it may be spilled,
+ * all of it is in a file but the layers that pass through memory.
+ */
+function chooseSequence(input: ResidencyInput, sizes: Sizes, room: number): number {
   if (input.maxSeqLen !== undefined) return input.maxSeqLen;
   const { tokens, logitsRows } = leastWorking(input);
   const pass = activationBytes(input.activations, tokens) + logitsRows * input.logitsBytesPerToken;
-  const pages = Math.floor((room - pass) / (PAGE_POSITIONS * input.kvBytesPerPosition));
+  const pageBytes = kvMemory(input, sizes, 1, leastKvLayers(input));
+  const pages = Math.floor((room - pass) / pageBytes);
   return Math.max(Math.min(input.contextLimit, MOST_TOKENS, pages * PAGE_POSITIONS), leastSequence(input));
 }
 
@@ -323,10 +328,10 @@ function choosePass(input: ResidencyInput, sizes: Sizes, wanted: WorkingMemory, 
     const held = heldWithin(input, rest - ringBytes - activationBytes(activations, tokens));
     // The head sees only tokens whose logits are asked for.
     const inBlocks = wanted.logitsRows > activations.blockTokens ? stages : stages.slice(0, -1);
-    const streamed = inBlocks.map((stage, index) =>
-      isOnTape(stage) ? stageParts(stage, held[index] as Uint8Array).streamedBytes : 0,
+    const staged = inBlocks.map((stage, index) =>
+      isOnTape(stage) ? stagedBytes(stage, held[index] as Uint8Array) : 0,
     );
-    const needed = Math.max(...streamed) + 2 * sizes.largestRead;
+    const needed = Math.max(...staged) + 2 * sizes.largestRead;
     if (needed <= ringBytes) return { tokens, ringBytes };
     ringBytes = Math.ceil(needed / PAGE_BYTES) * PAGE_BYTES;
   }

@@ -62,6 +62,7 @@ const functionNames = {
   encodeWindows: true,
   dropFileCache: true,
   expandRows: true,
+  measureArithmeticRate: true,
   measureMatmulRate: true,
   measureMemoryRate: true,
   measureReadRate: true,

@@ -356,8 +356,11 @@ export const READ_CANCELLED = 2;
 
 /** Models are named by number, which any thread of the process may use. */
 export interface NativeEngine {
-  /** Of each chunk into which native code cuts the stage: bytes in memory, and those that reading it takes. Pure. */
-  stageChunks(stage: NativeStage, chunkBytes: number): { chunks: number[]; reads: number[] };
+  /**
+   * Of each chunk into which native code cuts the stage: bytes in memory, those that reading it takes, and those of the ring
+   * that it takes when it is streamed. Pure.
+   */
+  stageChunks(stage: NativeStage, chunkBytes: number): { chunks: number[]; reads: number[]; staged: number[] };
   createModel(description: NativeModelDescription): number;
   /** Cancels everything; memory is freed when the last call on the model returns. */
   destroyModel(model: number): void;
@@ -422,6 +425,8 @@ export interface NativeMeasure {
   measureReadRate(files: readonly { path: string; size: number }[], seconds: number): number;
   /** Bytes a second that `threads` threads read from memory together, over a buffer of `bytes`. Blocks. */
   measureMemoryRate(bytes: number, threads: number, seconds: number): number;
+  /** Float32 operations a second of `threads` threads in registers alone: what products and attention could reach. Blocks. */
+  measureArithmeticRate(threads: number, seconds: number): number;
   /**
    * Multiplies random weights of the format with `tokens` tokens on `threads` threads, through matrices that together
    * exceed the caches. Blocks. Bytes of weights a second.

@@ -7,11 +7,11 @@ import { openLayerStore } from "../../dist/checkpoint/layer-store.js";
 import { readSafetensorsHeader } from "../../dist/checkpoint/safetensors.js";
 import { decompose } from "../../dist/decompose/decompose.js";
 import { verifyStore } from "../../dist/decompose/verify.js";
-import { AutoModel } from "../../dist/index.js";
+import { AutoModel, type LoadOptions } from "../../dist/index.js";
 import type { Compression } from "../../dist/quant/registry.js";
 import { type TensorData, type Tensors, writeCheckpoint } from "../helpers/checkpoint.js";
 import { uncompressBlocks } from "../helpers/lz4-blocks.js";
-import { makeCheckpoint } from "../helpers/random-models.js";
+import { outcomeOf as childOutcome, makeCheckpoint, scatteredTokens } from "../helpers/random-models.js";
 
 const directory = mkdtempSync(path.join(tmpdir(), "layerstream-lz4-"));
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
@@ -115,6 +115,34 @@ describe("matrices that LZ4 shrinks", () => {
       expect(lossless.tokens).toEqual(plain.tokens);
       expect(lossless.bytesStreamed).toBeGreaterThanOrEqual(lossless.passes * lossless.streamedBytes);
       if ("hold" in load) expect(lossless.streamedBytes).toBeLessThan(plain.streamedBytes / 2);
+    }
+  });
+
+  it("serve a prompt of several blocks in one pass, held, streamed and in between", async () => {
+    const { checkpoint, store } = workplace();
+    const config = { max_position_embeddings: 2048 };
+    writeCheckpoint(checkpoint, { ...shape, layers: 6, config, edit: (all) => prune(all, 9) });
+    await decompose({ checkpoint, store, compression: "lossless" });
+    await decompose({ checkpoint, store: `${store}-plain`, compression: "none" });
+    const request = { prompt: scatteredTokens(1100, shape.vocab), newTokens: 3 };
+    const outcome = (at: string, load: LoadOptions) => childOutcome({ ...request, path: at, load });
+    const plain = await outcome(`${store}-plain`, { memory: "2GiB" });
+    // A forward, a prompt, two more tokens.
+    expect(plain.stats.passes).toBe(4);
+    const part = (await outcome(store, { memory: "2GiB" })).residency.minimumBytes + 16 * 2 ** 20;
+    for (const load of [
+      { memory: "2GiB" },
+      { memory: "2GiB", hold: false },
+      { memory: part },
+      { memory: part, threads: 1 },
+    ]) {
+      const lossless = await outcome(store, load);
+      expect(lossless.code, lossless.message).toBeUndefined();
+      expect(lossless.stats.passes).toBe(4);
+      expect(lossless.hash).toBe(plain.hash);
+      expect(lossless.tokens).toEqual(plain.tokens);
+      const { heldBytes, streamedBytes } = lossless.residency;
+      if (load.memory === part) expect([heldBytes > 0, streamedBytes > 0]).toEqual([true, true]);
     }
   });
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { stageParts } from "../../dist/engine/held-chunks.js";
+import { stagedBytes, stageParts } from "../../dist/engine/held-chunks.js";
 import { planResidency, type ResidencyInput, type ResidencyPlan } from "../../dist/engine/residency.js";
 
 const MIB = 2 ** 20;
@@ -136,6 +136,41 @@ describe("planResidency", () => {
       const { pageCount } = planResidency(llama8b({ budgetBytes }));
       const full = planResidency(llama8b({ budgetBytes, working: { pages: pageCount, tokens: 16, logitsRows: 16 } }));
       expect(full.fixedBytes + full.heldBytes).toBeLessThanOrEqual(budgetBytes);
+    }
+  });
+
+  it("offers what fits with all but two layers of the cache in a file, where that may be", () => {
+    const input = llama8b({ budgetBytes: 1 * GIB, kvSpill: true });
+    const { maxSeqLen, pageCount } = planResidency(input);
+    const inMemory = planResidency({ ...input, kvSpill: false }).maxSeqLen;
+    expect(maxSeqLen / inMemory).toBeGreaterThan(15);
+    expect(maxSeqLen / inMemory).toBeLessThan(17);
+    const full = planResidency({ ...input, working: { pages: pageCount, tokens: 16, logitsRows: 16 } });
+    expect(full.fixedBytes + full.heldBytes).toBeLessThanOrEqual(1 * GIB);
+    expect(full.kvLayers).toBe(0);
+    expect(planResidency(llama8b({ kvSpill: true })).maxSeqLen).toBe(131_072);
+  });
+
+  it("has a ring for all that a compressed stage has there: what is read and what it becomes", () => {
+    const input = llama8b({
+      working: { pages: 64, tokens: 2048, logitsRows: 4 },
+      alwaysStaged: true,
+      compressed: true,
+    });
+    const halves = input.stages.map(({ chunks }) => chunks.map((bytes) => bytes / 2));
+    const stages = input.stages.map((stage, index) => ({
+      ...stage,
+      reads: halves[index],
+      staged: stage.chunks.map((bytes) => bytes + bytes / 2),
+    }));
+    for (const hold of [false, true]) {
+      const { held, ringBytes, working } = planResidency({ ...input, stages, hold });
+      expect(working.tokens).toBe(2048);
+      const needed = stages
+        .slice(0, -1)
+        .map((stage, index) => (stage.gathered ? 0 : stagedBytes(stage, held[index] as Uint8Array)));
+      expect(ringBytes).toBeGreaterThan(Math.max(...needed));
+      expect(Math.max(...needed)).toBeGreaterThan(352_321_536 / 2);
     }
   });
 

@@ -1,0 +1,28 @@
+/**
+ * One long prompt and some tokens after it, with yardsticks of the same process; prints one JSON object.
+ *
+ *   node tools/measure/long-prompt.mjs '{"store": ..., "load": {"memory": ...}, "promptTokens": 32768, "newTokens": 4}'
+ */
+import { randomTokenIds, runBenchmark } from "../../dist/cli/benchmark.js";
+import { measureDiskRate } from "../../dist/engine/roofline.js";
+import { AutoModel } from "../../dist/index.js";
+import { native } from "../../dist/native/binding.js";
+
+const { store, load, promptTokens, newTokens } = JSON.parse(process.argv[2]);
+const yardstickSeconds = 1;
+try {
+  const diskRates = [await measureDiskRate(store, yardstickSeconds)];
+  const model = await AutoModel.fromPretrained(store, load);
+  const { threads } = model.stats();
+  const peakRates = [native().measureArithmeticRate(threads, yardstickSeconds)];
+  const prompt = randomTokenIds(promptTokens, model.vocabSize, 1);
+  const run = await runBenchmark(model, prompt, newTokens, new AbortController().signal);
+  const profile = model.profile();
+  const { runtimeBytes, maxSeqLen } = model.residency();
+  await model.dispose();
+  peakRates.push(native().measureArithmeticRate(threads, yardstickSeconds));
+  diskRates.push(await measureDiskRate(store, yardstickSeconds));
+  console.log(JSON.stringify({ run, profile, runtimeBytes, maxSeqLen, diskRates, peakRates }));
+} catch (error) {
+  console.log(JSON.stringify({ code: error.code, message: error.message }));
+}
