@@ -2,14 +2,17 @@
 /**
  * How close decompose comes to what bounds it, all measured in one run:
  *
- *   node tools/decompose-limits.mjs CHECKPOINT [--compression none,8bit,4bit] [--directory DIRECTORY] [--json]
+ *   node tools/decompose-limits.mjs CHECKPOINT [--compression none,lossless,8bit,4bit] [--directory DIRECTORY] [--json]
  *
  * - read: direct reads of the checkpoint's weights
  * - write: direct writes of a new file, made durable
- * - quantize: bytes of bf16 that all cores together quantize from memory to memory, before and after
- * - decompose: bytes of the checkpoint a second, and `fraction`, the share of the rate that the slowest of the three allows
- * - copy: bytes of the checkpoint that the same reads and writes, running at once, would carry; a disk that serves both
- *   from one queue is slower then than the slower of the two
+ * - quantize: bytes of bf16 that all cores together quantize (lossless: survey and encode) from memory to memory, before and after
+ * - copy: bytes of the checkpoint a second when the same reads and writes run at once, before and after: less than either rate
+ *   where one device serves both
+ * - decompose: bytes of the checkpoint a second. `fraction` is its share of what the slowest of read, write and quantize
+ *   allows, `shared` of what the slower of copy and quantize allows.
+ *
+ * `lossless` reads everything once more, to survey it: that time counts in both floors.
  *
  * Stores are written to DIRECTORY (the checkpoint's parent if absent) and removed.
  */
@@ -36,6 +39,8 @@ import { readOptions, refuse } from "./options.mjs";
 const PIECE_BYTES = 4 * 2 ** 20;
 const QUANTIZE_SECONDS = 1;
 const SHAPE = { rows: 256, columns: 4096, block: 64 };
+/** Bytes of a store over those of its bf16 checkpoint, about. */
+const USUAL_SHARES = { none: 1, lossless: 0.705, "8bit": 0.516, "4bit": 0.289 };
 
 const inThread = {
   /** Reads every file once. */
@@ -67,15 +72,22 @@ const inThread = {
     return done / seconds;
   },
 
-  /** Quantizes the same rows for QUANTIZE_SECONDS. */
-  quantize({ format }) {
-    const { rows, columns, block } = SHAPE;
+  /** Quantizes the same rows for QUANTIZE_SECONDS, or surveys and encodes them. */
+  quantize({ compression }) {
+    const { rows, columns } = SHAPE;
     const source = weights(rows * columns);
+    const isLossless = compression === "lossless";
+    const format = isLossless ? "bf16_window" : compression;
+    const block = isLossless ? native().mostEscapes(source, rows, columns) : SHAPE.block;
     const output = new Uint8Array(rows * native().rowBytes(format, columns, block));
     let bytes = 0;
     const started = performance.now();
     for (; performance.now() - started < QUANTIZE_SECONDS * 1000; bytes += source.length) {
-      native().quantize("bf16", source, rows, columns, format, block, output);
+      if (isLossless) {
+        native().encodeWindows(source, rows, columns, native().mostEscapes(source, rows, columns), output);
+      } else {
+        native().quantize("bf16", source, rows, columns, format, block, output);
+      }
     }
     return (bytes * 1000) / (performance.now() - started);
   },
@@ -108,10 +120,19 @@ function runInThread(task, parameters) {
   });
 }
 
-async function quantizeRate(format) {
-  if (format === "none") return Number.POSITIVE_INFINITY;
-  const rates = Array.from({ length: availableParallelism() }, () => runInThread("quantize", { format }));
+async function quantizeRate(compression) {
+  if (compression === "none") return Number.POSITIVE_INFINITY;
+  const rates = Array.from({ length: availableParallelism() }, () => runInThread("quantize", { compression }));
   return (await Promise.all(rates)).reduce((sum, rate) => sum + rate, 0);
+}
+
+/** Seconds until the shards have been read and `bytes` written, both at once. */
+async function copySeconds(shards, file, bytes) {
+  const [read, write] = await Promise.all([
+    runInThread("read", { files: shards }),
+    runInThread("write", { file, bytes }),
+  ]);
+  return Math.max(shards.reduce((sum, { size }) => sum + size, 0) / read, bytes / write);
 }
 
 function shardsOf(checkpoint) {
@@ -122,11 +143,15 @@ function shardsOf(checkpoint) {
   });
 }
 
+const mean = (a, b) => (a + b) / 2;
+
 async function measure(checkpoint, compression, directory) {
   const shards = shardsOf(checkpoint);
+  const bytesIn = shards.reduce((sum, { size }) => sum + size, 0);
   const scratch = path.join(directory, "scratch");
-  const read = await runInThread("read", { files: shards });
   const quantizeBefore = await quantizeRate(compression);
+  const read = await runInThread("read", { files: shards });
+  const copyBefore = await copySeconds(shards, scratch, bytesIn * USUAL_SHARES[compression]);
 
   const store = path.join(directory, compression);
   const cpuBefore = process.cpuUsage();
@@ -136,26 +161,25 @@ async function measure(checkpoint, compression, directory) {
   const { user, system } = process.cpuUsage(cpuBefore);
   rmSync(store, { recursive: true });
 
-  const quantize = (quantizeBefore + (await quantizeRate(compression))) / 2;
-  const bytesIn = shards.reduce((sum, { size }) => sum + size, 0);
   const bytesOut = manifest.files.reduce((sum, { size }) => sum + size, 0);
+  const copy = mean(copyBefore, await copySeconds(shards, scratch, bytesOut));
   const write = await runInThread("write", { file: scratch, bytes: bytesOut });
-  const writing = runInThread("write", { file: scratch, bytes: bytesOut });
-  const readBeside = await runInThread("read", { files: shards });
-  const writeBeside = await writing;
-  const floor = Math.max(bytesIn / read, bytesOut / write, bytesIn / quantize);
+  const quantize = mean(quantizeBefore, await quantizeRate(compression));
+  const surveySeconds = compression === "lossless" ? bytesIn / read : 0;
+  const slowest = Math.max(surveySeconds + bytesIn / read, bytesOut / write, bytesIn / quantize);
   return {
     compression,
     bytesIn,
     bytesOut,
     seconds,
     cpuSeconds: (user + system) / 1e6,
+    decompose: bytesIn / seconds,
     read,
     write,
     quantize,
-    decompose: bytesIn / seconds,
-    fraction: floor / seconds,
-    copy: bytesIn / Math.max(bytesIn / readBeside, bytesOut / writeBeside),
+    copy: bytesIn / copy,
+    fraction: slowest / seconds,
+    shared: Math.max(surveySeconds + copy, bytesIn / quantize) / seconds,
   };
 }
 
@@ -163,31 +187,33 @@ async function main() {
   const { values, positionals } = readOptions({
     allowPositionals: true,
     options: {
-      compression: { type: "string", default: "none,8bit,4bit" },
+      compression: { type: "string", default: Object.keys(USUAL_SHARES).join() },
       directory: { type: "string" },
       json: { type: "boolean" },
     },
   });
   if (positionals.length !== 1) refuse("name a checkpoint");
+  const compressions = values.compression.split(",");
+  const unknown = compressions.find((name) => !(name in USUAL_SHARES));
+  if (unknown !== undefined) refuse(`there is no compression ${unknown}`);
   const checkpoint = path.resolve(positionals[0]);
   const directory = mkdtempSync(path.join(path.resolve(values.directory ?? path.dirname(checkpoint)), "limits-"));
   try {
     const rows = [];
-    for (const compression of values.compression.split(","))
-      rows.push(await measure(checkpoint, compression, directory));
+    for (const compression of compressions) rows.push(await measure(checkpoint, compression, directory));
     console.log(values.json ? JSON.stringify(rows) : rows.map(describe).join("\n"));
   } finally {
     rmSync(directory, { recursive: true });
   }
 }
 
-function describe({ compression, bytesIn, bytesOut, seconds, cpuSeconds, fraction, ...rates }) {
-  const limits = ["read", "write", "quantize", "copy"].filter((name) => Number.isFinite(rates[name]));
+function describe({ compression, bytesIn, bytesOut, seconds, cpuSeconds, fraction, shared, ...rates }) {
+  const limits = ["decompose", "read", "write", "quantize", "copy"].filter((name) => Number.isFinite(rates[name]));
   return [
     `${compression}: ${formatBytes(bytesIn)} to ${formatBytes(bytesOut)} in ${seconds.toFixed(2)} s (${cpuSeconds.toFixed(2)} s of processor)`,
-    `decompose ${formatRate(rates.decompose)}`,
     ...limits.map((name) => `${name} ${formatRate(rates[name])}`),
     `fraction ${fraction.toFixed(2)}`,
+    `shared ${shared.toFixed(2)}`,
   ].join(", ");
 }
 

@@ -26,7 +26,8 @@ interface TaskTypes {
 type TaskName = keyof TaskTypes;
 
 /**
- * Runs the tasks, of `bytes` in all, on a pool of worker threads; `onValue` gets the results, one at a time, in the order of completion.
+ * Runs the tasks, of `bytes` in all, on a pool of worker threads, which take them in order; `onValue` gets the results, one at a
+ * time, in the order of completion.
  * The first failure stops the rest, and is thrown when all have stopped.
  * @throws ABORTED when `signal` fires; what the tasks and `onValue` throw
  */
@@ -67,6 +68,7 @@ export async function runTasks<N extends TaskName, T extends Omit<TaskTypes[N]["
   let previous: Promise<void> = Promise.resolve();
   const run = async (task: T) => {
     try {
+      control.throwIfStopped();
       const result = (await pool.run({ ...task, control: control.buffer }, { name })) as TaskResult<
         TaskTypes[N]["value"]
       >;
@@ -79,8 +81,13 @@ export async function runTasks<N extends TaskName, T extends Omit<TaskTypes[N]["
       fail(error);
     }
   };
+  // Piscina's own queue does not keep the order.
+  const left = [...tasks];
+  const runInTurn = async () => {
+    for (let task = left.shift(); task !== undefined; task = left.shift()) await run(task);
+  };
   try {
-    await Promise.all(tasks.map(run));
+    await Promise.all(Array.from({ length: threads }, runInTurn));
     if (failure !== undefined) throw failure;
     control.throwIfStopped();
   } finally {
