@@ -49,11 +49,16 @@ MatmulArgs tokens_of(MatmulArgs args, uint32_t first, uint32_t tokens) {
   return args;
 }
 
-// Several parts a thread even out cores of unequal speed.
+// Weights of a part of a product that reads them once: some microseconds of work.
+constexpr uint64_t kPartBytes = 128 << 10;
+
+// Rows of one call of a kernel. Several parts a thread even out cores of unequal speed. Kernels that prepare something at
+// each call want at least `least_rows`; 0: short parts.
 uint32_t rows_of_part(const MatmulOp& op, uint32_t threads, uint32_t least_rows) {
   const bool parallel = threads > 1 && uint64_t{op.rows} * op.row_bytes * op.tokens >= kParallelBytes;
   const uint32_t even_share = parallel ? (op.rows + threads - 1) / threads : op.rows;
-  return static_cast<uint32_t>(align_up(std::min(even_share, std::max(even_share / 4, least_rows)), 16));
+  const uint64_t rows = least_rows == 0 ? kPartBytes / op.row_bytes : std::max(even_share / 4, least_rows);
+  return static_cast<uint32_t>(align_up(std::min<uint64_t>(even_share, std::max<uint64_t>(rows, 1)), 16));
 }
 
 }  // namespace
@@ -74,7 +79,7 @@ void Executor::run(const MatmulOp& op) {
 
 void Executor::run_exact(const MatmulOp& op) {
   // With many tokens a kernel prepares its input once a call, so parts stay large there.
-  const uint32_t part_rows = rows_of_part(op, pool_.threads(), op.tokens < kPromptTokens ? 16 : 256);
+  const uint32_t part_rows = rows_of_part(op, pool_.threads(), op.tokens < kPromptTokens ? 0 : 256);
   const uint32_t count = (op.rows + part_rows - 1) / part_rows;
   const size_t scratch_floats = matmul_scratch_floats(op.columns, op.tokens);
   for (uint32_t thread = 0; thread < pool_.threads(); ++thread) scratch(thread, scratch_floats);
@@ -92,7 +97,7 @@ void Executor::run_fast(const MatmulOp& op, const FastKernels& kernels) {
   if (prepared_.size() < bytes) prepared_ = Arena(bytes);
   const size_t scratch_bytes = kernels.scratch_bytes(op.format, op.block, op.columns, block_tokens);
   for (uint32_t thread = 0; thread < pool_.threads(); ++thread) scratch(thread, scratch_bytes / sizeof(float));
-  const uint32_t part_rows = rows_of_part(op, pool_.threads(), 16);
+  const uint32_t part_rows = rows_of_part(op, pool_.threads(), op.prompt ? 16 : 0);
   const uint32_t count = (op.rows + part_rows - 1) / part_rows;
 
   for (uint32_t token = 0; token < op.tokens; token += block_tokens) {

@@ -1,5 +1,6 @@
 #include "thread_pool.h"
 
+#include <algorithm>
 #include <string>
 #include <system_error>
 
@@ -26,7 +27,7 @@ inline void relax() {
 
 }  // namespace
 
-ThreadPool::ThreadPool(uint32_t threads) {
+ThreadPool::ThreadPool(uint32_t threads) : shares_(std::max(threads, 1u)) {
   try {
     for (uint32_t thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { work(thread); });
   } catch (const std::system_error& error) {
@@ -57,14 +58,17 @@ void ThreadPool::run(uint32_t count, Body body, void* context) {
   }
   body_ = body;
   context_ = context;
-  count_ = count;
-  next_ = 0;
+  for (uint32_t thread = 0; thread < threads(); ++thread) {
+    shares_[thread].next = static_cast<uint32_t>(uint64_t{count} * thread / threads());
+    shares_[thread].end = static_cast<uint32_t>(uint64_t{count} * (thread + 1) / threads());
+  }
+  ++loops_;
   open_ = true;
   if (sleeping_ > 0) {
     std::lock_guard lock(mutex_);
     wake_.notify_all();
   }
-  for (uint32_t index = next_.fetch_add(1); index < count; index = next_.fetch_add(1)) body(context, index, 0);
+  run_share(0);
   open_ = false;
   // A worker raises inside_ before it looks at open_: from here on it either is counted or sees the loop closed.
   for (int spins = 0; inside_ > 0; ++spins) {
@@ -73,27 +77,38 @@ void ThreadPool::run(uint32_t count, Body body, void* context) {
   }
 }
 
-bool ThreadPool::join(uint32_t thread) {
-  inside_.fetch_add(1);
+// A thread's own indices, then what the others have left.
+void ThreadPool::run_share(uint32_t thread) {
+  for (uint32_t i = 0; i < threads(); ++i) {
+    Share& share = shares_[(thread + i) % threads()];
+    for (uint32_t index = share.next++; index < share.end; index = share.next++) body_(context_, index, thread);
+  }
+}
+
+bool ThreadPool::join(uint32_t thread, uint64_t& seen) {
+  ++inside_;
   const bool joined = open_;
   if (joined) {
-    for (uint32_t index = next_.fetch_add(1); index < count_; index = next_.fetch_add(1)) body_(context_, index, thread);
+    seen = loops_;
+    run_share(thread);
   }
-  inside_.fetch_sub(1);
+  --inside_;
   return joined;
 }
 
 void ThreadPool::work(uint32_t thread) {
+  uint64_t seen = 0;
+  const auto wanted = [&] { return open_ && loops_ != seen; };
   while (!stop_) {
     bool joined = false;
     for (int spins = 0; spins < kSpins && !joined && !stop_; ++spins) {
-      if (open_ && next_ < count_) joined = join(thread);
+      if (wanted()) joined = join(thread, seen);
       if (!joined) relax();
     }
     if (joined) continue;
     std::unique_lock lock(mutex_);
     sleeping_.fetch_add(1);
-    wake_.wait(lock, [this] { return stop_ || (open_ && next_ < count_); });
+    wake_.wait(lock, [&] { return stop_ || wanted(); });
     sleeping_.fetch_sub(1);
   }
 }
