@@ -48,8 +48,8 @@ const threaded = [
   ...["blocks", "decoders", "device", "experts", "kv_spill", "ops", "read_faults", "reader", "runtime", "tape"],
   ...["thread_pool", "trace", "transfer"],
 ];
-/** Portable lanes are many temporaries; checking when each ends takes the compiler minutes a file. */
-const portableFlags = optimized ? [] : ["-fno-sanitize-address-use-after-scope"];
+/** Lanes are many temporaries; checking when each ends takes the compiler three times as long. */
+const kernelFlags = optimized ? [] : ["-fno-sanitize-address-use-after-scope"];
 /** Everything below the addon that no test includes by itself. */
 const sourceFolders = ["backend", "codec", "cpu", "cpu/scalar", "cpu/neon", "io", "platform", "stream"];
 
@@ -59,7 +59,7 @@ function instructionSetFlags() {
   const flags = new Map();
   for (const { target_name: name, conditions } of gyp.targets) {
     const match = /^kernels_(.+)$/.exec(name);
-    if (match) flags.set(match[1], options.arm64 ? [] : conditions[0][1].cflags);
+    if (match) flags.set(match[1], options.arm64 ? [] : [...conditions[0][1].cflags, ...kernelFlags]);
   }
   return flags;
 }
@@ -133,7 +133,7 @@ function addonObject(file) {
 async function main() {
   fs.mkdirSync(folder, { recursive: true });
   const instructionSets = [...instructionSetFlags()].map(([set, flags]) => [`cpu/${set}`, flags]);
-  const folders = sourceFolders.map((name) => [name, name === "cpu/scalar" ? portableFlags : []]);
+  const folders = sourceFolders.map((name) => [name, name === "cpu/scalar" ? kernelFlags : []]);
   const sets = [...folders, ...instructionSets];
   const sources = sets.flatMap(([name, flags]) => sourcesIn(`native/${name}`, ".cc").map((file) => ({ file, flags })));
   const programs = sourcesIn("test/native", options.bench ? "_bench.cc" : "_test.cc")
