@@ -164,7 +164,7 @@ Napi::Value measure_matmul_rate(const Napi::CallbackInfo& info) {
   op.columns = columns;
   op.tokens = tokens;
   op.precision = info[7].ToBoolean() ? Precision::kExact : Precision::kFast;
-  op.prompt = tokens > 1;
+  op.many_tokens = tokens > 1;
   op.input = {input, 0, uint64_t{tokens} * columns * sizeof(float)};
   op.output = {output, 0, uint64_t{tokens} * rows * sizeof(float)};
   op.input_stride = columns;

@@ -72,6 +72,7 @@ PassRequest read_request(const Napi::Object& object, const Entry& entry) {
   });
   if (request.ropes.size() != limits.rope_dims.size()) throw Error("INTERNAL", "Rope tables are missing.");
   request.prompt = flag_at(object, "prompt");
+  request.request_tokens = uint_at(object, "requestTokens");
   request.all_logits = flag_at(object, "allLogits");
   if (object.Get("logits").IsTypedArray()) {
     auto logits = object.Get("logits").As<Napi::Float32Array>();

@@ -65,7 +65,7 @@ struct MatmulOp {
   bool accumulate;        // output[t][r] += value instead of output[t][r] = value
   float scale = 1.0f;
   Precision precision = Precision::kExact;
-  bool prompt = false;    // part of a request of many tokens, although there may be one here
+  bool many_tokens = false;  // part of a request of many tokens, although there may be one here
 };
 
 // Rotates pairs of elements of each head in place: elements offset ... offset + rotary_dim - 1 of the head.

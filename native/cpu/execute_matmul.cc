@@ -65,7 +65,7 @@ uint32_t rows_of_part(const MatmulOp& op, uint32_t threads, uint32_t least_rows)
 
 const FastKernels* Executor::fast_kernels(const MatmulOp& op) const {
   if (op.precision == Precision::kExact) return nullptr;
-  const FastKernels* const kernels = op.prompt ? kernels_.fast.matrix : kernels_.fast.vector;
+  const FastKernels* const kernels = op.many_tokens ? kernels_.fast.matrix : kernels_.fast.vector;
   return kernels != nullptr && kernels->supports(op.format, op.block, op.columns) ? kernels : nullptr;
 }
 

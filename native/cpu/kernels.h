@@ -129,8 +129,8 @@ struct FastKernels {
 
 // Null where this processor has none.
 struct FastProducts {
-  const FastKernels* vector;  // for a request of one token
-  const FastKernels* matrix;  // for prompts
+  const FastKernels* vector;  // for requests of a few tokens
+  const FastKernels* matrix;  // for those of many
 };
 
 struct KernelTable {

@@ -55,7 +55,8 @@ struct PassRequest {
   std::vector<uint32_t> tokens;  // of all segments, concatenated
   std::vector<Segment> segments;
   std::vector<RopeTable> ropes;
-  bool prompt = false;           // of a request of many tokens: MatmulOp::prompt
+  bool prompt = false;           // carries a prompt, or what is new of one
+  uint32_t request_tokens = 0;   // of the request whose tokens, or some of them, the pass carries
   bool all_logits = false;       // of every token, else of the last of each segment
   float* logits = nullptr;       // [rows, vocab_size], host memory; null: no logits, the head is not executed
 };
@@ -287,7 +288,7 @@ class Runtime {
   Range chunk_{};
   uint32_t permuted_group_ = kNone;  // of the running product: whose input is in permuted_
   PassResult result_;
-  bool prompt_ = false;  // of the pass that runs
+  bool many_tokens_ = false;  // MatmulOp::many_tokens of the stage that runs
 
   // The reader's: what the first pass after a reset reads, and every later one, and where it is.
   std::vector<uint32_t> first_pass_, cycle_;

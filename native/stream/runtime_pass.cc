@@ -15,6 +15,8 @@ namespace {
 using Clock = Trace::Clock;
 // A shorter wait is the cost of looking.
 constexpr std::chrono::microseconds kLeastWait{2};
+// Up to so many tokens, products cost less a token at a time than it takes to unpack weights for many.
+constexpr uint32_t kFewTokens = 16;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -25,7 +27,7 @@ PassResult Runtime::execute(const PassRequest& request) {
   const uint64_t busy_before = device_->busy_nanoseconds(compute_);
   result_ = {};
   block_ = {};
-  prompt_ = request.prompt;
+  many_tokens_ = request.request_tokens > kFewTokens;
   auto tokens = static_cast<uint32_t>(request.tokens.size());
   allocate_token_tables();
   if (trace_) device_->label(compute_, kNone);
@@ -46,7 +48,10 @@ PassResult Runtime::execute(const PassRequest& request) {
         skip_stage(index);
         continue;
       }
-      if (!request.all_logits) tokens = keep_last_tokens(request);
+      if (!request.all_logits) {
+        tokens = keep_last_tokens(request);
+        many_tokens_ = false;
+      }
       registers_[static_cast<size_t>(Register::kLogits)] = logits_range(request, tokens);
     }
     run_stage(index, request, tokens);

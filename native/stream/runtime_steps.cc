@@ -116,7 +116,7 @@ void Runtime::launch_rows(const Stage& stage, const MatmulStep& step, uint32_t r
     op.scale = step.scale;
     // A rounded score could choose another expert.
     op.precision = step.output == Register::kRouter ? Precision::kExact : description_.precision;
-    op.prompt = prompt_;
+    op.many_tokens = many_tokens_;
     launch(op);
   }
 }

@@ -184,9 +184,12 @@ export class Engine {
     for (let first = 0; first < tokens.length; ) {
       const rest = tokens.slice(first);
       const rows = allLogits ? logits.subarray(first * this.architecture.vocabSize) : logits;
+      const request = { requestTokens: tokens.length, allLogits, prompt, signal };
       signal?.throwIfAborted();
-      const pass = this.exclusive(() => this.pass(sequence, rest, end, rows, { allLogits, prompt, signal }));
-      first += await untilAborted(pass, signal);
+      first += await untilAborted(
+        this.exclusive(() => this.pass(sequence, rest, end, rows, request)),
+        signal,
+      );
     }
     const seconds = (performance.now() - started) / 1000;
     if (tokens.length > 1) {
@@ -359,8 +362,9 @@ export class Engine {
     rest: readonly number[],
     sequenceLength: number,
     rows: Float32Array,
-    { allLogits, prompt, signal }: { allLogits: boolean; prompt: boolean; signal?: AbortSignal },
+    request: { requestTokens: number; allLogits: boolean; prompt: boolean; signal?: AbortSignal },
   ): Promise<number> {
+    const { requestTokens, allLogits, prompt, signal } = request;
     try {
       this.checkAlive();
       signal?.throwIfAborted();
@@ -386,6 +390,7 @@ export class Engine {
           segments: [{ tokens: tokens.length, firstPosition: sequence.tokens.length, pages: sequence.pages }],
           ropes: this.ropes.map((table, index) => table ?? this.stretchedRope(index, sequenceLength)),
           prompt,
+          requestTokens,
           allLogits,
           logits,
         }),

@@ -283,8 +283,10 @@ export interface NativePassRequest {
   tokens: Uint32Array;
   segments: { tokens: number; firstPosition: number; pages: Uint32Array }[];
   ropes: { inverseFrequencies: Float32Array; attentionFactor: number }[];
-  /** Part of a request of many tokens, although this pass may carry one: products take the way of prompts. */
+  /** The tokens are a prompt or what is new of one. */
   prompt: boolean;
+  /** Of the request whose tokens, or some of them, this pass carries: products of many take another way than those of a few. */
+  requestTokens: number;
   /** Logits of every token, else of the last token of each segment. */
   allLogits: boolean;
   /** [rows, vocabSize]; absent: the head is not executed. */

@@ -56,11 +56,13 @@ describe.each(cases.map((item) => [path.relative(process.cwd(), item.directory),
         .tokens();
       expect(generated).toEqual(item.greedy);
 
-      // Cached decoding token by token gives what one forward of the whole sequence gives, bit for bit.
-      const again = await model.forward(item.inputIds.slice(0, 3));
+      // Nothing is left of the sequence before. Products of a few tokens take another way than those of many.
+      const few = await model.forward(item.inputIds.slice(0, 3));
       if (!architectureOf(readConfig(item.directory), item.name).ropes.some(dependsOnLength)) {
-        expect(again.logits).toEqual(logits.subarray(0, 3 * vocabSize));
+        expect(relativeError(few.logits, item.logits.subarray(0, 3 * vocabSize))).toBeLessThan(1e-3);
       }
+      const again = await model.forward(item.inputIds);
+      expect(again.logits).toEqual(bits);
     } finally {
       await model.dispose();
     }

@@ -45,8 +45,9 @@ describe.each(["cpu", "cpu-discrete"])("on %s", (device) => {
       expect(relativeError(logits, item.logits)).toBeLessThan(1e-3);
       const options = { maxNewTokens: item.greedy.length, ignoreEos: true };
       expect(await model.generate(item.inputIds, options).tokens()).toEqual(item.greedy);
-      const again = await model.forward(item.inputIds.slice(0, 3));
-      expect(again.logits).toEqual(logits.subarray(0, 3 * vocabSize));
+      const few = await model.forward(item.inputIds.slice(0, 3));
+      expect(relativeError(few.logits, item.logits.subarray(0, 3 * vocabSize))).toBeLessThan(1e-3);
+      expect((await model.forward(item.inputIds)).logits).toEqual(logits);
     } finally {
       await model.dispose();
     }

@@ -22,7 +22,13 @@ describe.each(cases.map((item) => [item.name, item] as const))("%s", (_, item) =
   it.each(["bf16", "8bit"] as const)("keys and values in %s", async (kvDtype) => {
     let bits: Float32Array | undefined;
     for (const options of [{}, { hold: false, threads: 1 }, { device: "cpu-discrete" }]) {
-      const model = await AutoModel.fromPretrained(item.directory, { cacheDir, kvDtype, maxSeqLen: 64, ...options });
+      const model = await AutoModel.fromPretrained(item.directory, {
+        cacheDir,
+        kvDtype,
+        precision: "exact",
+        maxSeqLen: 64,
+        ...options,
+      });
       try {
         const { logits, vocabSize } = await model.forward(item.inputIds);
         expect(model.stats().kvDtype).toBe(kvDtype);

@@ -132,6 +132,7 @@ describe("a model's description", () => {
       segments: [{ tokens: 2, firstPosition: 0, pages: Uint32Array.of(0) }],
       ropes: [],
       prompt: true,
+      requestTokens: 2,
       allLogits: true,
       logits,
     });
