@@ -11,7 +11,8 @@ import { openLayerStore } from "../dist/checkpoint/layer-store.js";
  *
  * Arithmetic is counted from the shapes of the model: products in proportion to the tokens, attention with their square. Its
  * rates are over the time of these ops, and the share is of what the same threads reach with float32 multiply-adds in
- * registers, measured before and after. What is read in a prompt includes what is held from then on. The floor of a token
+ * registers, measured before and after. By processor time (of all threads, over their number), what else the machine does
+ * counts less. What is read in a prompt includes what is held from then on. The floor of a token
  * after it is all bytes that it brought from the disk, KV cache included, at the raw rate of direct reads of the store.
  */
 import { formatTable } from "../dist/cli/table.js";
@@ -67,7 +68,7 @@ async function measure(promptTokens) {
 }
 
 /** Counts of the shapes beside the times of the ops. */
-function figuresOf(promptTokens, { run, profile, diskRates, peakRates }) {
+function figuresOf(promptTokens, { run, profile, threads, processorSeconds, diskRates, peakRates }) {
   const { before, after, tokenSeconds, prefillSeconds } = run;
   const activities = profile.prompt.stages.flatMap((stage) => stage.activities);
   const secondsOf = (name) =>
@@ -77,6 +78,8 @@ function figuresOf(promptTokens, { run, profile, diskRates, peakRates }) {
   return {
     promptTokens,
     promptSeconds: prefillSeconds,
+    threads,
+    processorSeconds,
     passes: profile.prompt.passes,
     weightBytesRead: before.bytesStreamed - before.kvBytesRead,
     weightBytes: before.weightBytes,
@@ -122,6 +125,10 @@ function report(figures) {
     ["products", arithmetic(figures.linearOperations, figures.linearSeconds)],
     ["attention", arithmetic(figures.attentionOperations, figures.attentionSeconds)],
     ["all of it", arithmetic(operations, promptSeconds)],
+    [
+      "the same",
+      `by processor time, with the tokens after it: ${arithmetic(operations, figures.processorSeconds / figures.threads)}`,
+    ],
     ["float32 peak", `${formatNumber(figures.peakOperationsPerSecond / 1e9)} GFLOP/s`],
     ["waiting for disk", formatDuration(figures.diskWaitSeconds)],
     ["cgroup's peak", `${formatBytes(figures.cgroupPeakBytes)} of ${formatBytes(figures.memoryBytes)}`],

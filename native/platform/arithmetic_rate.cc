@@ -1,5 +1,7 @@
 #include "arithmetic_rate.h"
 
+#include <time.h>
+
 #include <chrono>
 #include <cmath>
 #include <thread>
@@ -69,6 +71,12 @@ float run_neon() {
   return sum;
 }
 
+double processor_seconds() {
+  timespec time{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
+}
+
 struct Run {
   float (*function)();
   uint32_t lanes;
@@ -93,15 +101,14 @@ double multiply_add_rate(uint32_t threads, double seconds) {
   std::vector<double> rates(threads);
   const auto measure = [&](uint32_t thread) {
     const Clock::time_point start = Clock::now();
+    const double used = processor_seconds();
     volatile float sink = 0;
     uint64_t runs = 0;
-    double elapsed = 0;
     do {
       sink = sink + run.function();
       ++runs;
-      elapsed = std::chrono::duration<double>(Clock::now() - start).count();
-    } while (elapsed < seconds);
-    rates[thread] = 2.0 * kChains * kRounds * run.lanes * static_cast<double>(runs) / elapsed;
+    } while (std::chrono::duration<double>(Clock::now() - start).count() < seconds);
+    rates[thread] = 2.0 * kChains * kRounds * run.lanes * static_cast<double>(runs) / (processor_seconds() - used);
   };
   std::vector<std::thread> others;
   for (uint32_t thread = 1; thread < threads; ++thread) others.emplace_back(measure, thread);

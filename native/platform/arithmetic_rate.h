@@ -6,7 +6,7 @@
 namespace layerstream {
 
 // Float32 operations a second (a multiply-add is two) of so many threads for `seconds`, in registers alone, with the widest
-// multiply-add that this processor has and this file knows.
+// multiply-add that this processor has and this file knows. Seconds of processor time: other programs do not count.
 double multiply_add_rate(uint32_t threads, double seconds);
 
 }  // namespace layerstream

@@ -427,7 +427,10 @@ export interface NativeMeasure {
   measureReadRate(files: readonly { path: string; size: number }[], seconds: number): number;
   /** Bytes a second that `threads` threads read from memory together, over a buffer of `bytes`. Blocks. */
   measureMemoryRate(bytes: number, threads: number, seconds: number): number;
-  /** Float32 operations a second of `threads` threads in registers alone: what products and attention could reach. Blocks. */
+  /**
+   * Float32 operations that `threads` threads do in registers alone in a second of processor time each: what products and
+   * attention could reach. Blocks.
+   */
   measureArithmeticRate(threads: number, seconds: number): number;
   /**
    * Multiplies random weights of the format with `tokens` tokens on `threads` threads, through matrices that together

@@ -16,13 +16,26 @@ try {
   const { threads } = model.stats();
   const peakRates = [native().measureArithmeticRate(threads, yardstickSeconds)];
   const prompt = randomTokenIds(promptTokens, model.vocabSize, 1);
+  const before = process.cpuUsage();
   const run = await runBenchmark(model, prompt, newTokens, new AbortController().signal);
+  const { user, system } = process.cpuUsage(before);
   const profile = model.profile();
   const { runtimeBytes, maxSeqLen } = model.residency();
   await model.dispose();
   peakRates.push(native().measureArithmeticRate(threads, yardstickSeconds));
   diskRates.push(await measureDiskRate(store, yardstickSeconds));
-  console.log(JSON.stringify({ run, profile, runtimeBytes, maxSeqLen, diskRates, peakRates }));
+  console.log(
+    JSON.stringify({
+      run,
+      profile,
+      runtimeBytes,
+      maxSeqLen,
+      threads,
+      processorSeconds: (user + system) / 1e6,
+      diskRates,
+      peakRates,
+    }),
+  );
 } catch (error) {
   console.log(JSON.stringify({ code: error.code, message: error.message }));
 }
