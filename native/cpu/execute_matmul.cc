@@ -97,7 +97,7 @@ void Executor::run_fast(const MatmulOp& op, const FastKernels& kernels) {
   if (prepared_.size() < bytes) prepared_ = Arena(bytes);
   const size_t scratch_bytes = kernels.scratch_bytes(op.format, op.block, op.columns, block_tokens);
   for (uint32_t thread = 0; thread < pool_.threads(); ++thread) scratch(thread, scratch_bytes / sizeof(float));
-  const uint32_t part_rows = rows_of_part(op, pool_.threads(), op.prompt ? 16 : 0);
+  const uint32_t part_rows = rows_of_part(op, pool_.threads(), op.many_tokens ? 16 : 0);
   const uint32_t count = (op.rows + part_rows - 1) / part_rows;
 
   for (uint32_t token = 0; token < op.tokens; token += block_tokens) {
