@@ -90,10 +90,13 @@ void on_threads(uint32_t threads, const Body& body) {
   for (std::thread& other : others) other.join();
 }
 
+// Fetched ahead, as the kernels do: without, memory gives a tenth less.
 uint64_t sum_words(const uint8_t* data, size_t bytes) {
+  constexpr size_t kAheadBytes = 32 << 10;
   uint64_t sums[8] = {};
   const auto* words = reinterpret_cast<const uint64_t*>(data);
   for (size_t word = 0; word + 8 <= bytes / 8; word += 8) {
+    __builtin_prefetch(data + word * 8 + kAheadBytes, 0, 2);
     for (size_t lane = 0; lane < 8; ++lane) sums[lane] += words[word + lane];
   }
   uint64_t sum = 0;

@@ -104,6 +104,7 @@ void settle_pass(Napi::Env env, Napi::Function, PendingPass* raw) {
   Napi::Object result = Napi::Object::New(env);
   result.Set("elapsedSeconds", pending->result.elapsed_seconds);
   result.Set("computeSeconds", pending->result.compute_seconds);
+  result.Set("bytesMultiplied", static_cast<double>(pending->result.bytes_multiplied));
   result.Set("waitSeconds", pending->result.wait_seconds);
   result.Set("bytesTaken", static_cast<double>(pending->result.bytes_taken));
   pending->deferred.Resolve(result);

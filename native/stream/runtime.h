@@ -65,6 +65,7 @@ struct PassResult {
   double elapsed_seconds = 0;
   double compute_seconds = 0;    // the compute stream was executing
   double wait_seconds = 0;       // the pass waited for the disk
+  uint64_t bytes_multiplied = 0; // bytes of weights that went through products, wherever they lay
   uint64_t bytes_taken = 0;      // bytes of chunks that this pass consumed, from the tape and of experts
 };
 

@@ -117,6 +117,7 @@ void Runtime::launch_rows(const Stage& stage, const MatmulStep& step, uint32_t r
     // A rounded score could choose another expert.
     op.precision = step.output == Register::kRouter ? Precision::kExact : description_.precision;
     op.many_tokens = many_tokens_;
+    result_.bytes_multiplied += op.weight.size;
     launch(op);
   }
 }

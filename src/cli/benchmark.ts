@@ -20,6 +20,12 @@ export interface BenchmarkFigures {
   diskRooflineBytesPerSecond: number;
   /** Time that the raw disk rate would need for a token's bytes, over the time a token took; null if nothing streams. */
   rooflineFraction: number | null;
+  /** Weights that a token's products go through. */
+  bytesMultipliedPerToken: number;
+  /** Of plain reads by as many threads, just after; null if something streams. */
+  memoryBytesPerSecond: number | null;
+  /** Time that memory would need for a token's weights, over the time a token took; null if something streams. */
+  memoryFraction: number | null;
   ioWaitSeconds: number;
   computeSeconds: number;
   /** Processors that reading kept busy: its processor time over the time of all tokens. */
@@ -88,11 +94,12 @@ export async function runBenchmark(
   };
 }
 
-/** `diskRates`: raw reads of the same files, bytes a second. */
+/** `diskRates`: raw reads of the same files, `memoryRate`: of memory, if it was measured; bytes a second. */
 export function benchmarkFigures(
   run: BenchmarkRun,
   diskRates: readonly number[],
   { linear, attention }: PromptOperations,
+  memoryRate: number | undefined,
 ): BenchmarkFigures {
   const { before, after, tokenSeconds } = run;
   const tokens = tokenSeconds.length;
@@ -100,6 +107,7 @@ export function benchmarkFigures(
   const secondsPerToken = seconds / tokens;
   const bytesStreamed = after.bytesStreamed - before.bytesStreamed;
   const bytesStreamedPerToken = bytesStreamed / tokens;
+  const bytesMultipliedPerToken = (after.bytesMultiplied - before.bytesMultiplied) / tokens;
   const readSeconds = after.readSeconds - before.readSeconds;
   const roofline = diskRates.reduce((sum, rate) => sum + rate, 0) / diskRates.length;
   return {
@@ -115,6 +123,9 @@ export function benchmarkFigures(
     diskBytesPerSecond: readSeconds > 0 ? bytesStreamed / readSeconds : 0,
     diskRooflineBytesPerSecond: roofline,
     rooflineFraction: bytesStreamed > 0 ? bytesStreamedPerToken / roofline / secondsPerToken : null,
+    bytesMultipliedPerToken,
+    memoryBytesPerSecond: memoryRate ?? null,
+    memoryFraction: memoryRate === undefined ? null : bytesMultipliedPerToken / memoryRate / secondsPerToken,
     ioWaitSeconds: after.ioWaitSeconds - before.ioWaitSeconds,
     computeSeconds: after.computeSeconds - before.computeSeconds,
     readCpuShare: (after.readCpuSeconds - before.readCpuSeconds) / seconds,

@@ -86,6 +86,8 @@ export interface Stats {
   /** Seconds in which the compute stream waited for the disk, and in which it computed. */
   ioWaitSeconds: number;
   computeSeconds: number;
+  /** Bytes of weights that went through products, wherever they lay. */
+  bytesMultiplied: number;
   peakMemoryBytes: number;
   threads: number;
   /** "avx512-vnni", "avx512", "avx2", "neon" or "scalar". */

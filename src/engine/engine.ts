@@ -65,6 +65,7 @@ export class Engine {
     decodeSeconds: 0,
     waitSeconds: 0,
     computeSeconds: 0,
+    bytesMultiplied: 0,
   };
 
   private constructor(
@@ -451,6 +452,7 @@ export class Engine {
     this.totals.passes++;
     this.totals.waitSeconds += result.waitSeconds;
     this.totals.computeSeconds += result.computeSeconds;
+    this.totals.bytesMultiplied += result.bytesMultiplied;
   }
 
   /**

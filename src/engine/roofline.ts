@@ -1,5 +1,9 @@
 import { openLayerStore } from "../checkpoint/layer-store.js";
 import { native } from "../native/binding.js";
+import type { Stats } from "./contract.js";
+
+/** More than any cache holds. */
+const MEMORY_BYTES = 2 ** 28;
 
 /**
  * Raw speed of the disk on the files of the store in `directory`, bytes a second: sequential direct reads, submitted as
@@ -12,4 +16,12 @@ export async function measureDiskRate(directory: string, seconds: number): Promi
     files.map((file) => ({ path: store.filePath(file.name), size: file.size })),
     seconds,
   );
+}
+
+/**
+ * Speed at which the threads of a model whose `stats` these are read memory, bytes a second: no more of it than the model
+ * held. Blocks the thread for `seconds` and as long as it takes to touch the memory.
+ */
+export function measureMemoryRate({ heldBytes, threads }: Stats, seconds: number): number {
+  return native().measureMemoryRate(Math.max(2 ** 20, Math.min(heldBytes, MEMORY_BYTES)), threads, seconds);
 }

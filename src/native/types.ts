@@ -297,6 +297,8 @@ export interface NativePassResult {
   elapsedSeconds: number;
   /** The device was executing. */
   computeSeconds: number;
+  /** Of weights, wherever they lay. */
+  bytesMultiplied: number;
   /** The pass waited for the disk and the device was not executing. */
   waitSeconds: number;
   /** Bytes taken off the tape and of experts. */

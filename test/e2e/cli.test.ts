@@ -234,6 +234,10 @@ describe("bench", () => {
     }
     // This model fits: nothing is streamed.
     expect(figures).toMatchObject({ bytesStreamedPerToken: 0, rooflineFraction: null });
+    const { bytesMultipliedPerToken, memoryBytesPerSecond, memoryFraction, secondsPerToken } = figures;
+    expect(memoryFraction).toBe(bytesMultipliedPerToken / memoryBytesPerSecond / secondsPerToken);
+    expect(bytesMultipliedPerToken).toBeGreaterThan(0);
+    expect(bytesMultipliedPerToken).toBeLessThanOrEqual(figures.heldBytes);
     expect(figures.heldBytes).toBeGreaterThan(0);
     expect((await runCli(["bench", store, ...options])).stdout).toMatch(/^ +decode +\S+ tokens a second/);
   });

@@ -26,6 +26,7 @@ const noStats: Stats = {
   memoryBudgetBytes: 0,
   ioWaitSeconds: 0,
   computeSeconds: 0,
+  bytesMultiplied: 0,
   peakMemoryBytes: 99,
   threads: 1,
   kernels: "scalar",
@@ -50,6 +51,7 @@ describe("benchmarkFigures", () => {
           readCpuSeconds: 0.5,
           ioWaitSeconds: 1,
           computeSeconds: 2,
+          bytesMultiplied: 500,
         },
         after: {
           ...noStats,
@@ -58,10 +60,12 @@ describe("benchmarkFigures", () => {
           readCpuSeconds: 5,
           ioWaitSeconds: 5,
           computeSeconds: 4,
+          bytesMultiplied: 6500,
         },
       },
       [400, 600],
       { linear: 30, attention: 10 },
+      undefined,
     );
     expect(figures).toEqual({
       tokensPerSecond: 1 / 3,
@@ -76,6 +80,9 @@ describe("benchmarkFigures", () => {
       diskBytesPerSecond: 500,
       diskRooflineBytesPerSecond: 500,
       rooflineFraction: 1000 / 500 / 3,
+      bytesMultipliedPerToken: 2000,
+      memoryBytesPerSecond: null,
+      memoryFraction: null,
       ioWaitSeconds: 4,
       computeSeconds: 2,
       readCpuShare: 0.5,
@@ -84,18 +91,21 @@ describe("benchmarkFigures", () => {
     });
   });
 
-  it("has no roofline fraction when nothing is streamed", () => {
+  it("compares with the memory's rate, and not with the disk's, when nothing is streamed", () => {
     const run = {
       promptTokens: 1,
       prefillSeconds: 1,
       coldStartSeconds: 1,
-      tokenSeconds: [1],
+      tokenSeconds: [2, 2],
       before: noStats,
-      after: noStats,
+      after: { ...noStats, bytesMultiplied: 600 },
     };
-    expect(benchmarkFigures(run, [1], { linear: 1, attention: 1 })).toMatchObject({
+    expect(benchmarkFigures(run, [1], { linear: 1, attention: 1 }, 200)).toMatchObject({
       rooflineFraction: null,
       diskBytesPerSecond: 0,
+      bytesMultipliedPerToken: 300,
+      memoryBytesPerSecond: 200,
+      memoryFraction: 0.75,
     });
   });
 });

@@ -59,6 +59,7 @@ constexpr IntegerRule kCodeRule = {1.0f, 0, LaneColumns::kFours, &kByteOrder};
 // in the row, times the scales of the activations. Offsets go to `sum`.
 struct LaneNibbles {
   static constexpr const LevelTable& kTable = kNormalFloatTable;
+  static constexpr uint32_t kFetchedLines = kScaleLines;
   size_t scales;
 
   LaneNibbles(uint32_t columns, uint32_t) : scales(size_t{divide_up(columns, 64)} * 32) {}
@@ -71,6 +72,7 @@ struct LaneNibbles {
 
 struct NormalFloatNibbles {
   static constexpr const LevelTable& kTable = kNormalFloatTable;
+  static constexpr uint32_t kFetchedLines = 2 * kScaleLines;  // float32
   size_t scales;
 
   NormalFloatNibbles(uint32_t columns, uint32_t) : scales(size_t{divide_up(columns, 64)} * 32) {}
@@ -82,6 +84,7 @@ struct NormalFloatNibbles {
 
 struct IntegerNibbles {
   static constexpr const LevelTable& kTable = kCodeTable;
+  static constexpr uint32_t kFetchedLines = kScaleLines;
   size_t scales;
   uint32_t groups, shift;  // a group has 1 << shift times 64 columns, or all of them
 
@@ -118,7 +121,7 @@ struct NibbleDot {
       const uint32_t count = std::min(kGroups, steps - step);
       const auto in_row = static_cast<__mmask16>((1u << count) - 1);
       __m512 factors[kRows];
-      rows.fetch(kScaleLines);
+      rows.fetch(Scheme::kFetchedLines);
       for (uint32_t r = 0; r < kRows; ++r) factors[r] = scheme.factors(rows.row[r], step, in_row, *chunk, sums[r]);
       __m512i place = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
       const int16_t* values = chunk->values;

@@ -31,7 +31,7 @@ export function addBenchCommand(program: Command, interrupts: Interrupts): void 
   addModelOptions(command)
     .option("--json", "print one JSON object")
     .action(async (modelPath: string, options: Options) => {
-      const { measureDiskRate } = await import("../../engine/roofline.js");
+      const { measureDiskRate, measureMemoryRate } = await import("../../engine/roofline.js");
       const store = await storeOf(modelPath, options, interrupts);
       const rawBegin = performance.now();
       const rateBefore = await measureDiskRate(store, options.rooflineSeconds);
@@ -54,7 +54,10 @@ export function addBenchCommand(program: Command, interrupts: Interrupts): void 
         });
       }
       const rates = [rateBefore, await measureDiskRate(store, options.rooflineSeconds)];
-      const figures = benchmarkFigures(run, rates, await operationsOf(store, run.promptTokens));
+      const held = run.after.bytesStreamed === run.before.bytesStreamed;
+      const memoryRate = held ? measureMemoryRate(run.after, options.rooflineSeconds) : undefined;
+      const operations = await operationsOf(store, run.promptTokens);
+      const figures = benchmarkFigures(run, rates, operations, memoryRate);
       console.log(options.json ? JSON.stringify({ ...figures, ...profile }) : formatFigures(figures));
     });
 }
@@ -97,6 +100,8 @@ function formatFigures(figures: BenchmarkFigures): string {
     ["disk rate", streams ? formatRate(figures.diskBytesPerSecond) : "-"],
     ["raw disk rate", formatRate(figures.diskRooflineBytesPerSecond)],
     ["share of the roofline", streams ? `${(100 * (figures.rooflineFraction ?? 0)).toFixed(1)} %` : "-"],
+    ["memory rate", figures.memoryBytesPerSecond === null ? "-" : formatRate(figures.memoryBytesPerSecond)],
+    ["share of it", figures.memoryFraction === null ? "-" : `${(100 * figures.memoryFraction).toFixed(1)} %`],
     ["waiting for the disk", formatDuration(figures.ioWaitSeconds)],
     ["computing", formatDuration(figures.computeSeconds)],
     ["processors that read", figures.readCpuShare.toFixed(3)],
