@@ -12,8 +12,9 @@ import { openLayerStore } from "../dist/checkpoint/layer-store.js";
  * Arithmetic is counted from the shapes of the model: products in proportion to the tokens, attention with their square. Its
  * rates are over the time of these ops, and the share is of what the same threads reach with float32 multiply-adds in
  * registers, measured before and after. By processor time (of all threads, over their number), what else the machine does
- * counts less. What is read in a prompt includes what is held from then on. The floor of a token
- * after it is all bytes that it brought from the disk, KV cache included, at the raw rate of direct reads of the store.
+ * counts less. A prompt makes one pass, or several where all weights then fit beside them; what it reads includes what is
+ * held from then on. The floor of a token after it is all bytes that it brought from the disk, KV cache included, at the raw
+ * rate of direct reads of the store.
  */
 import { formatTable } from "../dist/cli/table.js";
 import { promptOperations } from "../dist/models/operations.js";
@@ -119,7 +120,7 @@ function report(figures) {
   return formatTable([
     ["prompt", `${formatCount(promptTokens)} tokens in ${formatDuration(promptSeconds)}`],
     [
-      "trips of the tape",
+      "passes",
       `${passes}: ${formatBytes(figures.weightBytesRead)} read of ${formatBytes(figures.weightBytes)} of weights`,
     ],
     ["products", arithmetic(figures.linearOperations, figures.linearSeconds)],
