@@ -15,7 +15,7 @@ import type { Precision, Residency, ResidencyEntry, Stats } from "./contract.js"
 import { cancelAtExit, forgetAtExit } from "./exit.js";
 import { type ResidencyStage, stageParts } from "./held-chunks.js";
 import { KvCache, type Sequence } from "./kv-cache.js";
-import { cgroupLimitBytes, peakResidentBytes, residentBytes } from "./memory.js";
+import { cgroupLimitBytes, peakResidentBytes, runtimeMemory } from "./memory.js";
 import { describeModel, type ModelDescription } from "./model-description.js";
 import { Prefetcher } from "./prefetch.js";
 import { productScratchBytes } from "./product-scratch.js";
@@ -26,9 +26,6 @@ import { type MemoryChange, reservedSizes, WorkingMemoryPlanner } from "./workin
 
 /** Growth of the JavaScript heap, thread stacks and kernel scratch after the plan is made. */
 const RUNTIME_RESERVE_BYTES = 40 * 2 ** 20;
-
-/** Page tables, an entry of 8 bytes for a page of 4 KiB: cgroups count them. */
-const PAGE_TABLE_SHARE = 8 / 4096;
 
 export interface EngineOptions {
   budgetBytes: number;
@@ -132,17 +129,18 @@ export class Engine {
       }));
       dropFileCaches(store);
       const fastProducts = options.precision === "fast" && native().cpuKernels().includes("vnni");
+      const runtime = runtimeMemory();
       const runtimeBytes =
-        residentBytes() +
+        runtime.bytes +
         (fastProducts ? productScratchBytes(description.widestColumns, options.threads) : 0) +
         RUNTIME_RESERVE_BYTES +
-        options.budgetBytes * PAGE_TABLE_SHARE +
         (options.profiling ? TRACE_BYTES : 0);
       // A device with memory of its own gets its weights through the ring even when they are held: nothing stays in it.
       const blockTokens = options.device === "cpu" ? (options.blockTokens ?? BLOCK_TOKENS) : 0;
       const input: ResidencyInput = {
         budgetBytes: options.budgetBytes,
         runtimeBytes,
+        runtimeVariationBytes: runtime.mostBytes - runtime.bytes,
         stages,
         vectorBytes: description.vectorBytes,
         largestRowBytes: description.largestRowBytes,

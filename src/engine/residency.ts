@@ -9,6 +9,8 @@ const MIB = 2 ** 20;
 /** What a read brings at most, unless one row of a matrix is larger. */
 const CHUNK_BYTES = 4 * MIB;
 const PAGE_BYTES = 4096;
+/** Page tables, an entry of 8 bytes for each page: cgroups count them. */
+const PAGE_TABLE_SHARE = 8 / PAGE_BYTES;
 /** Reads in flight plus one chunk being multiplied: with fewer, disk and compute take turns. */
 const RING_CHUNKS_MIN = 3;
 const RING_BYTES_MAX = 64 * MIB;
@@ -46,6 +48,8 @@ export interface ResidencyInput {
   budgetBytes: number;
   /** Node, the addon, workers, and room for the JavaScript heap to breathe. */
   runtimeBytes: number;
+  /** By how much that may be more in another process, in which the least budget named here must work. */
+  runtimeVariationBytes?: number;
   /** In execution order. */
   stages: readonly ResidencyStage[];
   vectorBytes: number;
@@ -119,10 +123,10 @@ export function chunkBytesFor(largestRowBytes: number): number {
 export function planResidency(input: ResidencyInput): ResidencyPlan {
   const sizes = sizesOf(input);
   const least = leastBudget(input, sizes, leastWorking(input));
-  if (input.budgetBytes < least) {
+  if (sizes.budgetBytes < leastBytes(input, sizes, leastWorking(input))) {
     throw tooSmall(input, least, ` with a context of ${leastSequence(input)} tokens`, input.maxSeqLen !== undefined);
   }
-  const room = input.budgetBytes - sizes.constantBytes;
+  const room = sizes.budgetBytes - sizes.constantBytes;
   const ringNeeded = chooseRing(input, sizes);
   const maxSeqLen = chooseSequence(input, sizes, room - ringNeeded - sizes.expertRing);
   const pageCount = Math.ceil(maxSeqLen / PAGE_POSITIONS);
@@ -132,7 +136,7 @@ export function planResidency(input: ResidencyInput): ResidencyPlan {
     logitsRows: LOGITS_ROWS,
   };
   const needed = { ...wanted, tokens: Math.min(wanted.tokens, LEAST_TOKENS) };
-  if (input.budgetBytes < leastBytes(input, sizes, needed)) {
+  if (sizes.budgetBytes < leastBytes(input, sizes, needed)) {
     const { pages, logitsRows } = needed;
     const what = ` with ${pages * PAGE_POSITIONS} tokens in the KV cache and logits of ${logitsRows}`;
     throw tooSmall(input, leastBudget(input, sizes, needed), what, true);
@@ -182,13 +186,23 @@ export function planResidency(input: ResidencyInput): ResidencyPlan {
     kvSpilledBytes: (wanted.pages * sizes.pageBytes * (input.kvLayers - kvLayers)) / input.kvLayers,
     activationBytes: passBytes,
     logitsBytes,
-    fixedBytes: sizes.constantBytes + kvBytes + ringBytes + expertRingBytes + passBytes + logitsBytes,
+    fixedBytes:
+      input.budgetBytes -
+      sizes.budgetBytes +
+      sizes.constantBytes +
+      kvBytes +
+      ringBytes +
+      expertRingBytes +
+      passBytes +
+      logitsBytes,
     minimumBytes: least,
   };
 }
 
 /** What follows from the model alone. */
 interface Sizes {
+  /** Without what page tables take of it. */
+  budgetBytes: number;
   chunkBytes: number;
   largestRead: number;
   /** In memory whatever is decided. */
@@ -208,6 +222,7 @@ function sizesOf(input: ResidencyInput): Sizes {
   const gatherBytes = 64 * (Math.ceil(input.largestRowBytes / PAGE_BYTES) + 1) * PAGE_BYTES;
   const expertBytes = total(input.stages.filter(isExpert).map((stage) => stage.bytes));
   return {
+    budgetBytes: input.budgetBytes * (1 - PAGE_TABLE_SHARE),
     chunkBytes,
     largestRead,
     constantBytes: input.runtimeBytes + input.vectorBytes + gatherBytes,
@@ -232,9 +247,10 @@ function leastBytes(input: ResidencyInput, sizes: Sizes, working: WorkingMemory)
   return sizes.constantBytes + sizes.expertRing + ring + workingBytes(input, sizes, working);
 }
 
-/** The same, rounded up, so that the figure works when used. */
+/** A budget of so much, rounded up, works in any process of this program. */
 function leastBudget(input: ResidencyInput, sizes: Sizes, working: WorkingMemory): number {
-  return Math.ceil((leastBytes(input, sizes, working) + 8 * MIB) / (16 * MIB)) * 16 * MIB;
+  const bytes = leastBytes(input, sizes, working) + (input.runtimeVariationBytes ?? 0) + 8 * MIB;
+  return Math.ceil(bytes / (1 - PAGE_TABLE_SHARE) / (16 * MIB)) * 16 * MIB;
 }
 
 /** The shortest context and passes of few tokens. */
@@ -267,12 +283,12 @@ function leastKvLayers({ kvLayers, kvSpill = false }: ResidencyInput): number {
  * worth as much there as a byte of weights, and needs no buffers.
  */
 function chooseKvLayers(input: ResidencyInput, sizes: Sizes, wanted: WorkingMemory, ring: number): number {
-  const { kvLayers, activations, budgetBytes } = input;
+  const { kvLayers, activations } = input;
   const least = leastKvLayers(input);
   if (least === kvLayers) return kvLayers;
   const fixed = sizes.constantBytes + sizes.expertRing + wanted.logitsRows * input.logitsBytesPerToken;
   const room = (tokens: number, ringBytes: number) =>
-    budgetBytes - fixed - ringBytes - activationBytes(activations, Math.min(tokens, wanted.tokens));
+    sizes.budgetBytes - fixed - ringBytes - activationBytes(activations, Math.min(tokens, wanted.tokens));
   if (kvMemory(input, sizes, wanted.pages, kvLayers) <= room(PROMPT_TOKENS, ring)) return kvLayers;
   // Where it is spilled, room is left for one trip of the tape, which is then one trip of the cache too.
   const staged = (stage: ResidencyStage) => stagedBytes(stage, new Uint8Array(stage.chunks.length));
@@ -310,7 +326,7 @@ function chooseRing(input: ResidencyInput, sizes: Sizes): number {
   if (input.prefetching === false) return least;
   const wanted = Math.min(RING_BYTES_MAX, Math.max(input.budgetBytes / 32, least));
   const spare =
-    input.budgetBytes - sizes.constantBytes - sizes.expertRing - workingBytes(input, sizes, leastWorking(input));
+    sizes.budgetBytes - sizes.constantBytes - sizes.expertRing - workingBytes(input, sizes, leastWorking(input));
   return Math.ceil(Math.max(Math.min(wanted, spare / 4), least) / PAGE_BYTES) * PAGE_BYTES;
 }
 

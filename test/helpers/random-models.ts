@@ -37,11 +37,15 @@ export interface Outcome {
   message?: string;
 }
 
+/** Runs a program of this directory in a process of its own. Returns what it prints. */
+export async function runChild(program: string, request: object): Promise<unknown> {
+  const { stdout } = await run(process.execPath, [path.join(import.meta.dirname, program), JSON.stringify(request)]);
+  return JSON.parse(stdout);
+}
+
 /** Loads a model in a process of its own: logits of the prompt, then tokens. See engine-child.mjs. */
 export async function outcomeOf(request: Request): Promise<Outcome> {
-  const child = path.join(import.meta.dirname, "engine-child.mjs");
-  const { stdout } = await run(process.execPath, [child, JSON.stringify(request)]);
-  return JSON.parse(stdout) as Outcome;
+  return (await runChild("engine-child.mjs", request)) as Outcome;
 }
 
 /** Token ids below `vocab`, scattered and the same every time. */

@@ -1,7 +1,7 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
-import { availableBytes, cgroupLimitBytes, defaultBudgetBytes } from "../../dist/engine/memory.js";
+import { availableBytes, cgroupLimitBytes, defaultBudgetBytes, runtimeMemory } from "../../dist/engine/memory.js";
 import { temporaryDirectory } from "../helpers/files.js";
 
 const MIB = 2 ** 20;
@@ -55,5 +55,20 @@ describe("the default budget", () => {
     });
     expect(cgroupLimitBytes(root)).toBe(2 * GIB);
     expect(defaultBudgetBytes(root, 0)).toBe(2 * GIB - Math.ceil(0.2 * GIB));
+  });
+});
+
+describe("the memory of the process", () => {
+  it("is a constant for a program of the usual size", () => {
+    expect(runtimeMemory(96 * MIB)).toEqual(runtimeMemory(20 * MIB));
+    expect(runtimeMemory(0).mostBytes).toBe(runtimeMemory(0).bytes);
+  });
+
+  it("is counted where it is more, and what is stated holds for one that takes 8 MiB more", () => {
+    // 8 MiB: what the least budget leaves anyway.
+    for (let resident = 90 * MIB; resident < 700 * MIB; resident += 3 * MIB) {
+      const { mostBytes } = runtimeMemory(resident);
+      expect(runtimeMemory(resident + 8 * MIB).bytes).toBeLessThanOrEqual(mostBytes + 8 * MIB);
+    }
   });
 });
