@@ -1,11 +1,8 @@
-import { existsSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { dirname } from "node:path";
-import { openCheckpoint, readCheckpointConfig } from "./checkpoint/checkpoint.js";
 import { readEosTokenIds } from "./checkpoint/generation-config.js";
-import { isLayerStore, type LayerStore, openLayerStore, storePathFor } from "./checkpoint/layer-store.js";
+import { isLayerStore, type LayerStore, openLayerStore } from "./checkpoint/layer-store.js";
 import { type LoraAdapter, readLoraAdapter } from "./checkpoint/lora-adapter.js";
-import { decompose } from "./decompose/decompose.js";
 import type { GenerateOptions, Generation, LoadOptions, Model, Prompt, TokenizerLike } from "./engine/contract.js";
 import { Engine } from "./engine/engine.js";
 import { checkTokens, startGeneration } from "./engine/generation.js";
@@ -44,6 +41,13 @@ export const AutoModel = {
     return new LoadedModel(engine, vocabulary, eosTokenIds);
   },
 };
+
+/** A layer store needs nothing of what writes one: not loading that lets the first read start earlier. */
+async function openStore(path: string, options: LoadOptions): Promise<LayerStore> {
+  if (await isLayerStore(path)) return openLayerStore(path);
+  const { openDecomposed } = await import("./decompose/open-decomposed.js");
+  return openDecomposed(path, options);
+}
 
 /** A model without a tokenizer works with token ids, and so does one whose tokenizer cannot be used: the error waits. */
 async function openTokenizer(directory: string): Promise<TokenizerLike | LayerstreamError | undefined> {
@@ -141,54 +145,6 @@ class LoadedModel implements Model {
   dispose() {
     return this.engine.dispose();
   }
-}
-
-/** By store: who asks for it meanwhile waits, and writes it when the other could not. */
-const decomposing = new Map<string, Promise<unknown>>();
-
-/** The store at `path`, or that of the checkpoint at `path`, written first if it is missing or the checkpoint changed. */
-async function openStore(path: string, options: LoadOptions): Promise<LayerStore> {
-  if (await isLayerStore(path)) return openLayerStore(path);
-  if (!existsSync(path) && /^[\w.-]+\/[\w.-]+$/.test(path)) {
-    throw new LayerstreamError("CHECKPOINT_NOT_FOUND", `There is no directory ${path}.`, {
-      file: path,
-      remedy: "If it is a repository: this version does not download; give the directory of its files.",
-    });
-  }
-  // Refuses what is not supported before it opens shards, and before anything is written.
-  const { config, configFile } = await readCheckpointConfig(path);
-  architectureOf(config, configFile);
-  const checkpoint = await openCheckpoint(path);
-  const { compression, embeddingCompression, headCompression } = options;
-  const store = storePathFor(checkpoint, {
-    savingPath: options.layerShardsSavingPath,
-    cacheDir: options.cacheDir,
-    compression,
-    embeddingCompression,
-    headCompression,
-  });
-  while (!(await isLayerStore(store))) {
-    options.signal?.throwIfAborted();
-    const other = decomposing.get(store);
-    if (other) {
-      await other.catch(() => {});
-      continue;
-    }
-    const own = decompose({
-      checkpoint: path,
-      store,
-      compression,
-      embeddingCompression,
-      headCompression,
-      requantize: options.requantize,
-      deleteOriginal: options.deleteOriginal,
-      signal: options.signal,
-      onProgress: ({ bytesDone, bytesTotal }) => options.onProgress?.({ phase: "decompose", bytesDone, bytesTotal }),
-    });
-    decomposing.set(store, own);
-    await own.finally(() => decomposing.delete(store));
-  }
-  return openLayerStore(store);
 }
 
 /** Every option there is; a misspelled one is refused instead of ignored. */

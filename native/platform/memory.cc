@@ -9,10 +9,6 @@
 
 namespace layerstream {
 
-namespace {
-constexpr size_t kHugePageBytes = size_t{2} << 20;
-}
-
 Arena::Arena(size_t bytes, bool committed) {
   if (bytes == 0) return;
   if (bytes > SIZE_MAX / 2) throw Error("DEVICE_FAILED", "No system has " + std::to_string(bytes) + " bytes of memory.");

@@ -37,7 +37,7 @@ Runtime::Runtime(Checked checked)
       device_(open_device(description_)),
       unified_(device_->info().unified),
       tape_(nullptr, 0, meter_),
-      populator_(*device_) {}
+      populator_(*device_, description_.threads) {}
 
 // The object is complete once the other constructor returns: what fails here is undone by the destructor.
 Runtime::Runtime(RuntimeDescription description) : Runtime(checked(std::move(description))) {

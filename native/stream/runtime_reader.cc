@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "../platform/error.h"
+#include "../platform/memory.h"
 #include "runtime.h"
 
 namespace layerstream {
@@ -60,13 +61,23 @@ Tape::Status Runtime::read_tape() {
   return status;
 }
 
-// Held memory that the first pass will be read into, in its order.
+// Held memory that the first pass will be read into, in its order. A huge page that two chunks share belongs to the first.
 void Runtime::populate_held() {
   std::vector<Range> ranges;
+  const auto awaited = [](const Chunk& chunk) { return chunk.held && !chunk.loaded; };
   for (const uint32_t index : first_pass_) {
     const Stage& stage = description_.stages[index];
-    for (const Chunk& chunk : stage.chunks) {
-      if (unified_ && chunk.held && !chunk.loaded) ranges.push_back({stage.memory, chunk.offset - stage.extent_offset, chunk.length});
+    const std::vector<Chunk>& chunks = stage.chunks;
+    const auto end_of = [&](size_t i) { return chunks[i].offset + chunks[i].length - stage.extent_offset; };
+    for (size_t begin = 0, end = 0; unified_ && begin < chunks.size(); begin = end) {
+      for (end = begin + 1; end < chunks.size() && awaited(chunks[end]) == awaited(chunks[begin]);) ++end;
+      if (!awaited(chunks[begin])) continue;
+      uint64_t populated = chunks[begin].offset - stage.extent_offset;
+      for (size_t i = begin; i < end; ++i) {
+        const uint64_t until = std::max(populated, std::min(align_up(end_of(i), kHugePageBytes), end_of(end - 1)));
+        ranges.push_back({stage.memory, populated, until - populated});
+        populated = until;
+      }
     }
   }
   populator_.begin(std::move(ranges));
