@@ -123,7 +123,9 @@ export function chunkBytesFor(largestRowBytes: number): number {
 export function planResidency(input: ResidencyInput): ResidencyPlan {
   const sizes = sizesOf(input);
   const least = leastBudget(input, sizes, leastWorking(input));
-  if (sizes.budgetBytes < leastBytes(input, sizes, leastWorking(input))) {
+  // A smaller process may have named less.
+  const enough = input.runtimeVariationBytes ? leastBytes(input, sizes, leastWorking(input)) : least;
+  if (input.budgetBytes < enough) {
     throw tooSmall(input, least, ` with a context of ${leastSequence(input)} tokens`, input.maxSeqLen !== undefined);
   }
   const room = sizes.budgetBytes - sizes.constantBytes;
@@ -136,7 +138,7 @@ export function planResidency(input: ResidencyInput): ResidencyPlan {
     logitsRows: LOGITS_ROWS,
   };
   const needed = { ...wanted, tokens: Math.min(wanted.tokens, LEAST_TOKENS) };
-  if (sizes.budgetBytes < leastBytes(input, sizes, needed)) {
+  if (input.budgetBytes < leastBytes(input, sizes, needed)) {
     const { pages, logitsRows } = needed;
     const what = ` with ${pages * PAGE_POSITIONS} tokens in the KV cache and logits of ${logitsRows}`;
     throw tooSmall(input, leastBudget(input, sizes, needed), what, true);
@@ -244,13 +246,14 @@ function tooSmall(input: ResidencyInput, least: number, what: string, sequenceHe
 /** With one small ring and nothing held. */
 function leastBytes(input: ResidencyInput, sizes: Sizes, working: WorkingMemory): number {
   const ring = Math.min(leastRing(sizes), sizes.tapeBytes);
-  return sizes.constantBytes + sizes.expertRing + ring + workingBytes(input, sizes, working);
+  const bytes = sizes.constantBytes + sizes.expertRing + ring + workingBytes(input, sizes, working);
+  return bytes / (1 - PAGE_TABLE_SHARE);
 }
 
 /** A budget of so much, rounded up, works in any process of this program. */
 function leastBudget(input: ResidencyInput, sizes: Sizes, working: WorkingMemory): number {
   const bytes = leastBytes(input, sizes, working) + (input.runtimeVariationBytes ?? 0) + 8 * MIB;
-  return Math.ceil(bytes / (1 - PAGE_TABLE_SHARE) / (16 * MIB)) * 16 * MIB;
+  return Math.ceil(bytes / (16 * MIB)) * 16 * MIB;
 }
 
 /** The shortest context and passes of few tokens. */
