@@ -75,7 +75,7 @@ describe("passes and weights", () => {
   });
 
   it("a context as long as the budget can hold is offered, and works", async () => {
-    const memory = least + 24 * MIB;
+    const memory = least;
     const { maxSeqLen } = await outcomesOf({ memory }, []);
     expect(maxSeqLen).toBeGreaterThan(512);
     const full = { promptTokens: maxSeqLen - 2, newTokens: 2 };
