@@ -74,9 +74,9 @@ export async function runTasks<N extends TaskName, T extends Omit<TaskTypes[N]["
       >;
       if (!result.ok) throw errorOf(result.failure);
       const { value } = result;
-      previous = previous.then(() => onValue(task, value));
-      await previous;
-      report();
+      // The thread goes on with another task meanwhile.
+      previous = previous.then(() => onValue(task, value)).then(report);
+      previous.catch(fail);
     } catch (error) {
       fail(error);
     }
@@ -88,6 +88,7 @@ export async function runTasks<N extends TaskName, T extends Omit<TaskTypes[N]["
   };
   try {
     await Promise.all(Array.from({ length: threads }, runInTurn));
+    await previous.catch(fail);
     if (failure !== undefined) throw failure;
     control.throwIfStopped();
   } finally {

@@ -7,7 +7,7 @@ import { openLayerStore } from "../../dist/checkpoint/layer-store.js";
 import { readSafetensorsHeader } from "../../dist/checkpoint/safetensors.js";
 import { decompose } from "../../dist/decompose/decompose.js";
 import { verifyStore } from "../../dist/decompose/verify.js";
-import { AutoModel, type LoadOptions } from "../../dist/index.js";
+import { AutoModel, type LoadOptions, type Profile } from "../../dist/index.js";
 import type { Compression } from "../../dist/quant/registry.js";
 import { type TensorData, type Tensors, writeCheckpoint } from "../helpers/checkpoint.js";
 import { uncompressBlocks } from "../helpers/lz4-blocks.js";
@@ -144,6 +144,27 @@ describe("matrices that LZ4 shrinks", () => {
       const { heldBytes, streamedBytes } = lossless.residency;
       if (load.memory === part) expect([heldBytes > 0, streamedBytes > 0]).toEqual([true, true]);
     }
+  });
+
+  it("are decoded once where they are held, and by every pass where they are streamed", async () => {
+    const { checkpoint, store } = workplace();
+    writeCheckpoint(checkpoint, { ...shape, edit: (all) => prune(all, 9) });
+    await decompose({ checkpoint, store, compression: "lossless" });
+    const decodedBytes = async (hold: boolean) => {
+      const model = await AutoModel.fromPretrained(store, { hold, profilingMode: true });
+      try {
+        await model.generate([1, 2, 3], { maxNewTokens: 4, ignoreEos: true }).tokens();
+        const { prompt, decode } = model.profile() as Profile;
+        return [prompt, decode].map(({ stages }) => stages.reduce((sum, stage) => sum + stage.decodedBytes, 0));
+      } finally {
+        await model.dispose();
+      }
+    };
+    const [once, never] = await decodedBytes(true);
+    expect(once).toBeGreaterThan(0);
+    expect(never).toBe(0);
+    const [, always] = await decodedBytes(false);
+    expect(always).toBeGreaterThanOrEqual(3 * (once as number));
   });
 
   it("may be experts", async () => {
