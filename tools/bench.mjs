@@ -8,7 +8,8 @@
  *
  * - codecs, on one core: bytes of input a second, beside a copy from memory to memory
  * - decode (one token): bytes of weights a second, and their share of what the threads read from memory
- * - prefill (many tokens): floating point operations a second
+ * - prefill (512 tokens): floating point operations a second, and their share of what the threads do at most without memory:
+ *   of float32 multiply-adds for --precision exact, else of bfloat16's where the processor has them
  */
 import os from "node:os";
 import { Bench } from "tinybench";
@@ -37,7 +38,7 @@ const formats = new Map([
   ["q4_k", 256],
   ["q6_k", 256],
 ]);
-const prefillTokens = 128;
+const prefillTokens = 512;
 const memoryBytes = 512 * 2 ** 20;
 
 /** Rows of bf16 weights of about N(0, 0.02): a sum of uniforms, from a seeded generator. */
@@ -105,6 +106,14 @@ function kernelCases(threadCounts, names, seconds) {
     const suffix = `${threads} ${threads === 1 ? "thread" : "threads"}`;
     const memory = `read memory, ${suffix}`;
     cases.push(timedByAddon(memory, memoryBytes, () => addon.measureMemoryRate(memoryBytes, threads, seconds)));
+    const peaks = { exact: `float32 peak, ${suffix}`, fast: `bfloat16 peak, ${suffix}` };
+    const peak = (name, kind) => {
+      const rate = () => addon.measurePeakRate(kind, threads, seconds);
+      cases.push(timedByAddon(name, 1, rate, { operationsPerByte: 1 }));
+    };
+    peak(peaks.exact, "f32");
+    if (addon.measurePeakRate("bf16", 1, 0.01) > 0) peak(peaks.fast, "bf16");
+    else peaks.fast = peaks.exact;
     for (const format of names) {
       const block = formats.get(format);
       const rowBytes = addon.rowBytes(format, columns, block);
@@ -116,7 +125,8 @@ function kernelCases(threadCounts, names, seconds) {
           cases.push(timedByAddon(`${name} ${format} ${precision}, ${suffix}`, rows * rowBytes, rate, facts));
         };
         add("decode", 1, { yardstick: memory });
-        add(`prefill ${prefillTokens}`, prefillTokens, { operationsPerByte: (2 * prefillTokens * columns) / rowBytes });
+        const operationsPerByte = (2 * prefillTokens * columns) / rowBytes;
+        add(`prefill ${prefillTokens}`, prefillTokens, { operationsPerByte, peak: peaks[precision] });
       }
     }
   }
@@ -128,7 +138,7 @@ async function run(cases, options) {
   for (const { name, call } of cases) bench.add(name, call);
   await bench.run();
   const rates = new Map();
-  return cases.map(({ name, bytes, yardstick, operationsPerByte }) => {
+  return cases.map(({ name, bytes, yardstick, operationsPerByte, peak }) => {
     const { result } = bench.getTask(name);
     if (result.state !== "completed") throw result.error ?? new Error(`${name} did not complete.`);
     const bytesPerSecond = (bytes * 1000) / result.latency.p50;
@@ -138,12 +148,16 @@ async function run(cases, options) {
       bytesPerSecond,
       ...(yardstick && { shareOfMemoryRate: bytesPerSecond / rates.get(yardstick) }),
       ...(operationsPerByte && { operationsPerSecond: bytesPerSecond * operationsPerByte }),
+      ...(peak && { shareOfPeak: (bytesPerSecond * operationsPerByte) / rates.get(peak) }),
     };
   });
 }
 
-function describe({ bytesPerSecond, shareOfMemoryRate, operationsPerSecond }) {
-  if (operationsPerSecond) return `${formatNumber(operationsPerSecond / 1e9)} GFLOP/s`;
+function describe({ bytesPerSecond, shareOfMemoryRate, operationsPerSecond, shareOfPeak }) {
+  if (operationsPerSecond) {
+    const share = shareOfPeak ? `, ${Math.round(100 * shareOfPeak)} % of the peak` : "";
+    return `${formatNumber(operationsPerSecond / 1e9)} GFLOP/s${share}`;
+  }
   const share = shareOfMemoryRate ? `, ${Math.round(100 * shareOfMemoryRate)} % of the memory's rate` : "";
   return formatRate(bytesPerSecond) + share;
 }

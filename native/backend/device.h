@@ -21,6 +21,9 @@ namespace layerstream {
 struct Stream;
 struct Event;
 
+// What a device's arithmetic is measured with.
+enum class PeakKind : uint8_t { kFloat32, kBFloat16 };
+
 struct DeviceInfo {
   std::string name;         // "cpu"
   std::string kernels;      // the kernel set in use, for example "avx512"
@@ -71,6 +74,10 @@ class Device {
 
   // Nanoseconds in which the stream has executed commands since it was created.
   virtual uint64_t busy_nanoseconds(Stream* stream) = 0;
+
+  // Floating point operations a second that the device does at most, without touching memory; 0 if it has none of the
+  // kind. Takes about `seconds`; no stream may have work meanwhile.
+  virtual double measure_peak(PeakKind kind, double seconds) = 0;
 };
 
 struct DeviceOptions {

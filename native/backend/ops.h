@@ -52,7 +52,7 @@ struct NormOp {
 enum class Precision : uint8_t { kExact, kFast };
 
 // value = (input[t] . weight[r] * row_scale[r] + bias[r]) * scale for `rows` rows of a matrix. The value depends on the
-// row, the token, `precision` and `prompt` only, whatever `rows` and `tokens` are.
+// row, the token, `precision` and `many_tokens` only, whatever `rows` and `tokens` are.
 struct MatmulOp {
   Format format;
   uint32_t block;
@@ -65,6 +65,7 @@ struct MatmulOp {
   bool accumulate;        // output[t][r] += value instead of output[t][r] = value
   float scale = 1.0f;
   Precision precision = Precision::kExact;
+  bool input_kept = false;   // the op before on this stream was a product with this input, of as many tokens, and left it as it was
   bool many_tokens = false;  // part of a request of many tokens, although there may be one here
 };
 

@@ -105,6 +105,11 @@ class CpuDevice final : public Device {
 
   uint64_t busy_nanoseconds(Stream* stream) override { return stream->worker.busy_nanoseconds(); }
 
+  double measure_peak(PeakKind kind, double seconds) override {
+    std::lock_guard lock(executor_mutex_);
+    return executor_.measure_peak(kind, seconds);
+  }
+
  private:
   const bool unified_;
   const KernelTable& kernels_;

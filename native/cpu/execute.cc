@@ -1,6 +1,8 @@
 #include "execute.h"
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 
@@ -22,6 +24,24 @@ float* Executor::scratch(uint32_t thread, size_t floats) {
 
 void Executor::execute(const Op& op) {
   std::visit([this](const auto& concrete) { run(concrete); }, op);
+}
+
+double Executor::measure_peak(PeakKind kind, double seconds) {
+  using Clock = std::chrono::steady_clock;
+  const auto loop = kind == PeakKind::kFloat32 ? kernels_.peak_f32 : kernels_.peak_bf16;
+  if (loop == nullptr) return 0.0;
+  // Some milliseconds: the fastest of them was disturbed by no other program.
+  constexpr uint32_t kIterations = 1u << 20;
+  const auto since = [](Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); };
+  double peak = 0.0;
+  const auto begin = Clock::now();
+  do {
+    std::atomic<uint64_t> operations{0};
+    const auto start = Clock::now();
+    pool_.parallel_for(pool_.threads(), [&](uint32_t, uint32_t) { operations += loop(kIterations); });
+    peak = std::max(peak, static_cast<double>(operations) / since(start));
+  } while (since(begin) < seconds);
+  return peak;
 }
 
 void Executor::run(const EmbedOp& op) {

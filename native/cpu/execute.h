@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "../backend/ops.h"
+#include "../backend/device.h"
 #include "../platform/memory.h"
 #include "kernels.h"
 #include "thread_pool.h"
@@ -34,6 +34,8 @@ class Executor {
   Executor(const KernelTable& kernels, uint32_t threads);
 
   void execute(const Op& op);
+  // As Device says.
+  double measure_peak(PeakKind kind, double seconds);
 
  private:
   void run(const EmbedOp& op);
@@ -58,10 +60,22 @@ class Executor {
   template <typename Function>
   void for_each_token(uint32_t tokens, uint64_t width, const Function& function);
 
+  // What decides how activations are prepared, but for their values.
+  struct PreparedInput {
+    const FastKernels* kernels = nullptr;
+    Format format{};
+    uint32_t block = 0;
+    const float* input = nullptr;
+    uint32_t stride = 0, columns = 0, tokens = 0;
+
+    bool operator==(const PreparedInput&) const = default;
+  };
+
   const KernelTable& kernels_;
   ThreadPool pool_;
   std::vector<Arena> scratch_;  // one a thread, grown to the largest op seen
   Arena prepared_;              // activations of a fast product, grown likewise
+  PreparedInput prepared_input_;  // of which prepared_ is, as long as products keep their input
 };
 
 template <typename Function>

@@ -53,11 +53,12 @@ MatmulArgs tokens_of(MatmulArgs args, uint32_t first, uint32_t tokens) {
 constexpr uint64_t kPartBytes = 128 << 10;
 
 // Rows of one call of a kernel. Several parts a thread even out cores of unequal speed. Kernels that prepare something at
-// each call want at least `least_rows`; 0: short parts.
+// each call want at least `least_rows`, and no thread more parts than another; 0: short parts.
 uint32_t rows_of_part(const MatmulOp& op, uint32_t threads, uint32_t least_rows) {
   const bool parallel = threads > 1 && uint64_t{op.rows} * op.row_bytes * op.tokens >= kParallelBytes;
   const uint32_t even_share = parallel ? (op.rows + threads - 1) / threads : op.rows;
-  const uint64_t rows = least_rows == 0 ? kPartBytes / op.row_bytes : std::max(even_share / 4, least_rows);
+  const uint32_t parts = least_rows == 0 ? 1 : std::clamp(even_share / least_rows, 1u, 4u);
+  const uint64_t rows = least_rows == 0 ? kPartBytes / op.row_bytes : (even_share + parts - 1) / parts;
   return static_cast<uint32_t>(align_up(std::min<uint64_t>(even_share, std::max<uint64_t>(rows, 1)), 16));
 }
 
@@ -70,6 +71,7 @@ const FastKernels* Executor::fast_kernels(const MatmulOp& op) const {
 }
 
 void Executor::run(const MatmulOp& op) {
+  if (!op.input_kept) prepared_input_ = {};
   if (const FastKernels* const kernels = fast_kernels(op)) {
     run_fast(op, *kernels);
   } else {
@@ -97,12 +99,15 @@ void Executor::run_fast(const MatmulOp& op, const FastKernels& kernels) {
   if (prepared_.size() < bytes) prepared_ = Arena(bytes);
   const size_t scratch_bytes = kernels.scratch_bytes(op.format, op.block, op.columns, block_tokens);
   for (uint32_t thread = 0; thread < pool_.threads(); ++thread) scratch(thread, scratch_bytes / sizeof(float));
-  const uint32_t part_rows = rows_of_part(op, pool_.threads(), op.many_tokens ? 16 : 0);
+  const uint32_t part_rows = rows_of_part(op, pool_.threads(), op.many_tokens ? 48 : 0);
   const uint32_t count = (op.rows + part_rows - 1) / part_rows;
 
+  const PreparedInput input = {&kernels, op.format, op.block, address(op.input), op.input_stride, op.columns, op.tokens};
+  const bool prepared = op.tokens == block_tokens && prepared_input_ == input;
+  prepared_input_ = input;
   for (uint32_t token = 0; token < op.tokens; token += block_tokens) {
     const MatmulArgs block = tokens_of(args_of(op), token, std::min(block_tokens, op.tokens - token));
-    const uint32_t runs = (block.tokens + kPreparedRun - 1) / kPreparedRun;
+    const uint32_t runs = prepared ? 0 : (block.tokens + kPreparedRun - 1) / kPreparedRun;
     for_each_token(runs, uint64_t{kPreparedRun} * op.columns, [&](uint32_t index) {
       const uint32_t first = index * kPreparedRun;
       kernels.prepare(op.format, block, first, std::min(first + kPreparedRun, block.tokens), prepared_.data());

@@ -32,6 +32,7 @@
   void rope(const RopeArgs& args);                                                                                  \
   void soft_cap(float* values, size_t count, float cap);                                                            \
   bool quantize(const QuantizeArgs& args);                                                                          \
+  uint64_t peak_f32(uint32_t iterations);                                                                           \
   extern const KernelTable kTable;                                                                                  \
   }
 

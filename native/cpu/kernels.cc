@@ -135,6 +135,7 @@ const KernelTable* vnni_kernels() {
   static const KernelTable table = [] {
     KernelTable extended = avx512::kTable;
     extended.name = "avx512-vnni";
+    extended.peak_bf16 = vnni::peak_bf16;
     extended.fast = vnni::kProducts;
     return extended;
   }();

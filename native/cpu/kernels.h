@@ -148,6 +148,10 @@ struct KernelTable {
   void (*dequantize_row[kFormatCount])(const uint8_t* row, uint32_t columns, uint32_t block, float* output);
   // Throws nothing; returns false if a source value is NaN or infinite, or a scale does not fit in float16.
   bool (*quantize)(const QuantizeArgs&);
+  // Multiply-adds without memory, on as many registers as keep the processor busy: what products can reach at most. Returns
+  // the number of floating point operations, two a multiply-add.
+  uint64_t (*peak_f32)(uint32_t iterations);
+  uint64_t (*peak_bf16)(uint32_t iterations) = nullptr;  // of pairs of bfloat16, added up in float32; null where absent
   FastProducts fast = {};
 };
 

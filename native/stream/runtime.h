@@ -219,7 +219,10 @@ class Runtime {
   // From the register's first token's float `offset` on.
   Range registers(Register name, uint64_t offset) const;
   Range vector(const Stage& stage, uint32_t index) const { return index == kNone ? Range{} : stage.vectors[index].memory; }
-  void launch(const Op& op) { device_->launch(compute_, {&op, 1}); }
+  void launch(const Op& op) {
+    device_->launch(compute_, {&op, 1});
+    multiplied_ = {};
+  }
 
   RuntimeDescription description_;
   std::unique_ptr<Trace> trace_;
@@ -289,6 +292,15 @@ class Runtime {
   Range chunk_{};
   uint32_t permuted_group_ = kNone;  // of the running product: whose input is in permuted_
   PassResult result_;
+  // The input of the latest op, if that was a product.
+  struct Multiplied {
+    const Buffer* buffer = nullptr;
+    uint64_t offset = 0;
+    uint32_t stride = 0, columns = 0, tokens = 0;
+
+    bool operator==(const Multiplied&) const = default;
+  };
+  Multiplied multiplied_;
   bool many_tokens_ = false;  // MatmulOp::many_tokens of the stage that runs
 
   // The reader's: what the first pass after a reset reads, and every later one, and where it is.

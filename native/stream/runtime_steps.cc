@@ -118,7 +118,10 @@ void Runtime::launch_rows(const Stage& stage, const MatmulStep& step, uint32_t r
     op.precision = step.output == Register::kRouter ? Precision::kExact : description_.precision;
     op.many_tokens = many_tokens_;
     result_.bytes_multiplied += op.weight.size;
+    const Multiplied input = {op.input.buffer, op.input.offset, op.input_stride, op.columns, tokens};
+    op.input_kept = step.input != step.output && input == multiplied_;
     launch(op);
+    multiplied_ = input;
   }
 }
 

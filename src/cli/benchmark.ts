@@ -12,6 +12,11 @@ export interface BenchmarkFigures {
   promptLinearOperations: number;
   promptAttentionOperations: number;
   promptOperationsPerSecond: number;
+  /** What the processor does at most, without touching memory: multiply-adds of float32; of pairs of bfloat16, 0 if it has none. */
+  float32PeakOperationsPerSecond: number;
+  bfloat16PeakOperationsPerSecond: number;
+  /** The prompt's rate over the higher of the two peaks. */
+  promptPeakFraction: number;
   bytesStreamedPerToken: number;
   heldBytes: number;
   /** While reads were under way. */
@@ -94,11 +99,18 @@ export async function runBenchmark(
   };
 }
 
+/** Operations a second, as `NativeMeasure.measurePeakRate` measures them. */
+export interface ArithmeticPeaks {
+  float32: number;
+  bfloat16: number;
+}
+
 /** `diskRates`: raw reads of the same files, `memoryRate`: of memory, if it was measured; bytes a second. */
 export function benchmarkFigures(
   run: BenchmarkRun,
   diskRates: readonly number[],
   { linear, attention }: PromptOperations,
+  peaks: ArithmeticPeaks,
   memoryRate: number | undefined,
 ): BenchmarkFigures {
   const { before, after, tokenSeconds } = run;
@@ -110,6 +122,7 @@ export function benchmarkFigures(
   const bytesMultipliedPerToken = (after.bytesMultiplied - before.bytesMultiplied) / tokens;
   const readSeconds = after.readSeconds - before.readSeconds;
   const roofline = diskRates.reduce((sum, rate) => sum + rate, 0) / diskRates.length;
+  const promptOperationsPerSecond = (linear + attention) / run.prefillSeconds;
   return {
     tokensPerSecond: 1 / secondsPerToken,
     secondsPerToken,
@@ -117,7 +130,10 @@ export function benchmarkFigures(
     prefillTokensPerSecond: run.promptTokens / run.prefillSeconds,
     promptLinearOperations: linear,
     promptAttentionOperations: attention,
-    promptOperationsPerSecond: (linear + attention) / run.prefillSeconds,
+    promptOperationsPerSecond,
+    float32PeakOperationsPerSecond: peaks.float32,
+    bfloat16PeakOperationsPerSecond: peaks.bfloat16,
+    promptPeakFraction: promptOperationsPerSecond / Math.max(peaks.float32, peaks.bfloat16),
     bytesStreamedPerToken,
     heldBytes: after.heldBytes,
     diskBytesPerSecond: readSeconds > 0 ? bytesStreamed / readSeconds : 0,

@@ -25,3 +25,15 @@ export async function measureDiskRate(directory: string, seconds: number): Promi
 export function measureMemoryRate({ heldBytes, threads }: Stats, seconds: number): number {
   return native().measureMemoryRate(Math.max(2 ** 20, Math.min(heldBytes, MEMORY_BYTES)), threads, seconds);
 }
+
+/**
+ * Floating point operations a second that `threads` threads do at most, in float32 and (0 where the processor has no such
+ * instruction) in bfloat16. Blocks the thread for half a second.
+ */
+export function measureArithmeticPeaks(threads: number): { float32: number; bfloat16: number } {
+  const seconds = 0.25;
+  return {
+    float32: native().measurePeakRate("f32", threads, seconds),
+    bfloat16: native().measurePeakRate("bf16", threads, seconds),
+  };
+}

@@ -65,6 +65,7 @@ const functionNames = {
   measureArithmeticRate: true,
   measureMatmulRate: true,
   measureMemoryRate: true,
+  measurePeakRate: true,
   measureReadRate: true,
   modelStats: true,
   mostEscapes: true,

@@ -435,6 +435,11 @@ export interface NativeMeasure {
    */
   measureArithmeticRate(threads: number, seconds: number): number;
   /**
+   * The most floating point operations a second that `threads` threads do together without touching memory: multiply-adds
+   * (two operations each) of float32, or of pairs of bfloat16 (`vdpbf16ps`); 0 where the processor has none of these. Blocks.
+   */
+  measurePeakRate(kind: "f32" | "bf16", threads: number, seconds: number): number;
+  /**
    * Multiplies random weights of the format with `tokens` tokens on `threads` threads, through matrices that together
    * exceed the caches. Blocks. Bytes of weights a second.
    */

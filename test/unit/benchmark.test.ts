@@ -65,6 +65,7 @@ describe("benchmarkFigures", () => {
       },
       [400, 600],
       { linear: 30, attention: 10 },
+      { float32: 20, bfloat16: 40 },
       undefined,
     );
     expect(figures).toEqual({
@@ -75,6 +76,9 @@ describe("benchmarkFigures", () => {
       promptLinearOperations: 30,
       promptAttentionOperations: 10,
       promptOperationsPerSecond: 10,
+      float32PeakOperationsPerSecond: 20,
+      bfloat16PeakOperationsPerSecond: 40,
+      promptPeakFraction: 0.25,
       bytesStreamedPerToken: 1000,
       heldBytes: 7,
       diskBytesPerSecond: 500,
@@ -100,12 +104,13 @@ describe("benchmarkFigures", () => {
       before: noStats,
       after: { ...noStats, bytesMultiplied: 600 },
     };
-    expect(benchmarkFigures(run, [1], { linear: 1, attention: 1 }, 200)).toMatchObject({
+    expect(benchmarkFigures(run, [1], { linear: 1, attention: 1 }, { float32: 4, bfloat16: 0 }, 200)).toMatchObject({
       rooflineFraction: null,
       diskBytesPerSecond: 0,
       bytesMultipliedPerToken: 300,
       memoryBytesPerSecond: 200,
       memoryFraction: 0.75,
+      promptPeakFraction: 0.5,
     });
   });
 });

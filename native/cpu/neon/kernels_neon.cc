@@ -15,6 +15,7 @@ extern const KernelTable kTable = {
     soft_cap,
     {LAYERSTREAM_FORMATS(LAYERSTREAM_DEQUANTIZE_ROW)},
     quantize,
+    peak_f32,
 };
 
 }  // namespace layerstream::cpu::neon

@@ -14,31 +14,13 @@
 // Lanes are tokens, weights are broadcast: rows are packed in the order in which they lie in memory.
 #if defined(__x86_64__) || defined(_M_X64)
 
-#include <cmath>
-
-#include "../avx512/simd.h"
 #include "../functions.h"
+#include "matrix_groups.h"
 #include "products.h"
 
 namespace layerstream::cpu::vnni {
 
 namespace {
-
-using avx512::Floats;
-
-constexpr uint32_t kLanes = 16;
-constexpr uint32_t kGroup = 128;
-constexpr uint32_t kPairs = kGroup / 2;
-constexpr uint32_t kVectors = kGroup / kLanes;
-constexpr uint32_t kTileTokens = 2 * kLanes;
-constexpr uint32_t kTileRows = 6;
-
-// Of the integers of a part. Rounding adds at most sqrt(16) / 2 to a norm.
-constexpr float kWeightNorm = 32764.0f;
-constexpr float kActivationNorm = 65532.0f;
-constexpr float kLargestInteger = 32767.0f;
-constexpr uint32_t kPartPairs = 8;
-static_assert((32764.0 + 2.1) * (65532.0 + 2.1) < 2147483648.0 * (1 - 1e-5));
 
 constexpr uint32_t kPanelTiles = 8;
 constexpr uint32_t kPanelRows = kPanelTiles * kTileRows;
@@ -47,137 +29,10 @@ constexpr uint32_t kBlockGroups = 16;
 // Groups of a tile of tokens that stay in the first-level cache while the rows of the panel pass.
 constexpr uint32_t kSpanGroups = 2;
 static_assert(kPanelRows % kLanes == 0 && kBlockGroups % kSpanGroups == 0);
-
-struct alignas(64) RowGroup {
-  int16_t codes[kTileRows][kGroup];
-  float scales[kLanes];
-};
-
-template <uint32_t kTokens>
-struct alignas(64) TokenGroup {
-  int16_t codes[kPairs][kTokens][2];
-  float scales[kTokens];
-};
-
-constexpr uint32_t smaller(uint32_t a, uint32_t b) { return a < b ? a : b; }
-constexpr uint32_t quotient_up(uint32_t a, uint32_t b) { return a / b + (a % b != 0); }
-constexpr uint32_t groups_of(uint32_t columns) { return quotient_up(columns, kGroup); }
-
-// --- groups of floats to integers --------------------------------------------------------------------------------
-
-// The largest sum of squares of a part, or NaN. Parts are halves of two neighbouring vectors, as round_to_integers orders
-// columns.
-inline float largest_squares(const Floats values[kVectors]) {
-  static_assert(kVectors == 8);
-  __m512 sums[4];
-  for (uint32_t i = 0; i < 4; ++i) {
-    const __m512 low = values[2 * i].v, high = values[2 * i + 1].v;
-    sums[i] = _mm512_fmadd_ps(low, low, _mm512_mul_ps(high, high));
-  }
-  const auto add_halves = [](__m512 a, __m512 b) { return _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)); };
-  const __m512d first = _mm512_castps_pd(add_halves(sums[0], sums[1]));
-  const __m512d second = _mm512_castps_pd(add_halves(sums[2], sums[3]));
-  const __m512 quarters = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(first, second)),
-                                        _mm512_castpd_ps(_mm512_unpackhi_pd(first, second)));
-  const __m512 halves = _mm512_add_ps(quarters, _mm512_shuffle_f32x4(quarters, quarters, 0xb1));
-  // As bits, NaN is larger than any number.
-  return _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(avx512::largest(avx512::absolute_bits({halves})))));
-}
-
-inline float largest_magnitude(const Floats values[kVectors]) {
-  constexpr int kMagnitude = 0x0b;
-  Floats largest = avx512::broadcast(0.0f);
-  for (uint32_t v = 0; v < kVectors; ++v) largest.v = _mm512_range_ps(largest.v, values[v].v, kMagnitude);
-  return avx512::largest(largest);
-}
-
-// For values whose squares leave the range of float32: divides them by 2^exponent. Returns their largest_squares, which
-// is NaN if a value is not finite.
-[[gnu::noinline]] float normalize(Floats values[kVectors], float& exponent) {
-  const __m128 largest = _mm_set_ss(largest_magnitude(values));
-  if (_mm_cvtss_f32(largest) > 0.0f) {
-    exponent = _mm_cvtss_f32(_mm_getexp_ss(largest, largest));
-    for (uint32_t v = 0; v < kVectors; ++v) values[v].v = _mm512_scalef_ps(values[v].v, _mm512_set1_ps(-exponent));
-  }
-  return largest_squares(values);
-}
-
-// The largest Euclidean norm of a part of a group, which is divided by 2^exponent where need be.
-inline float norm_of(Floats values[kVectors], float& exponent) {
-  exponent = 0.0f;
-  float squares = largest_squares(values);
-  if (!(squares > 1e-30f && squares < 1e30f)) [[unlikely]] {
-    Floats copy[kVectors];
-    for (uint32_t v = 0; v < kVectors; ++v) copy[v] = values[v];
-    squares = normalize(copy, exponent);
-    for (uint32_t v = 0; v < kVectors; ++v) values[v] = copy[v];
-  }
-  return std::sqrt(squares);
-}
-
-inline float times_power(float value, float exponent) {
-  return exponent == 0.0f ? value : _mm_cvtss_f32(_mm_scalef_ss(_mm_set_ss(value), _mm_set_ss(exponent)));
-}
-
-// Integers of 32 columns: pairs of neighbours in an order that is the same for weights and activations.
-inline __m512i round_to_integers(const Floats values[2], __m512 factor) {
-  const __m512i low = _mm512_cvtps_epi32(_mm512_mul_ps(values[0].v, factor));
-  const __m512i high = _mm512_cvtps_epi32(_mm512_mul_ps(values[1].v, factor));
-  return _mm512_packs_epi32(low, high);
-}
-
-// Returns the group's scale. A factor that is a power of two keeps weights of few significant bits exact.
-template <bool kPowerOfTwo>
-inline float pack_row_group(const float* weights, int16_t codes[kGroup]) {
-  Floats values[kVectors];
-  for (uint32_t v = 0; v < kVectors; ++v) values[v] = avx512::load(weights + v * kLanes);
-  float exponent;
-  const float norm = norm_of(values, exponent);
-  __m512 factor = _mm512_set1_ps(norm > 0.0f ? kWeightNorm / norm : 0.0f);
-  if constexpr (kPowerOfTwo) factor = _mm512_and_ps(factor, _mm512_castsi512_ps(_mm512_set1_epi32(0x7f800000)));
-  for (uint32_t i = 0; i < kVectors; i += 2) _mm512_storeu_si512(codes + i * kLanes, round_to_integers(values + i, factor));
-  if (!(norm > 0.0f)) return norm;
-  return times_power(kPowerOfTwo ? 1.0f / _mm512_cvtss_f32(factor) : norm * (1.0f / kWeightNorm), exponent);
-}
-
-// One token; its integers as 64 pairs of columns. Returns the group's scale.
-inline float pack_token_group(const float* input, uint32_t columns, Floats pairs[kVectors / 2]) {
-  Floats values[kVectors];
-  for (uint32_t v = 0; v < kVectors; ++v) {
-    const uint32_t first = v * kLanes;
-    values[v] = columns >= first + kLanes ? avx512::load(input + first)
-                : columns > first         ? avx512::load(input + first, columns - first)
-                                          : avx512::broadcast(0.0f);
-  }
-  float exponent;
-  const float norm = norm_of(values, exponent);
-  const float by_norm = kActivationNorm / norm, by_largest = kLargestInteger / largest_magnitude(values);
-  const float factor = norm > 0.0f ? (by_norm < by_largest ? by_norm : by_largest) : 0.0f;
-  for (uint32_t i = 0; i < kVectors / 2; ++i) {
-    pairs[i].v = _mm512_castsi512_ps(round_to_integers(values + 2 * i, _mm512_set1_ps(factor)));
-  }
-  return norm > 0.0f ? times_power(1.0f / factor, exponent) : norm;
-}
-
-template <uint32_t kTokens>
-void pack_tokens(const float* input, size_t stride, uint32_t tokens, uint32_t columns, uint32_t lane,
-                 TokenGroup<kTokens>* output) {
-  for (uint32_t group = 0; group < groups_of(columns); ++group) {
-    Floats pairs[kVectors / 2][kLanes];
-    for (uint32_t t = 0; t < kLanes; ++t) {
-      Floats packed[kVectors / 2] = {};
-      const float* const source = input + t * stride + size_t{group} * kGroup;
-      output[group].scales[lane + t] = t < tokens ? pack_token_group(source, columns - group * kGroup, packed) : 0.0f;
-      for (uint32_t i = 0; i < kVectors / 2; ++i) pairs[i][t] = packed[i];
-    }
-    for (uint32_t i = 0; i < kVectors / 2; ++i) {
-      avx512::transpose(pairs[i]);
-      for (uint32_t p = 0; p < kLanes; ++p) {
-        _mm512_storeu_ps(output[group].codes[i * kLanes + p][lane], pairs[i][p].v);
-      }
-    }
-  }
-}
+// Lines that are fetched with each part: of the rows of the next tile; of the tokens of the next span.
+constexpr uint32_t kLine = 64;
+constexpr uint32_t kRowLines = 3;
+constexpr uint32_t kTokenLines = 2;
 
 // sums + the products of pairs. Of GCC's own pattern for it, loops become mostly moves between registers.
 inline void add_products(__m512i& sums, __m512i weights, __m512i activations) {
@@ -197,9 +52,22 @@ inline void keep_order() {
 
 // --- the product -------------------------------------------------------------------------------------------------
 
-// sums[r * kTileTokens + t] += row r times token t, over consecutive groups.
+// Memory that is fetched bit by bit while something else is computed.
+struct Fetch {
+  const char* next;
+  const char* end;
+  size_t step;
+
+  void advance() {
+    for (size_t line = 0; line < step && next < end; line += kLine, next += kLine) _mm_prefetch(next, _MM_HINT_T1);
+  }
+};
+
+// sums[r * kTileTokens + t] += row r times token t, over consecutive groups. What is at `next_rows` and `next_tokens` is
+// fetched meanwhile. Inlined, it would share its registers.
 template <uint32_t kTokens>
-void multiply_tile(const RowGroup* rows, const TokenGroup<kTokens>* tokens, uint32_t groups, float* sums) {
+[[gnu::noinline]] void multiply_tile(const RowGroup* rows, const TokenGroup<kTokens>* tokens, uint32_t groups, float* sums,
+                   const char* next_rows, const char* next_tokens) {
   constexpr uint32_t kTokenVectors = kTokens / kLanes;
   for (uint32_t group = 0; group < groups; ++group) {
     __m512 totals[kTileRows][kTokenVectors];
@@ -209,6 +77,10 @@ void multiply_tile(const RowGroup* rows, const TokenGroup<kTokens>* tokens, uint
       for (uint32_t r = 0; r < kTileRows; ++r) {
         for (uint32_t v = 0; v < kTokenVectors; ++v) products[r][v] = _mm512_setzero_si512();
       }
+      for (uint32_t line = 0; line < kRowLines; ++line) _mm_prefetch(next_rows + line * kLine, _MM_HINT_T0);
+      for (uint32_t line = 0; line < kTokenLines; ++line) _mm_prefetch(next_tokens + line * kLine, _MM_HINT_T0);
+      next_rows += kRowLines * kLine;
+      next_tokens += kTokenLines * kLine;
 #pragma GCC unroll 1
       for (uint32_t pair = part; pair < part + kPartPairs; ++pair) {
         __m512i x[kTokenVectors];
@@ -246,11 +118,16 @@ void multiply_tile(const RowGroup* rows, const TokenGroup<kTokens>* tokens, uint
 // All rows of a panel, of which `panel_groups` lie from row tile to row tile, with a tile of tokens.
 template <uint32_t kTokens>
 void multiply_panel(uint32_t count, const RowGroup* panel, uint32_t panel_groups, const TokenGroup<kTokens>* tokens,
-                    uint32_t groups, float* sums) {
+                    uint32_t groups, float* sums, Fetch& next_weights) {
   for (uint32_t group = 0; group < groups; group += kSpanGroups) {
+    const auto* next_tokens = reinterpret_cast<const char*>(tokens + group + kSpanGroups);
     for (uint32_t row = 0; row < count; row += kTileRows) {
       const RowGroup* const rows = panel + size_t{row} / kTileRows * panel_groups + group;
-      multiply_tile(rows, tokens + group, smaller(kSpanGroups, groups - group), sums + size_t{row} * kTileTokens);
+      const RowGroup* const next_rows = row + kTileRows < count ? rows + panel_groups : panel + group + kSpanGroups;
+      multiply_tile(rows, tokens + group, smaller(kSpanGroups, groups - group), sums + size_t{row} * kTileTokens,
+                    reinterpret_cast<const char*>(next_rows), next_tokens);
+      next_tokens += kSpanGroups * kPairs / kPartPairs * kTokenLines * kLine;
+      next_weights.advance();
     }
   }
 }
@@ -308,23 +185,65 @@ struct Scratch {
   }
 };
 
-// Rows that are missing in the last tile become zero.
+// A row on its way into a panel. Weights of most formats are decoded row by row.
 template <bool kPowerOfTwo>
+class DecodedRow {
+ public:
+  DecodedRow(Format format, const MatmulArgs& args, uint32_t index, const Scratch& scratch) : weights_(scratch.row) {
+    const auto decode = avx512::kTable.dequantize_row[static_cast<size_t>(format)];
+    decode(args.weight + index * args.row_bytes, args.columns, args.block, scratch.row);
+  }
+
+  float pack(uint32_t group, int16_t codes[kGroup]) const {
+    return pack_row_group<kPowerOfTwo>(weights_ + size_t{group} * kGroup, codes);
+  }
+
+ private:
+  const float* weights_;
+};
+
+// bfloat16 is packed from where it lies.
+class PlainRow {
+ public:
+  PlainRow(Format, const MatmulArgs& args, uint32_t index, const Scratch&)
+      : weights_(args.weight + index * args.row_bytes), columns_(args.columns) {}
+
+  float pack(uint32_t group, int16_t codes[kGroup]) const {
+    const uint8_t* const weights = weights_ + size_t{group} * kGroup * sizeof(uint16_t);
+    const uint32_t count = smaller(kGroup, columns_ - group * kGroup);
+    if (count == kGroup) {
+      const float scale = pack_bfloat_group(weights, codes);
+      if (scale > 0.0f) [[likely]] return scale;
+    }
+    uint8_t padded[kGroup * sizeof(uint16_t)] = {};
+    std::memcpy(padded, weights, count * sizeof(uint16_t));
+    float wide[kGroup];
+    for (uint32_t v = 0; v < kGroup; v += kLanes) avx512::store(wide + v, avx512::load_bf16(padded + v * sizeof(uint16_t)));
+    return pack_row_group<true>(wide, codes);
+  }
+
+ private:
+  const uint8_t* weights_;
+  uint32_t columns_;
+};
+
+// Rows that are missing in the last tile become zero.
+template <class Row>
 void pack_panel(Format format, const MatmulArgs& args, uint32_t first, uint32_t count, const Scratch& scratch) {
   const uint32_t groups = groups_of(args.columns);
-  const auto decode = avx512::kTable.dequantize_row[static_cast<size_t>(format)];
-  for (uint32_t r = 0; r < quotient_up(count, kTileRows) * kTileRows; ++r) {
-    RowGroup* const rows = scratch.panel + size_t{r} / kTileRows * groups;
-    if (r < count) decode(args.weight + (first + r) * args.row_bytes, args.columns, args.block, scratch.row);
+  const auto place = [&](uint32_t r) { return scratch.panel + size_t{r} / kTileRows * groups; };
+  for (uint32_t r = 0; r < count; ++r) {
+    const Row row(format, args, first + r, scratch);
+    RowGroup* const rows = place(r);
     for (uint32_t group = 0; group < groups; ++group) {
-      int16_t* const codes = rows[group].codes[r % kTileRows];
-      float& scale = rows[group].scales[r % kTileRows];
-      if (r < count) {
-        scale = pack_row_group<kPowerOfTwo>(scratch.row + size_t{group} * kGroup, codes);
-      } else {
-        std::memset(codes, 0, kGroup * sizeof(int16_t));
-        scale = 0.0f;
-      }
+      rows[group].scales[r % kTileRows] = row.pack(group, rows[group].codes[r % kTileRows]);
+    }
+  }
+  for (uint32_t r = count; r % kTileRows != 0; ++r) {
+    RowGroup* const rows = place(r);
+    for (uint32_t group = 0; group < groups; ++group) {
+      std::memset(rows[group].codes[r % kTileRows], 0, sizeof rows[group].codes[0]);
+      rows[group].scales[r % kTileRows] = 0.0f;
     }
   }
 }
@@ -362,15 +281,26 @@ void prepare(Format, const MatmulArgs& args, uint32_t token_begin, uint32_t toke
 
 size_t scratch_bytes(Format, uint32_t, uint32_t columns, uint32_t tokens) { return Scratch::bytes(columns, tokens); }
 
+// The rows of the panel that begins with row `first`, in as many steps as the one before has tiles.
+Fetch rows_after(const MatmulArgs& args, uint32_t first) {
+  const auto* const begin = reinterpret_cast<const char*>(args.weight) + first * args.row_bytes;
+  const size_t bytes = smaller(kPanelRows, args.rows - first) * args.row_bytes;
+  const uint32_t spans = quotient_up(groups_of(args.columns), kSpanGroups);
+  const size_t steps = size_t{kPanelTiles} * spans * quotient_up(args.tokens, kTileTokens);
+  return {begin, begin + bytes, bytes / steps + 1};
+}
+
 void multiply(Format format, const MatmulArgs& args, const uint8_t* prepared) {
   const Scratch scratch(args.scratch, args.columns, args.tokens);
   const uint32_t groups = groups_of(args.columns);
-  const bool is_bfloat = format == Format::kBF16 || format == Format::kBF16Window;
-  const auto pack = is_bfloat ? pack_panel<true> : pack_panel<false>;
+  const auto pack = format == Format::kBF16         ? pack_panel<PlainRow>
+                    : format == Format::kBF16Window ? pack_panel<DecodedRow<true>>
+                                                    : pack_panel<DecodedRow<false>>;
   std::memset(scratch.row, 0, size_t{groups} * kGroup * sizeof(float));  // columns past the end stay zero
   for (uint32_t row = 0; row < args.rows; row += kPanelRows) {
     const uint32_t rows = smaller(kPanelRows, args.rows - row);
     pack(format, args, row, rows, scratch);
+    Fetch next_weights = rows_after(args, row + rows);
     std::memset(scratch.sums, 0, quotient_up(args.tokens, kTileTokens) * kSumsFloats * sizeof(float));
     for (uint32_t group = 0; group < groups; group += kBlockGroups) {
       const uint32_t count = smaller(kBlockGroups, groups - group);
@@ -379,7 +309,7 @@ void multiply(Format format, const MatmulArgs& args, const uint8_t* prepared) {
         const uint8_t* const tile = tile_at(prepared, args.columns, token);
         float* const sums = scratch.sums + token / kTileTokens * kSumsFloats;
         const auto multiply_tokens = [&]<uint32_t kTokens>(const TokenGroup<kTokens>* first) {
-          multiply_panel(rows, scratch.panel + group, groups, first + group, count, sums);
+          multiply_panel(rows, scratch.panel + group, groups, first + group, count, sums, next_weights);
         };
         if (lanes_of(tokens) == kLanes) {
           multiply_tokens(reinterpret_cast<const TokenGroup<kLanes>*>(tile));

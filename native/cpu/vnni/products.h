@@ -9,4 +9,6 @@ extern const FastKernels kVectorKernels;
 extern const FastKernels kMatrixKernels;
 extern const FastProducts kProducts;
 
+uint64_t peak_bf16(uint32_t iterations);
+
 }  // namespace layerstream::cpu::vnni

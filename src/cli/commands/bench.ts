@@ -31,7 +31,7 @@ export function addBenchCommand(program: Command, interrupts: Interrupts): void 
   addModelOptions(command)
     .option("--json", "print one JSON object")
     .action(async (modelPath: string, options: Options) => {
-      const { measureDiskRate, measureMemoryRate } = await import("../../engine/roofline.js");
+      const { measureArithmeticPeaks, measureDiskRate, measureMemoryRate } = await import("../../engine/roofline.js");
       const store = await storeOf(modelPath, options, interrupts);
       const rawBegin = performance.now();
       const rateBefore = await measureDiskRate(store, options.rooflineSeconds);
@@ -57,7 +57,7 @@ export function addBenchCommand(program: Command, interrupts: Interrupts): void 
       const held = run.after.bytesStreamed === run.before.bytesStreamed;
       const memoryRate = held ? measureMemoryRate(run.after, options.rooflineSeconds) : undefined;
       const operations = await operationsOf(store, run.promptTokens);
-      const figures = benchmarkFigures(run, rates, operations, memoryRate);
+      const figures = benchmarkFigures(run, rates, operations, measureArithmeticPeaks(run.after.threads), memoryRate);
       console.log(options.json ? JSON.stringify({ ...figures, ...profile }) : formatFigures(figures));
     });
 }
@@ -71,10 +71,20 @@ async function storeOf(modelPath: string, options: Options, interrupts: Interrup
   return model.store;
 }
 
+function giga(operations: number): string {
+  return formatNumber(operations / 1e9);
+}
+
 function formatOperations(figures: BenchmarkFigures): string {
   const { promptLinearOperations: linear, promptAttentionOperations: attention, promptOperationsPerSecond } = figures;
-  const giga = (operations: number) => `${formatNumber(operations / 1e9)}`;
   return `${giga(promptOperationsPerSecond)} GFLOP/s: ${giga(linear)} GFLOP linear, ${giga(attention)} GFLOP attention`;
+}
+
+function formatPeaks(figures: BenchmarkFigures): string {
+  const { float32PeakOperationsPerSecond: float32, bfloat16PeakOperationsPerSecond: bfloat16 } = figures;
+  const share = `${(100 * figures.promptPeakFraction).toFixed(1)} %`;
+  if (bfloat16 === 0) return `${share} of ${giga(float32)} GFLOP/s in float32`;
+  return `${share} of ${giga(bfloat16)} GFLOP/s in bfloat16 (float32: ${giga(float32)})`;
 }
 
 /** Counted from the shapes of the model, not by what ran. */
@@ -95,6 +105,7 @@ function formatFigures(figures: BenchmarkFigures): string {
     ],
     ["prefill", `${formatNumber(figures.prefillTokensPerSecond)} tokens a second`],
     ["its arithmetic", formatOperations(figures)],
+    ["share of the peak", formatPeaks(figures)],
     ["streamed per token", streams ? formatBytes(figures.bytesStreamedPerToken) : "nothing: the whole model is held"],
     ["held in memory", formatBytes(figures.heldBytes)],
     ["disk rate", streams ? formatRate(figures.diskBytesPerSecond) : "-"],

@@ -1,0 +1,3 @@
+#include "simd.h"
+
+#include "../generic/peak.h"
