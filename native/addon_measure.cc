@@ -10,7 +10,6 @@
 #include "addon.h"
 #include "backend/device.h"
 #include "io/reader.h"
-#include "platform/arithmetic_rate.h"
 #include "platform/error.h"
 #include "platform/memory.h"
 
@@ -122,12 +121,6 @@ Napi::Value measure_memory_rate(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(rounds * part * threads) / seconds_since(start));
 }
 
-// measureArithmeticRate(threads, seconds)
-Napi::Value measure_arithmetic_rate(const Napi::CallbackInfo& info) {
-  const auto threads = static_cast<uint32_t>(number_argument(info, 0, 1, 1024));
-  return Napi::Number::New(info.Env(), multiply_add_rate(threads, number_argument(info, 1, 0.01, 3600)));
-}
-
 // measureMatmulRate(format, rows, columns, block, tokens, threads, seconds, exact): through a device, as the engine does.
 Napi::Value measure_matmul_rate(const Napi::CallbackInfo& info) {
   const std::string name = info[0].ToString().Utf8Value();
@@ -219,7 +212,6 @@ void register_measure(Napi::Env env, Napi::Object exports) {
   exports.Set("cpuKernels", guarded(env, "cpuKernels", cpu_kernels));
   exports.Set("measureReadRate", guarded(env, "measureReadRate", measure_read_rate));
   exports.Set("measureMemoryRate", guarded(env, "measureMemoryRate", measure_memory_rate));
-  exports.Set("measureArithmeticRate", guarded(env, "measureArithmeticRate", measure_arithmetic_rate));
   exports.Set("measurePeakRate", guarded(env, "measurePeakRate", measure_peak_rate));
   exports.Set("measureMatmulRate", guarded(env, "measureMatmulRate", measure_matmul_rate));
 }

@@ -62,7 +62,6 @@ const functionNames = {
   encodeWindows: true,
   dropFileCache: true,
   expandRows: true,
-  measureArithmeticRate: true,
   measureMatmulRate: true,
   measureMemoryRate: true,
   measurePeakRate: true,

@@ -430,11 +430,6 @@ export interface NativeMeasure {
   /** Bytes a second that `threads` threads read from memory together, over a buffer of `bytes`. Blocks. */
   measureMemoryRate(bytes: number, threads: number, seconds: number): number;
   /**
-   * Float32 operations that `threads` threads do in registers alone in a second of processor time each: what products and
-   * attention could reach. Blocks.
-   */
-  measureArithmeticRate(threads: number, seconds: number): number;
-  /**
    * The most floating point operations a second that `threads` threads do together without touching memory: multiply-adds
    * (two operations each) of float32, or of pairs of bfloat16 (`vdpbf16ps`); 0 where the processor has none of these. Blocks.
    */

@@ -14,7 +14,7 @@ try {
   const diskRates = [await measureDiskRate(store, yardstickSeconds)];
   const model = await AutoModel.fromPretrained(store, load);
   const { threads } = model.stats();
-  const peakRates = [native().measureArithmeticRate(threads, yardstickSeconds)];
+  const peakRates = [native().measurePeakRate("f32", threads, yardstickSeconds)];
   const prompt = randomTokenIds(promptTokens, model.vocabSize, 1);
   const before = process.cpuUsage();
   const run = await runBenchmark(model, prompt, newTokens, new AbortController().signal);
@@ -22,7 +22,7 @@ try {
   const profile = model.profile();
   const { runtimeBytes, maxSeqLen } = model.residency();
   await model.dispose();
-  peakRates.push(native().measureArithmeticRate(threads, yardstickSeconds));
+  peakRates.push(native().measurePeakRate("f32", threads, yardstickSeconds));
   diskRates.push(await measureDiskRate(store, yardstickSeconds));
   console.log(
     JSON.stringify({
