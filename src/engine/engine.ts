@@ -1,48 +1,26 @@
 /** One loaded model: its memory, its tape, and passes, one at a time. */
 import { resolve } from "node:path";
 import type { LayerStore } from "../checkpoint/layer-store.js";
-import type { LoraAdapter } from "../checkpoint/lora-adapter.js";
 import { MANIFEST_FILE } from "../checkpoint/manifest.js";
 import { LayerstreamError } from "../errors.js";
 import type { Architecture } from "../models/architecture.js";
-import { kvPageBytes } from "../models/kv-format.js";
 import { dependsOnLength, type RopeFrequencies, ropeFrequencies } from "../models/rope.js";
 import { native } from "../native/binding.js";
-import { type KvFormat, type NativePassResult, TRACE_ENGINE, TRACE_PASS, type TraceActivity } from "../native/types.js";
+import { type NativePassResult, TRACE_ENGINE, TRACE_PASS, type TraceActivity } from "../native/types.js";
 import { untilAborted } from "./abort.js";
-import { activationSizes, BLOCK_TOKENS, carriesNormed } from "./activations.js";
-import type { Precision, Residency, ResidencyEntry, Stats } from "./contract.js";
+import { carriesNormed } from "./activations.js";
+import type { Residency, ResidencyEntry, Stats } from "./contract.js";
 import { cancelAtExit, forgetAtExit } from "./exit.js";
 import { type ResidencyStage, stageParts } from "./held-chunks.js";
 import { KvCache, type Sequence } from "./kv-cache.js";
-import { cgroupLimitBytes, peakResidentBytes, runtimeMemory } from "./memory.js";
+import { cgroupLimitBytes, peakResidentBytes } from "./memory.js";
 import { describeModel, type ModelDescription } from "./model-description.js";
 import { Prefetcher } from "./prefetch.js";
-import { productScratchBytes } from "./product-scratch.js";
 import { type Profile, readProfile } from "./profile.js";
-import { chunkBytesFor, PAGE_POSITIONS, planResidency, type ResidencyInput, type ResidencyPlan } from "./residency.js";
-import { TRACE_BYTES, TRACE_SPANS, writeTrace } from "./trace-file.js";
+import { PAGE_POSITIONS, planResidency, type ResidencyInput, type ResidencyPlan } from "./residency.js";
+import { type EngineOptions, residencyInputOf } from "./residency-input.js";
+import { TRACE_SPANS, writeTrace } from "./trace-file.js";
 import { type MemoryChange, reservedSizes, WorkingMemoryPlanner } from "./working-memory.js";
-
-/** Growth of the JavaScript heap, thread stacks and kernel scratch after the plan is made. */
-const RUNTIME_RESERVE_BYTES = 40 * 2 ** 20;
-
-export interface EngineOptions {
-  budgetBytes: number;
-  device: string;
-  threads: number;
-  precision: Precision;
-  maxSeqLen?: number;
-  kvFormat: KvFormat;
-  hold?: boolean;
-  prefetching?: boolean;
-  /** Tokens of a pass that a stage works on at once. */
-  blockTokens?: number;
-  /** Where layers of the KV cache go that do not fit in memory. Without it, they must fit. */
-  spillDirectory?: string;
-  adapters?: readonly LoraAdapter[];
-  profiling?: boolean;
-}
 
 export class Engine {
   readonly kvCache: KvCache;
@@ -119,45 +97,8 @@ export class Engine {
     const prefetcher = new Prefetcher();
     try {
       await prefetcher.warmUp();
-      const chunkBytes = chunkBytesFor(description.largestRowBytes);
-      const stages = description.stages.map((stage, index) => ({
-        bytes: stage.extentBytes,
-        ...native().stageChunks(stage.native, chunkBytes),
-        gathered: isGathered(architecture, description, index),
-        routed: stage.native.routed !== undefined,
-        share: stage.share,
-      }));
       dropFileCaches(store);
-      const fastProducts = options.precision === "fast" && native().cpuKernels().includes("vnni");
-      const runtime = runtimeMemory();
-      const runtimeBytes =
-        runtime.bytes +
-        (fastProducts ? productScratchBytes(description.widestColumns, options.threads) : 0) +
-        RUNTIME_RESERVE_BYTES +
-        (options.profiling ? TRACE_BYTES : 0);
-      // A device with memory of its own gets its weights through the ring even when they are held: nothing stays in it.
-      const blockTokens = options.device === "cpu" ? (options.blockTokens ?? BLOCK_TOKENS) : 0;
-      const input: ResidencyInput = {
-        budgetBytes: options.budgetBytes,
-        runtimeBytes,
-        runtimeVariationBytes: runtime.mostBytes - runtime.bytes,
-        stages,
-        vectorBytes: description.vectorBytes,
-        largestRowBytes: description.largestRowBytes,
-        kvBytesPerPosition:
-          (architecture.layerCount * kvPageBytes(options.kvFormat, architecture.kvCache, PAGE_POSITIONS)) /
-          PAGE_POSITIONS,
-        kvLayers: architecture.layerCount,
-        kvSpill: options.device === "cpu" && options.spillDirectory !== undefined,
-        activations: activationSizes(architecture, description, blockTokens),
-        logitsBytesPerToken: architecture.vocabSize * 4,
-        contextLimit: contextLimit(architecture),
-        maxSeqLen: options.maxSeqLen,
-        hold: options.hold,
-        prefetching: options.prefetching,
-        alwaysStaged: options.device !== "cpu" || description.compressed,
-        compressed: description.compressed,
-      };
+      const input = residencyInputOf(architecture, description, options);
       return new Engine(store, architecture, description, options, input, prefetcher);
     } catch (error) {
       await prefetcher.close();
@@ -463,19 +404,6 @@ export class Engine {
     if (!this.disposed) native().resetTape(this.model);
     return death;
   }
-}
-
-/** Embeddings of their own are read row by row; a tied one is the head and is streamed as such. */
-function isGathered(architecture: Architecture, description: ModelDescription, stage: number): boolean {
-  return stage === description.embedding.stage && !architecture.tied;
-}
-
-/** Dynamic NTK scaling stretches to any length; the other kinds end where the model was made to end. */
-function contextLimit(architecture: Architecture): number {
-  const stretches = architecture.ropes.some(
-    ({ scaling }) => scaling.type === "dynamic" || scaling.type === "qwenDynamic",
-  );
-  return stretches ? Number.POSITIVE_INFINITY : architecture.maxPositionEmbeddings;
 }
 
 function readerError(store: string, cause: unknown): LayerstreamError {
