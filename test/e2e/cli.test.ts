@@ -133,6 +133,24 @@ describe("decompose, verify and inspect", () => {
     expect(text).toMatchObject({ exitCode: 0, stderr: "" });
     expect(text.stdout).toContain("llama");
   });
+
+  it("says where a store would live in a budget, and what a token would take", async () => {
+    const { stdout } = await runCli(["inspect", store, "--memory", "1GiB", "--max-seq-len", "64", "--json"]);
+    const { family, residency, predictedSecondsPerToken } = JSON.parse(stdout);
+    expect(family).toBe("llama");
+    expect(residency).toMatchObject({ memoryBudgetBytes: 2 ** 30, maxSeqLen: 64, streamedBytes: 0 });
+    expect(residency.stages.map(({ tier }: { tier: string }) => tier)).toContain("held");
+    expect(predictedSecondsPerToken).toBeGreaterThan(0);
+    const text = await runCli(["inspect", store, "--memory", "1GiB"]);
+    expect(text.stdout).toMatch(/^ {2}memory budget +1\.00 GiB; the least is \d+ MiB$/m);
+    expect(text.stdout).toMatch(/^ {2}mlp +\d+ held: (.+) of \1 in memory$/m);
+    const small = await runCli(["inspect", store, "--memory", "1MiB"]);
+    expect(small).toMatchObject({ exitCode: 1, stdout: "" });
+    expect(small.stderr).toContain("MEMORY_BUDGET_TOO_SMALL");
+    const files = await runCli(["inspect", checkpoint, "--memory", "1GiB"]);
+    expect(files).toMatchObject({ exitCode: 2, stdout: "" });
+    expect(files.stderr).toContain("is not a layer store");
+  });
 });
 
 describe("generate", () => {

@@ -1,4 +1,14 @@
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
+import { LayerstreamError } from "../../errors.js";
+import { KV_FORMATS } from "../../models/kv-format.js";
+import { bytes, integer } from "../arguments.js";
+
+interface Options {
+  memory?: number;
+  maxSeqLen?: number;
+  kvDtype?: "f32" | "bf16" | "8bit";
+  json?: boolean;
+}
 
 /** `layerstream inspect`: describes a checkpoint or a layer store without reading its weights. */
 export function addInspectCommand(program: Command): void {
@@ -6,11 +16,31 @@ export function addInspectCommand(program: Command): void {
     .command("inspect")
     .description("describe a checkpoint or a layer store without reading its weights")
     .argument("<model>", "checkpoint, GGUF file or layer store")
+    .option("--memory <size>", "where each stage of a layer store would live in such a budget, for example 4GiB", bytes)
+    .option("--max-seq-len <tokens>", "with --memory: prompt and answer together", integer(1))
+    .addOption(new Option("--kv-dtype <type>", "with --memory: how keys and values are kept").choices(KV_FORMATS))
     .option("--json", "print one JSON object")
-    .action(async (model: string, options: { json?: boolean }) => {
+    .action(async (model: string, { json, ...load }: Options) => {
       const { inspect } = await import("../../models/inspect.js");
       const { renderInspection } = await import("../../models/inspection-text.js");
       const inspection = await inspect(model);
-      process.stdout.write(`${options.json ? JSON.stringify(inspection) : renderInspection(inspection)}\n`);
+      if (load.memory === undefined) {
+        process.stdout.write(`${json ? JSON.stringify(inspection) : renderInspection(inspection)}\n`);
+        return;
+      }
+      if (inspection.kind !== "store") {
+        throw new LayerstreamError(
+          "INVALID_ARGUMENT",
+          `${model} is not a layer store; --memory needs its bytes as stored.`,
+          {
+            remedy: "Run layerstream decompose first, or leave --memory out.",
+          },
+        );
+      }
+      const { previewResidency, renderPreview } = await import("../residency-preview.js");
+      const preview = await previewResidency(inspection.path, load);
+      process.stdout.write(
+        `${json ? JSON.stringify({ ...inspection, ...preview }) : `${renderInspection(inspection)}\n\n${renderPreview(preview)}`}\n`,
+      );
     });
 }
