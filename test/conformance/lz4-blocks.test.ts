@@ -129,7 +129,7 @@ describe("matrices that LZ4 shrinks", () => {
     const plain = await outcome(`${store}-plain`, { memory: "2GiB" });
     // A forward, a prompt, two more tokens.
     expect(plain.stats.passes).toBe(4);
-    const part = (await outcome(store, { memory: "2GiB" })).residency.minimumBytes + 16 * 2 ** 20;
+    const part = (await outcome(store, { memory: "2GiB" })).residency.minimumBytes + 4 * 2 ** 20;
     for (const load of [
       { memory: "2GiB" },
       { memory: "2GiB", hold: false },
@@ -150,6 +150,7 @@ describe("matrices that LZ4 shrinks", () => {
     const { checkpoint, store } = workplace();
     writeCheckpoint(checkpoint, { ...shape, edit: (all) => prune(all, 9) });
     await decompose({ checkpoint, store, compression: "lossless" });
+    /** In the pass of a prompt, and in three passes of a token: reads run ahead of the passes that they are for. */
     const decodedBytes = async (hold: boolean) => {
       const model = await AutoModel.fromPretrained(store, { hold, profilingMode: true });
       try {
@@ -163,8 +164,8 @@ describe("matrices that LZ4 shrinks", () => {
     const [once, never] = await decodedBytes(true);
     expect(once).toBeGreaterThan(0);
     expect(never).toBe(0);
-    const [, always] = await decodedBytes(false);
-    expect(always).toBeGreaterThanOrEqual(3 * (once as number));
+    const [first, later] = (await decodedBytes(false)) as [number, number];
+    expect(first + later).toBeGreaterThanOrEqual(4 * (once as number));
   });
 
   it("may be experts", async () => {
