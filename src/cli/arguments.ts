@@ -1,4 +1,6 @@
 /** Readers of option values. A bad value is a usage error: commander prints it with the option's name. */
+import { statSync } from "node:fs";
+import { dirname, resolve } from "node:path";
 import { InvalidArgumentError } from "commander";
 import { LayerstreamError } from "../errors.js";
 import { parseBytes } from "../units.js";
@@ -31,6 +33,12 @@ export const bytes: Reader<number> = (text) => {
     if (!(error instanceof LayerstreamError)) throw error;
     throw new InvalidArgumentError(error.remedy ?? error.message);
   }
+};
+
+/** A file to write: a missing directory is known before the work, not after it. */
+export const outputFile: Reader<string> = (text) => {
+  if (text !== "" && statSync(dirname(resolve(text)), { throwIfNoEntry: false })?.isDirectory()) return text;
+  throw new InvalidArgumentError("It must be a file in a directory that exists.");
 };
 
 /** Token ids such as "1,2,3". */

@@ -3,6 +3,7 @@ import type { Command } from "commander";
 import type { Model } from "../engine/contract.js";
 import type { PhaseProfile, Profile, StageProfile } from "../engine/profile.js";
 import { formatCount, formatDuration, formatNumber, formatRate } from "../units.js";
+import { outputFile } from "./arguments.js";
 
 export interface ProfileOptions {
   profile?: boolean;
@@ -12,7 +13,7 @@ export interface ProfileOptions {
 export function addProfileOptions(command: Command): Command {
   return command
     .option("--profile", "print where the time went, by stage and operator, on stderr (with --json: in `profile`)")
-    .option("--trace <file>", "write what ran when as Chrome trace JSON, which ui.perfetto.dev shows");
+    .option("--trace <file>", "write what ran when as Chrome trace JSON, which ui.perfetto.dev shows", outputFile);
 }
 
 /** What the options ask for, once the model has run. The trace is written and said on stderr. */

@@ -49,6 +49,10 @@ describe("usage errors", () => {
       "option '--memory <size>' argument 'lots' is invalid. Write for example 4GiB, 900MB or 1.5g.",
     ],
     [
+      ["bench", "x", "--trace", "/no-such-directory/trace.json"],
+      "option '--trace <file>' argument '/no-such-directory/trace.json' is invalid. It must be a file in a directory that exists.",
+    ],
+    [
       ["generate", "x"],
       "The prompt is missing or given twice. Give one of --prompt TEXT, --prompt - (for stdin) and --tokens 1,2,3.",
     ],
