@@ -1,5 +1,6 @@
 /** `layerstream bench`, without the command line: what is measured and how the figures follow from it. */
 import type { Model, Stats } from "../engine/contract.js";
+import type { ArithmeticPeaks } from "../engine/roofline.js";
 import type { PromptOperations } from "../models/operations.js";
 
 export interface BenchmarkFigures {
@@ -97,12 +98,6 @@ export async function runBenchmark(
     before: before ?? after,
     after,
   };
-}
-
-/** Operations a second, as `NativeMeasure.measurePeakRate` measures them. */
-export interface ArithmeticPeaks {
-  float32: number;
-  bfloat16: number;
 }
 
 /** `diskRates`: raw reads of the same files, `memoryRate`: of memory, if it was measured; bytes a second. */

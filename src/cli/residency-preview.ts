@@ -1,5 +1,5 @@
 /** What a memory budget would do to a store: where each stage would live, and what a token would cost at least. */
-import type { Residency, ResidencyEntry } from "../engine/contract.js";
+import type { LoadOptions, Residency, ResidencyEntry } from "../engine/contract.js";
 import { formatBytes, formatDuration, formatRate } from "../units.js";
 import { formatTable } from "./table.js";
 
@@ -17,7 +17,7 @@ const MEASURED_SECONDS = 0.5;
 /** Loads the model without reading its weights. @throws as AutoModel.fromPretrained, for example MEMORY_BUDGET_TOO_SMALL */
 export async function previewResidency(
   store: string,
-  options: { memory?: number; maxSeqLen?: number; kvDtype?: "f32" | "bf16" | "8bit" },
+  options: Pick<LoadOptions, "memory" | "maxSeqLen" | "kvDtype">,
 ): Promise<ResidencyPreview> {
   const { AutoModel } = await import("../auto-model.js");
   const { measureDiskRate, measureMemoryRate } = await import("../engine/roofline.js");

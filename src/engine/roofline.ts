@@ -26,11 +26,14 @@ export function measureMemoryRate({ heldBytes, threads }: Stats, seconds: number
   return native().measureMemoryRate(Math.max(2 ** 20, Math.min(heldBytes, MEMORY_BYTES)), threads, seconds);
 }
 
-/**
- * Floating point operations a second that `threads` threads do at most, in float32 and (0 where the processor has no such
- * instruction) in bfloat16. Blocks the thread for half a second.
- */
-export function measureArithmeticPeaks(threads: number): { float32: number; bfloat16: number } {
+/** Floating point operations a second; 0 in bfloat16 where the processor has no such instruction. */
+export interface ArithmeticPeaks {
+  float32: number;
+  bfloat16: number;
+}
+
+/** What `threads` threads do at most. Blocks the thread for half a second. */
+export function measureArithmeticPeaks(threads: number): ArithmeticPeaks {
   const seconds = 0.25;
   return {
     float32: native().measurePeakRate("f32", threads, seconds),

@@ -53,6 +53,10 @@ describe("usage errors", () => {
       "option '--trace <file>' argument '/no-such-directory/trace.json' is invalid. It must be a file in a directory that exists.",
     ],
     [
+      ["inspect", "x", "--kv-dtype", "bf16"],
+      "--max-seq-len and --kv-dtype say nothing without --memory. Give --memory too, or leave them out.",
+    ],
+    [
       ["generate", "x"],
       "The prompt is missing or given twice. Give one of --prompt TEXT, --prompt - (for stdin) and --tokens 1,2,3.",
     ],

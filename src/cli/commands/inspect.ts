@@ -1,12 +1,10 @@
 import { type Command, Option } from "commander";
+import type { LoadOptions } from "../../engine/contract.js";
 import { LayerstreamError } from "../../errors.js";
 import { KV_FORMATS } from "../../models/kv-format.js";
 import { bytes, integer } from "../arguments.js";
 
-interface Options {
-  memory?: number;
-  maxSeqLen?: number;
-  kvDtype?: "f32" | "bf16" | "8bit";
+interface Options extends Pick<LoadOptions, "memory" | "maxSeqLen" | "kvDtype"> {
   json?: boolean;
 }
 
@@ -21,6 +19,11 @@ export function addInspectCommand(program: Command): void {
     .addOption(new Option("--kv-dtype <type>", "with --memory: how keys and values are kept").choices(KV_FORMATS))
     .option("--json", "print one JSON object")
     .action(async (model: string, { json, ...load }: Options) => {
+      if (load.memory === undefined && (load.maxSeqLen ?? load.kvDtype) !== undefined) {
+        throw new LayerstreamError("INVALID_ARGUMENT", "--max-seq-len and --kv-dtype say nothing without --memory.", {
+          remedy: "Give --memory too, or leave them out.",
+        });
+      }
       const { inspect } = await import("../../models/inspect.js");
       const { renderInspection } = await import("../../models/inspection-text.js");
       const inspection = await inspect(model);
