@@ -2,10 +2,14 @@
 //
 // Streams are queues that run beside the host and beside one another; within one stream, commands run in order. Events
 // order streams and let the host wait. Ranges handed to a command must stay valid until the command has run, and host
-// memory of uploads and downloads comes from alloc_pinned.
+// memory of uploads and downloads comes from alloc_pinned, or on unified devices from anywhere.
 //
 // Thread safety: a stream is used by one host thread at a time; everything else may be called from any thread.
-// Failures throw Error; a failure inside a command surfaces at the next synchronize on its stream's events.
+//
+// Failures throw Error{"DEVICE_FAILED"}. Where memory does not last, at once, and everything else stays as it was. Where a
+// command fails, at each synchronize with an event that was recorded behind it; its stream, and every stream that waits for
+// such an event, skips its later commands. A device that is lost throws from every call; no command touches host memory from the
+// first such error on. Only free, free_pinned and destroy never throw, so that owners can always let go.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +22,9 @@
 
 namespace layerstream {
 
-struct Stream;
-struct Event;
+// Each backend derives its own from these, as from Buffer.
+struct Stream {};
+struct Event {};
 
 // What a device's arithmetic is measured with.
 enum class PeakKind : uint8_t { kFloat32, kBFloat16 };
@@ -64,6 +69,8 @@ class Device {
   virtual void download(Stream* stream, void* destination, Range source) = 0;
   virtual void copy(Stream* stream, Range destination, Range source) = 0;
 
+  // The table op x format of the device: whether it executes ops of this kind, with these formats, widths and options.
+  // Ranges, strides and numbers of tokens are not looked at.
   virtual bool supports(const Op& op) const = 0;
   virtual void launch(Stream* stream, std::span<const Op> ops) = 0;
 
@@ -90,5 +97,8 @@ struct Backend {
 };
 
 std::span<const Backend> backends();
+
+// Throws Error{"DEVICE_UNAVAILABLE"} where no backend of that name can run.
+std::unique_ptr<Device> open_device(const std::string& name, const DeviceOptions& options);
 
 }  // namespace layerstream

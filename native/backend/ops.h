@@ -11,7 +11,8 @@
 
 namespace layerstream {
 
-struct Buffer;  // opaque, defined by each backend
+// Memory of a device. Each backend derives its own from it, under a name of its own.
+struct Buffer {};
 
 // Part of a buffer. Devices without pointer arithmetic need the pair.
 struct Range {

@@ -1,4 +1,5 @@
 #include "../cpu/device.h"
+#include "../platform/error.h"
 #include "device.h"
 
 namespace layerstream {
@@ -10,6 +11,15 @@ std::span<const Backend> backends() {
       {"cpu-discrete", cpu::open_discrete_device},
   };
   return table;
+}
+
+std::unique_ptr<Device> open_device(const std::string& name, const DeviceOptions& options) {
+  for (const Backend& backend : backends()) {
+    if (name != backend.name) continue;
+    std::unique_ptr<Device> device = backend.open(options);
+    if (device) return device;
+  }
+  throw Error("DEVICE_UNAVAILABLE", "There is no device '" + name + "' here.");
 }
 
 }  // namespace layerstream

@@ -10,6 +10,10 @@ namespace layerstream::cpu {
 
 namespace {
 
+Worker& worker_of(Stream* stream) { return static_cast<CpuStream*>(stream)->worker; }
+CpuEvent& event_of(Event* event) { return *static_cast<CpuEvent*>(event); }
+Arena& arena_of(Range range) { return static_cast<CpuBuffer*>(range.buffer)->arena; }
+
 class CpuDevice final : public Device {
  public:
   CpuDevice(const DeviceOptions& options, bool unified)
@@ -17,20 +21,12 @@ class CpuDevice final : public Device {
 
   DeviceInfo info() const override { return {unified_ ? "cpu" : "cpu-discrete", kernels_.name, unified_, threads_}; }
 
-  Buffer* alloc(uint64_t bytes) override {
-    Arena arena(bytes);
-    uint8_t* data = arena.data();
-    return new Buffer{data, bytes, std::move(arena)};
-  }
-  void free(Buffer* buffer) override { delete buffer; }
-  Buffer* reserve(uint64_t bytes) override {
-    Arena arena = Arena::reserve(bytes);
-    uint8_t* data = arena.data();
-    return new Buffer{data, bytes, std::move(arena)};
-  }
-  void populate(Range range) override { range.buffer->arena.populate(range.offset, range.size); }
-  void commit(Range range) override { range.buffer->arena.commit(range.offset, range.size); }
-  void discard(Range range) override { range.buffer->arena.discard(range.offset, range.size); }
+  Buffer* alloc(uint64_t bytes) override { return new CpuBuffer(Arena(bytes)); }
+  void free(Buffer* buffer) override { delete static_cast<CpuBuffer*>(buffer); }
+  Buffer* reserve(uint64_t bytes) override { return new CpuBuffer(Arena::reserve(bytes)); }
+  void commit(Range range) override { arena_of(range).commit(range.offset, range.size); }
+  void populate(Range range) override { arena_of(range).populate(range.offset, range.size); }
+  void discard(Range range) override { arena_of(range).discard(range.offset, range.size); }
 
   void* alloc_pinned(uint64_t bytes) override {
     Arena arena(bytes);
@@ -45,65 +41,68 @@ class CpuDevice final : public Device {
     std::erase_if(pinned_, [memory](const Arena& arena) { return arena.data() == memory; });
   }
 
-  Buffer* alias_host(void* memory, uint64_t bytes) override {
+  Buffer* alias_host(void* memory, uint64_t) override {
     if (!unified_) throw Error("INTERNAL", "This device cannot alias host memory.");
-    return new Buffer{static_cast<uint8_t*>(memory), bytes, Arena()};
+    return new CpuBuffer(memory);
   }
   void* host_address(Range range) override {
     if (!unified_) throw Error("INTERNAL", "This device's memory has no host address.");
-    return range.buffer->data + range.offset;
+    return address<uint8_t>(range);
   }
 
-  Stream* create_stream() override { return new Stream{Worker(executor_, executor_mutex_)}; }
-  void destroy(Stream* stream) override { delete stream; }
-  Event* create_event() override { return new Event(); }
-  void destroy(Event* event) override { delete event; }
+  Stream* create_stream() override { return new CpuStream(executor_, executor_mutex_); }
+  void destroy(Stream* stream) override { delete static_cast<CpuStream*>(stream); }
+  Event* create_event() override { return new CpuEvent(); }
+  void destroy(Event* event) override { delete static_cast<CpuEvent*>(event); }
 
   void record(Event* event, Stream* stream) override {
+    CpuEvent& recorded = event_of(event);
     uint64_t sequence = 0;
     {
-      std::lock_guard lock(event->mutex);
-      sequence = ++event->recorded;
+      std::lock_guard lock(recorded.mutex);
+      sequence = ++recorded.recorded;
     }
-    stream->worker.push(RecordCommand{event, sequence});
+    worker_of(stream).push(RecordCommand{&recorded, sequence});
   }
   void wait(Stream* stream, Event* event) override {
+    CpuEvent& awaited = event_of(event);
     uint64_t sequence = 0;
     {
-      std::lock_guard lock(event->mutex);
-      sequence = event->recorded;
+      std::lock_guard lock(awaited.mutex);
+      sequence = awaited.recorded;
     }
-    stream->worker.push(WaitCommand{event, sequence});
+    worker_of(stream).push(WaitCommand{&awaited, sequence});
   }
   void synchronize(Event* event) override {
-    std::unique_lock lock(event->mutex);
-    event->changed.wait(lock, [event] { return event->completed >= event->recorded; });
-    if (event->failure) std::rethrow_exception(event->failure);
+    CpuEvent& awaited = event_of(event);
+    std::unique_lock lock(awaited.mutex);
+    awaited.changed.wait(lock, [&awaited] { return awaited.completed >= awaited.recorded; });
+    if (awaited.failure) std::rethrow_exception(awaited.failure);
   }
 
   void upload(Stream* stream, Range destination, const void* source) override {
-    stream->worker.push(CopyCommand{destination.buffer->data + destination.offset, source, destination.size});
+    worker_of(stream).push(CopyCommand{address<uint8_t>(destination), source, destination.size});
   }
   void download(Stream* stream, void* destination, Range source) override {
-    stream->worker.push(CopyCommand{destination, source.buffer->data + source.offset, source.size});
+    worker_of(stream).push(CopyCommand{destination, address<uint8_t>(source), source.size});
   }
   void copy(Stream* stream, Range destination, Range source) override {
-    stream->worker.push(
-        CopyCommand{destination.buffer->data + destination.offset, source.buffer->data + source.offset, source.size});
+    worker_of(stream).push(CopyCommand{address<uint8_t>(destination), address<uint8_t>(source), source.size});
   }
 
   bool supports(const Op& op) const override {
+    if (const auto* embed = std::get_if<EmbedOp>(&op)) return kernels_.dequantize_row[static_cast<size_t>(embed->format)] != nullptr;
     const auto* matmul = std::get_if<MatmulOp>(&op);
     return matmul == nullptr || kernels_.matmul[static_cast<size_t>(matmul->format)] != nullptr;
   }
   void launch(Stream* stream, std::span<const Op> ops) override {
-    for (const Op& op : ops) stream->worker.push(op);
+    for (const Op& op : ops) worker_of(stream).push(op);
   }
 
-  void observe(Stream* stream, Trace* trace, Track track) override { stream->worker.observe(trace, track); }
-  void label(Stream* stream, uint32_t stage) override { stream->worker.push(LabelCommand{stage}); }
+  void observe(Stream* stream, Trace* trace, Track track) override { worker_of(stream).observe(trace, track); }
+  void label(Stream* stream, uint32_t stage) override { worker_of(stream).push(LabelCommand{stage}); }
 
-  uint64_t busy_nanoseconds(Stream* stream) override { return stream->worker.busy_nanoseconds(); }
+  uint64_t busy_nanoseconds(Stream* stream) override { return worker_of(stream).busy_nanoseconds(); }
 
   double measure_peak(PeakKind kind, double seconds) override {
     std::lock_guard lock(executor_mutex_);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "../backend/device.h"
@@ -9,24 +10,23 @@
 #include "kernels.h"
 #include "thread_pool.h"
 
-namespace layerstream {
+namespace layerstream::cpu {
 
-struct Buffer {
+struct CpuBuffer : Buffer {
+  explicit CpuBuffer(Arena memory) : data(memory.data()), arena(std::move(memory)) {}
+  explicit CpuBuffer(void* memory) : data(static_cast<uint8_t*>(memory)) {}
+
   uint8_t* data;
-  uint64_t size;
   Arena arena;  // empty for aliases
 };
-
-}  // namespace layerstream
-
-namespace layerstream::cpu {
 
 // Below this much work, waking another thread costs more than it saves.
 constexpr uint64_t kParallelBytes = 64 << 10;
 
 template <typename T = float>
 T* address(Range range) {
-  return range.buffer == nullptr ? nullptr : reinterpret_cast<T*>(range.buffer->data + range.offset);
+  if (range.buffer == nullptr) return nullptr;
+  return reinterpret_cast<T*>(static_cast<const CpuBuffer*>(range.buffer)->data + range.offset);
 }
 
 class Executor {

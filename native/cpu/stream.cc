@@ -14,7 +14,7 @@ constexpr size_t kCommands = 1024;
 
 }  // namespace
 
-std::exception_ptr wait_for(Event& event, uint64_t sequence) {
+std::exception_ptr wait_for(CpuEvent& event, uint64_t sequence) {
   std::unique_lock lock(event.mutex);
   event.changed.wait(lock, [&] { return event.completed >= sequence; });
   return event.failure;

@@ -10,13 +10,14 @@
 #include <variant>
 #include <vector>
 
-#include "../backend/ops.h"
-#include "../platform/trace.h"
+#include "../backend/device.h"
 
-namespace layerstream {
+namespace layerstream::cpu {
+
+class Executor;
 
 // Counts records and their completion, so that an event can be recorded again and again.
-struct Event {
+struct CpuEvent : Event {
   std::mutex mutex;
   std::condition_variable changed;
   uint64_t recorded = 0;
@@ -24,18 +25,12 @@ struct Event {
   std::exception_ptr failure;  // of the stream of the last completed record
 };
 
-}  // namespace layerstream
-
-namespace layerstream::cpu {
-
-class Executor;
-
 struct RecordCommand {
-  Event* event;
+  CpuEvent* event;
   uint64_t sequence;
 };
 struct WaitCommand {
-  Event* event;
+  CpuEvent* event;
   uint64_t sequence;
 };
 struct CopyCommand {
@@ -50,7 +45,7 @@ struct LabelCommand {
 using Command = std::variant<std::monostate, Op, RecordCommand, WaitCommand, CopyCommand, LabelCommand>;
 
 // Returns the failure of the stream that recorded the event, if any.
-std::exception_ptr wait_for(Event& event, uint64_t sequence);
+std::exception_ptr wait_for(CpuEvent& event, uint64_t sequence);
 
 class Worker {
  public:
@@ -86,12 +81,10 @@ class Worker {
   std::thread thread_;
 };
 
-}  // namespace layerstream::cpu
+struct CpuStream : Stream {
+  CpuStream(Executor& executor, std::mutex& executor_mutex) : worker(executor, executor_mutex) {}
 
-namespace layerstream {
-
-struct Stream {
-  cpu::Worker worker;
+  Worker worker;
 };
 
-}  // namespace layerstream
+}  // namespace layerstream::cpu

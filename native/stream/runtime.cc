@@ -4,6 +4,7 @@
 
 #include "../platform/error.h"
 #include "../platform/memory.h"
+#include "support.h"
 
 namespace layerstream {
 
@@ -11,15 +12,6 @@ namespace {
 
 // 16 MiB of 4 MiB reads keep a fast disk busy; the ring bounds it further.
 constexpr uint32_t kReadDepth = 4;
-
-std::unique_ptr<Device> open_device(const RuntimeDescription& description) {
-  for (const Backend& backend : backends()) {
-    if (description.device != backend.name) continue;
-    std::unique_ptr<Device> device = backend.open({description.threads});
-    if (device) return device;
-  }
-  throw Error("DEVICE_UNAVAILABLE", "There is no device '" + description.device + "' here.");
-}
 
 std::unique_ptr<Trace> open_trace(const RuntimeDescription& description) {
   if (description.trace_spans == 0) return nullptr;
@@ -31,26 +23,20 @@ std::unique_ptr<Trace> open_trace(const RuntimeDescription& description) {
 
 }  // namespace
 
-Runtime::Runtime(Checked checked)
-    : description_(std::move(checked.description)),
+Runtime::Runtime(Opened opened)
+    : description_(std::move(opened.description)),
       trace_(open_trace(description_)),
-      device_(open_device(description_)),
+      device_(std::move(opened.device)),
       unified_(device_->info().unified),
       tape_(nullptr, 0, meter_),
       populator_(*device_, description_.threads) {}
 
 // The object is complete once the other constructor returns: what fails here is undone by the destructor.
-Runtime::Runtime(RuntimeDescription description) : Runtime(checked(std::move(description))) {
+Runtime::Runtime(RuntimeDescription description, std::unique_ptr<Device> device)
+    : Runtime(opened(std::move(description), std::move(device))) {
   for (const FileDescription& file : description_.files) files_.emplace_back(file.path, file.size);
   for (size_t index = 0; index < description_.stages.size(); ++index) {
     Stage& stage = description_.stages[index];
-    for (const Matrix& matrix : stage.matrices) {
-      MatmulOp op{};
-      op.format = matrix.format;
-      if (device_->supports(op)) continue;
-      throw Error("DEVICE_UNAVAILABLE", "The device '" + description_.device + "' has no kernel for " + traits_of(matrix.format).name +
-                                            " weights.");
-    }
     cut_into_chunks(stage, description_.chunk_bytes);
     check_held(description_, index, stage.held_chunks);
     mark_held(stage);
@@ -71,9 +57,11 @@ Runtime::Runtime(RuntimeDescription description) : Runtime(checked(std::move(des
   release_thread_ = std::thread([this] { release_loop(); });
 }
 
-Runtime::Checked Runtime::checked(RuntimeDescription description) {
+Runtime::Opened Runtime::opened(RuntimeDescription description, std::unique_ptr<Device> device) {
   check_description(description);
-  return {std::move(description)};
+  if (!device) device = open_device(description.device, {description.threads});
+  check_support(description, *device);
+  return {std::move(description), std::move(device)};
 }
 
 Runtime::~Runtime() {

@@ -90,8 +90,9 @@ constexpr uint32_t kGatherRows = 64;
 
 class Runtime {
  public:
-  // Throws Error with DEVICE_UNAVAILABLE, DEVICE_FAILED, IO_ERROR, STORE_CORRUPT, or what check_description throws.
-  explicit Runtime(RuntimeDescription description);
+  // On the device that the description names, unless another one is given. Throws Error with DEVICE_UNAVAILABLE,
+  // DEVICE_FAILED, IO_ERROR, STORE_CORRUPT, or what check_description throws.
+  explicit Runtime(RuntimeDescription description, std::unique_ptr<Device> device = nullptr);
   // Waits for a running pass, which it aborts. Not while the reader is inside.
   ~Runtime();
 
@@ -128,12 +129,13 @@ class Runtime {
   Trace* trace() { return trace_.get(); }
 
  private:
-  struct Checked {
+  struct Opened {
     RuntimeDescription description;
+    std::unique_ptr<Device> device;
   };
 
-  static Checked checked(RuntimeDescription description);
-  explicit Runtime(Checked checked);
+  static Opened opened(RuntimeDescription description, std::unique_ptr<Device> device);
+  explicit Runtime(Opened opened);
   // runtime_memory.cc
   Range alloc(uint64_t bytes);
   Buffer* mirror(uint8_t* host, uint64_t bytes);

@@ -182,7 +182,7 @@ void test_failures(Device& device) {
   kernels.activate = [](const cpu::ActivationArgs&) { throw Error("DEVICE_FAILED", "This kernel always fails."); };
   cpu::Executor executor(kernels, 1);
   std::mutex executor_mutex;
-  auto* failing = new Stream{cpu::Worker(executor, executor_mutex)};
+  Stream* failing = new cpu::CpuStream(executor, executor_mutex);
   Stream* healthy = device.create_stream();
   Stream* dependent = device.create_stream();
   Event* event = device.create_event();

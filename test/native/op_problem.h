@@ -79,7 +79,7 @@ inline void verify(const Problem& problem, const std::vector<float>& actual, con
 
 inline std::vector<float> execute(const Problem& problem, cpu::Executor& executor) {
   std::vector<float> memory = problem.memory;
-  Buffer buffer{reinterpret_cast<uint8_t*>(memory.data()), memory.size() * sizeof(float), Arena()};
+  cpu::CpuBuffer buffer(memory.data());
   executor.execute(problem.op(&buffer));
   return memory;
 }

@@ -1,0 +1,12 @@
+// Whether a device can run a model, known before anything is allocated or read.
+#pragma once
+
+#include "../backend/device.h"
+#include "model.h"
+
+namespace layerstream {
+
+// Throws Error{"DEVICE_UNAVAILABLE"} naming the first op, its format and the device if there is no kernel for it.
+void check_support(const RuntimeDescription& description, const Device& device);
+
+}  // namespace layerstream
