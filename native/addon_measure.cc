@@ -138,7 +138,7 @@ Napi::Value measure_matmul_rate(const Napi::CallbackInfo& info) {
   const auto threads = static_cast<uint32_t>(number_argument(info, 5, 1, 1024));
   const double limit = number_argument(info, 6, 0.01, 3600);
 
-  std::unique_ptr<Device> device = backends()[0].open({threads});
+  std::unique_ptr<Device> device = open_device("cpu", {threads});
   MatmulOp op{};
   op.format = format;
   if (!device->supports(op)) throw Error("INVALID_ARGUMENT", "No kernel multiplies " + name + ".");
@@ -198,12 +198,12 @@ Napi::Value measure_peak_rate(const Napi::CallbackInfo& info) {
   const auto threads = static_cast<uint32_t>(number_argument(info, 1, 1, 1024));
   const double seconds = number_argument(info, 2, 0.01, 3600);
   const PeakKind peak = kind == "f32" ? PeakKind::kFloat32 : PeakKind::kBFloat16;
-  return Napi::Number::New(info.Env(), backends()[0].open({threads})->measure_peak(peak, seconds));
+  return Napi::Number::New(info.Env(), open_device("cpu", {threads})->measure_peak(peak, seconds));
 }
 
 // cpuKernels()
 Napi::Value cpu_kernels(const Napi::CallbackInfo& info) {
-  return Napi::String::New(info.Env(), backends()[0].open({1})->info().kernels);
+  return Napi::String::New(info.Env(), open_device("cpu", {1})->info().kernels);
 }
 
 }  // namespace

@@ -45,7 +45,19 @@ const folder = path.join(root, "build", "native-tests", mode);
 const environment = options.thread ? { ...process.env, LAYERSTREAM_SIMD: "scalar" } : process.env;
 /** Programs whose own threads, or those of what they test, meet. */
 const threaded = [
-  ...["blocks", "decoders", "device", "experts", "kv_spill", "ops", "read_faults", "reader", "runtime", "tape"],
+  ...[
+    "blocks",
+    "conformance",
+    "decoders",
+    "device",
+    "experts",
+    "kv_spill",
+    "ops",
+    "read_faults",
+    "reader",
+    "runtime",
+    "tape",
+  ],
   ...["thread_pool", "trace", "transfer"],
 ];
 /** Lanes are many temporaries; checking when each ends takes the compiler three times as long. */

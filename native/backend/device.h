@@ -93,12 +93,13 @@ struct DeviceOptions {
 
 struct Backend {
   const char* name;
-  std::unique_ptr<Device> (*open)(const DeviceOptions& options);  // null where it cannot run here
+  // Null where it cannot run here; `reason` then says why, and what to do about it, in a sentence or two.
+  std::unique_ptr<Device> (*open)(const DeviceOptions& options, std::string* reason);
 };
 
 std::span<const Backend> backends();
 
-// Throws Error{"DEVICE_UNAVAILABLE"} where no backend of that name can run.
+// Throws Error{"DEVICE_UNAVAILABLE"} with the reason where no backend of that name can run.
 std::unique_ptr<Device> open_device(const std::string& name, const DeviceOptions& options);
 
 }  // namespace layerstream

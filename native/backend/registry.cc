@@ -16,10 +16,14 @@ std::span<const Backend> backends() {
 std::unique_ptr<Device> open_device(const std::string& name, const DeviceOptions& options) {
   for (const Backend& backend : backends()) {
     if (name != backend.name) continue;
-    std::unique_ptr<Device> device = backend.open(options);
+    std::string reason;
+    std::unique_ptr<Device> device = backend.open(options, &reason);
     if (device) return device;
+    throw Error("DEVICE_UNAVAILABLE", "The device '" + name + "' cannot be used here: " + reason);
   }
-  throw Error("DEVICE_UNAVAILABLE", "There is no device '" + name + "' here.");
+  std::string names;
+  for (const Backend& backend : backends()) names += std::string(names.empty() ? "" : ", ") + backend.name;
+  throw Error("DEVICE_UNAVAILABLE", "There is no device '" + name + "'. Known: " + names + ".");
 }
 
 }  // namespace layerstream

@@ -121,9 +121,9 @@ class CpuDevice final : public Device {
 
 }  // namespace
 
-std::unique_ptr<Device> open_device(const DeviceOptions& options) { return std::make_unique<CpuDevice>(options, true); }
+std::unique_ptr<Device> open_device(const DeviceOptions& options, std::string*) { return std::make_unique<CpuDevice>(options, true); }
 
-std::unique_ptr<Device> open_discrete_device(const DeviceOptions& options) {
+std::unique_ptr<Device> open_discrete_device(const DeviceOptions& options, std::string*) {
   return std::make_unique<CpuDevice>(options, false);
 }
 

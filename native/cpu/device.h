@@ -7,8 +7,8 @@
 
 namespace layerstream::cpu {
 
-std::unique_ptr<Device> open_device(const DeviceOptions& options);
+std::unique_ptr<Device> open_device(const DeviceOptions& options, std::string* reason);
 // Behaves like a device with memory of its own (no aliasing, uploads copy).
-std::unique_ptr<Device> open_discrete_device(const DeviceOptions& options);
+std::unique_ptr<Device> open_discrete_device(const DeviceOptions& options, std::string* reason);
 
 }  // namespace layerstream::cpu

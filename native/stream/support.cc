@@ -104,7 +104,7 @@ class StageSupport {
     require(op);
   }
 
-  void require_step(const RouteStep& step) const {
+  void require_step(const RouteStep&) const {
     GatherRowsOp gather{};
     gather.width = description_.register_widths[static_cast<size_t>(Register::kExpertInput)];
     require(gather);

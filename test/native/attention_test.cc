@@ -10,9 +10,11 @@
 #include <vector>
 
 #include "../../native/cpu/kernels.h"
+#include "reference_ops.h"
 
 using namespace layerstream;
 using namespace layerstream::cpu;
+using reference::CachedVector;
 
 namespace {
 
@@ -40,25 +42,6 @@ struct Case {
   uint32_t value_dim() const { return options.value_dim == 0 ? head_dim : options.value_dim; }
 };
 
-// A vector as the cache's format holds it: from the definition in kv_format.h, in float64.
-std::vector<double> rounded(KvFormat format, const std::vector<float>& vector) {
-  std::vector<double> result(vector.begin(), vector.end());
-  if (format == KvFormat::kBF16) {
-    for (double& value : result) {
-      int exponent;
-      std::frexp(value, &exponent);
-      value = std::ldexp(std::nearbyint(std::ldexp(value, 8 - exponent)), exponent - 8);
-    }
-  }
-  if (format == KvFormat::kQ8) {
-    double magnitude = 0;
-    for (const double value : result) magnitude = std::max(magnitude, std::abs(value));
-    const double scale = static_cast<float>(magnitude / 127);
-    for (double& value : result) value = scale == 0 ? 0 : std::nearbyint(static_cast<float>(value / scale)) * scale;
-  }
-  return result;
-}
-
 struct Problem {
   Case shape;
   KvFormat format;
@@ -74,21 +57,19 @@ struct Problem {
   const double* value(uint32_t head, uint32_t position) const {
     return shape.options.values_in_keys ? key(head, position) : values.at({head, position}).data();
   }
-  void put(const KernelTable& kernels, size_t offset, uint32_t head, uint32_t position, const std::vector<float>& vector) {
-    const auto dim = static_cast<uint32_t>(vector.size());
+  void put(size_t offset, uint32_t head, uint32_t position, const CachedVector& vector) {
+    const auto dim = static_cast<uint32_t>(vector.values.size());
     const uint32_t within = position % shape.page_positions;
     uint8_t* block = &cache[pages[position / shape.page_positions] * page_bytes + offset +
                             head * kv_block_bytes(format, shape.page_positions, dim)];
-    float scale = 0;
-    kernels.encode_kv(format, vector.data(), dim, block + within * dim * kv_element_bytes(format), &scale);
-    if (format == KvFormat::kQ8) {
-      std::memcpy(block + kv_scales_offset(shape.page_positions, dim) + within * sizeof scale, &scale, sizeof scale);
-    }
+    std::memcpy(block + within * vector.elements.size(), vector.elements.data(), vector.elements.size());
+    if (format != KvFormat::kQ8) return;
+    std::memcpy(block + kv_scales_offset(shape.page_positions, dim) + within * sizeof(float), &vector.scale, sizeof(float));
   }
 };
 
 // What lies outside the visible keys is NaN, so that any use of it shows.
-Problem make_problem(const KernelTable& kernels, const Case& shape, KvFormat format, std::mt19937& random) {
+Problem make_problem(const Case& shape, KvFormat format, std::mt19937& random) {
   Problem problem;
   problem.shape = shape;
   problem.format = format;
@@ -119,12 +100,12 @@ Problem make_problem(const KernelTable& kernels, const Case& shape, KvFormat for
   };
   for (uint32_t head = 0; head < shape.kv_heads; head++) {
     for (uint32_t position = first_visible; position < positions; position++) {
-      const std::vector<float> key = vector_of(shape.head_dim), value = vector_of(value_dim);
-      problem.keys[{head, position}] = rounded(format, key);
-      problem.put(kernels, 0, head, position, key);
+      const CachedVector key = reference::encode(format, vector_of(shape.head_dim)), value = reference::encode(format, vector_of(value_dim));
+      problem.keys[{head, position}] = key.values;
+      problem.put(0, head, position, key);
       if (value_dim == 0) continue;
-      problem.values[{head, position}] = rounded(format, value);
-      problem.put(kernels, problem.values_offset, head, position, value);
+      problem.values[{head, position}] = value.values;
+      problem.put(problem.values_offset, head, position, value);
     }
   }
   return problem;
@@ -180,37 +161,21 @@ std::vector<float> run(const KernelTable& kernels, const Problem& problem, uint3
   return output;
 }
 
-std::vector<double> reference(const Problem& problem) {
+std::vector<double> expected_of(const Problem& problem) {
   const Case& shape = problem.shape;
   const Options& options = shape.options;
   std::vector<double> output(size_t{shape.tokens} * problem.output_stride);
   for (uint32_t token = 0; token < shape.tokens; token++) {
-    const uint32_t own = shape.first_position + token;
-    const uint32_t begin = shape.window != 0 && own + 1 > shape.window ? own + 1 - shape.window : 0;
-    const bool stretched = options.logn_length != 0 && own + 1 > options.logn_length;
-    const double logn = stretched ? std::log(own + 1.0) / std::log(double{1} * options.logn_length) : 1.0;
     for (uint32_t head = 0; head < shape.heads; head++) {
       const uint32_t kv_head = head / (shape.heads / shape.kv_heads);
-      const float* query = &problem.query[token * problem.query_stride + head * shape.head_dim];
-      std::vector<double> scores;
-      for (uint32_t position = begin; position <= own; position++) {
-        const double* key = problem.key(kv_head, position);
-        double score = 0;
-        for (uint32_t d = 0; d < shape.head_dim; d++) score += query[d] * logn * key[d];
-        score *= problem.scale;
-        if (options.soft_cap != 0) score = options.soft_cap * std::tanh(score / options.soft_cap);
-        if (options.slopes) score += problem.slopes[head] * (static_cast<double>(position) - own);
-        scores.push_back(score);
-      }
-      double largest = *std::max_element(scores.begin(), scores.end());
-      if (options.sinks) largest = std::max(largest, double{problem.sinks[head]});
-      double total = options.sinks ? std::exp(problem.sinks[head] - largest) : 0;
-      for (double& score : scores) total += score = std::exp(score - largest);
-      double* result = &output[token * problem.output_stride + head * shape.value_dim()];
-      for (uint32_t position = begin; position <= own; position++) {
-        const double* value = problem.value(kv_head, position);
-        for (uint32_t d = 0; d < shape.value_dim(); d++) result[d] += scores[position - begin] / total * value[d];
-      }
+      const reference::AttentionOptions each = {problem.scale, shape.window, options.soft_cap, options.logn_length,
+                                                options.sinks ? &problem.sinks[head] : nullptr,
+                                                options.slopes ? &problem.slopes[head] : nullptr};
+      const std::vector<double> result = reference::attend(
+          &problem.query[token * problem.query_stride + head * shape.head_dim], shape.head_dim, shape.value_dim(),
+          shape.first_position + token, each, [&](uint32_t position) { return problem.key(kv_head, position); },
+          [&](uint32_t position) { return problem.value(kv_head, position); });
+      std::ranges::copy(result, output.begin() + token * problem.output_stride + head * shape.value_dim());
     }
   }
   return output;
@@ -242,8 +207,8 @@ void test_case(const KernelTable& kernels, const Case& shape, KvFormat format, s
            shape.heads, shape.kv_heads, shape.head_dim, shape.value_dim(), shape.tokens, shape.first_position, shape.window,
            shape.page_positions, options.values_in_keys, double{options.soft_cap}, options.sinks, options.slopes,
            options.logn_length, kKvFormatNames[static_cast<size_t>(format)]);
-  const Problem problem = make_problem(kernels, shape, format, random);
-  const std::vector<double> expected = reference(problem);
+  const Problem problem = make_problem(shape, format, random);
+  const std::vector<double> expected = expected_of(problem);
   const std::vector<float> whole = run(kernels, problem, shape.tokens, shape.heads);
   const uint32_t width = shape.heads * shape.value_dim();
   for (size_t i = 0; i < whole.size(); i++) {
@@ -267,9 +232,9 @@ void test_case(const KernelTable& kernels, const Case& shape, KvFormat format, s
 
 // Scores that differ by hundreds: the softmax is one key's value, with no overflow on the way.
 void test_large_scores(const KernelTable& kernels, std::mt19937& random) {
-  Problem problem = make_problem(kernels, {1, 1, 16, 100, 0, 0, 32}, KvFormat::kF32, random);
+  Problem problem = make_problem({1, 1, 16, 100, 0, 0, 32}, KvFormat::kF32, random);
   for (float& value : problem.query) value *= 100.0f;
-  const std::vector<double> expected = reference(problem);
+  const std::vector<double> expected = expected_of(problem);
   const std::vector<float> actual = run(kernels, problem, 100, 1);
   for (size_t i = 0; i < actual.size(); i++) {
     if (i % problem.output_stride >= 16) continue;
@@ -291,7 +256,7 @@ void test_encoding(const KernelTable& kernels, std::mt19937& random) {
         scalar_kernels().encode_kv(format, vector.data(), dim, scalar.data(), &scalar_scale);
         check(elements == scalar && scale == scalar_scale, kernels.name, "encodes otherwise than scalar code", kKvFormatNames[static_cast<size_t>(format)]);
         if (format == KvFormat::kF32 || factor == 1e-38f) continue;
-        const std::vector<double> expected = rounded(format, vector);
+        const std::vector<double> expected = reference::encode(format, vector).values;
         for (uint32_t i = 0; i < dim; i++) {
           uint32_t bits = uint32_t{elements[i * kv_element_bytes(format)]} << 16;
           if (format == KvFormat::kBF16) bits |= uint32_t{elements[2 * i + 1]} << 24;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../../native/cpu/kernels.h"
+#include "format_shapes.h"
 #include "random_parts.h"
 
 using namespace layerstream;
@@ -198,20 +199,10 @@ void check_all_codes(const KernelTable& kernels) {
   check(Format::kMxfp4, row, 255 * 32, 32);
 }
 
-// Shapes that a format can have, from any.
 Shape adapt(Shape shape, Format format, uint32_t index) {
-  const FormatTraits& traits = traits_of(format);
-  if (traits.blocks == Blocks::kPowerOfTwo) shape.block = 32u << uniform(0, 6);
-  if (traits.blocks == Blocks::kFixed) shape.block = traits.block;
-  if (traits.blocks == Blocks::kMultiple) {
-    const uint32_t blocks[] = {16, 32, 48, 64, 80, 128, 192, 512, 528, 1024, shape.columns, shape.columns + 3};
-    shape.block = blocks[index % 12];
-  }
-  if (traits.blocks == Blocks::kEscapes) shape.block = uniform(1, std::min(shape.columns, 1 + shape.columns / (1 + index % 12)));
-  if (traits.blocks == Blocks::kWhole) {
-    shape.block = traits.block;
-    shape.columns = (shape.columns + traits.block - 1) / traits.block * traits.block;
-  }
+  const reference::FormatShape fitting = reference::fit_format(format, shape.columns, index, random_rows);
+  shape.columns = fitting.columns;
+  shape.block = fitting.block;
   return shape;
 }
 

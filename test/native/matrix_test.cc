@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "../../native/cpu/kernels.h"
+#include "format_shapes.h"
 #include "random_parts.h"
 
 using namespace layerstream;
@@ -182,16 +183,10 @@ void check_parts(const FastKernels& kernels, const Problem& problem, const std::
   }
 }
 
-// Shapes that a format can have, from any.
 Shape adapt(Shape shape, Format format, uint32_t index) {
-  const FormatTraits& traits = traits_of(format);
-  if (traits.blocks == Blocks::kPowerOfTwo) shape.block = 32u << uniform(0, 4);
-  if (traits.blocks == Blocks::kFixed || traits.blocks == Blocks::kWhole) shape.block = traits.block;
-  if (traits.blocks == Blocks::kMultiple) {
-    const uint32_t blocks[] = {16, 48, 64, 128, 512, shape.columns + 3};
-    shape.block = blocks[index % 6];
-  }
-  if (traits.blocks == Blocks::kWhole) shape.columns = (shape.columns + traits.block - 1) / traits.block * traits.block;
+  const reference::FormatShape fitting = reference::fit_format(format, shape.columns, index, random_rows);
+  shape.columns = fitting.columns;
+  shape.block = fitting.block;
   return shape;
 }
 

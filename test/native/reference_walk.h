@@ -13,6 +13,7 @@
 
 #include "../../native/cpu/kernels.h"
 #include "../../native/stream/runtime.h"
+#include "reference_ops.h"
 
 namespace synthetic {
 
@@ -106,14 +107,10 @@ class ReferenceWalk {
     const Values weight = vector(stage, step.weight_vector, all, 1), bias = vector(stage, step.bias_vector, all, 0);
     for (size_t token = 0; token < tokens; ++token) {
       for (size_t group = 0; group < step.groups; ++group) {
-        const double* input = row(step.input, token) + group * step.width;
-        double mean = 0, square = 0;
-        if (step.centered) mean = std::accumulate(input, input + step.width, 0.0) / step.width;
-        for (size_t i = 0; i < step.width; ++i) square += (input[i] - mean) * (input[i] - mean);
-        const double divisor = std::sqrt(square / step.width + step.epsilon);
+        const Values normal = reference::normalize(row(step.input, token) + group * step.width, step.width, step.epsilon, step.centered);
         for (size_t i = 0; i < step.width; ++i) {
           const size_t place = step.group_weights ? group * step.width + i : i;
-          const double value = (input[i] - mean) / divisor * weight[place] + bias[place];
+          const double value = normal[i] * weight[place] + bias[place];
           double& output = row(step.output, token)[group * step.width + i];
           output = step.accumulate ? output + value : value;
         }
@@ -159,60 +156,43 @@ class ReferenceWalk {
     const bool values_in_keys = step.value == Register::kCount;
     std::vector<Values>& keys = keys_[stage.layer];
     std::vector<Values>& values = values_[stage.layer];
-    const Values sinks = vector(stage, step.sinks_vector, step.heads, 0);
+    const Values stored_sinks = vector(stage, step.sinks_vector, step.heads, 0);
+    const std::vector<float> sinks(stored_sinks.begin(), stored_sinks.end());
     for (size_t token = 0; token < tokens; ++token) {
       const double* key = row(step.key, token);
       keys.emplace_back(key, key + step.kv_heads * step.head_dim);
       if (!values_in_keys) values.emplace_back(row(step.value, token), row(step.value, token) + step.kv_heads * step.value_dim);
-      const size_t position = position_ + token;
-      Values output(size_t{step.heads} * step.value_dim);
+      reference::AttentionOptions options{step.scale, step.window, step.soft_cap, step.logn_length, nullptr, nullptr};
+      Values output;
       for (size_t head = 0; head < step.heads; ++head) {
         const size_t kv_head = head / (step.heads / step.kv_heads);
-        const double* query = row(step.query, token) + head * step.head_dim;
-        const bool stretched = step.logn_length > 0 && position + 1 > step.logn_length;
-        const double factor = stretched ? std::log(position + 1.0) / std::log(double(step.logn_length)) : 1;
-        const size_t first = step.window > 0 && position + 1 > step.window ? position + 1 - step.window : 0;
-        double sum = step.sinks_vector == kNone ? 0 : std::exp(sinks[head]);
-        for (size_t other = first; other <= position; ++other) {
-          double score = std::inner_product(query, query + step.head_dim, keys[other].begin() + kv_head * step.head_dim, 0.0);
-          score *= factor * step.scale;
-          if (step.soft_cap > 0) score = step.soft_cap * std::tanh(score / step.soft_cap);
-          if (!step.alibi_slopes.empty()) score += step.alibi_slopes[head] * (double(other) - double(position));
-          const double weight = std::exp(score);
-          sum += weight;
-          const double* value = values_in_keys ? keys[other].data() + kv_head * step.head_dim : values[other].data() + kv_head * step.value_dim;
-          for (size_t i = 0; i < step.value_dim; ++i) output[head * step.value_dim + i] += weight * value[i];
-        }
-        for (size_t i = 0; i < step.value_dim; ++i) output[head * step.value_dim + i] /= sum;
+        if (step.sinks_vector != kNone) options.sink = &sinks[head];
+        if (!step.alibi_slopes.empty()) options.slope = &step.alibi_slopes[head];
+        const auto key_of = [&](size_t position) { return keys[position].data() + kv_head * step.head_dim; };
+        const auto value_of = [&](size_t position) {
+          return values_in_keys ? key_of(position) : values[position].data() + kv_head * step.value_dim;
+        };
+        const Values attended = reference::attend(row(step.query, token) + head * step.head_dim, step.head_dim, step.value_dim,
+                                                  static_cast<uint32_t>(position_ + token), options, key_of, value_of);
+        output.insert(output.end(), attended.begin(), attended.end());
       }
       std::copy(output.begin(), output.end(), row(step.output, token));
     }
   }
 
-  static double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
-
   void run(const Stage&, const ActivationStep& step, size_t tokens) {
     for (size_t token = 0; token < tokens; ++token) {
       for (size_t i = 0; i < step.width; ++i) {
         double& gate = row(step.gate, token)[i];
-        double up = step.up == Register::kCount ? 1 : row(step.up, token)[i];
-        const double x = gate;
-        if (step.activation == Activation::kSilu) gate = x * sigmoid(x);
-        if (step.activation == Activation::kGelu) gate = x / 2 * (1 + std::erf(x / std::sqrt(2.0)));
-        if (step.activation == Activation::kGeluTanh) gate = x / 2 * (1 + std::tanh(std::sqrt(2 / std::acos(-1.0)) * (x + 0.044715 * x * x * x)));
-        if (step.activation == Activation::kClampedSwiglu) {
-          gate = std::min<double>(x, step.limit);
-          gate *= sigmoid(step.alpha * gate);
-          up = std::clamp<double>(up, -step.limit, step.limit) + 1;
-        }
-        gate *= up;
+        const double up = step.up == Register::kCount ? 1 : row(step.up, token)[i];
+        gate = reference::activate(step.activation, gate, up, step.alpha, step.limit);
       }
     }
   }
 
   void run(const Stage&, const ScaleTokensStep& step, size_t tokens) {
     for (size_t token = 0; token < tokens; ++token) {
-      for (size_t i = 0; i < step.width; ++i) row(step.target, token)[i] *= sigmoid(row(step.factor, token)[0]);
+      for (size_t i = 0; i < step.width; ++i) row(step.target, token)[i] *= reference::sigmoid(row(step.factor, token)[0]);
     }
   }
 
@@ -236,7 +216,7 @@ class ReferenceWalk {
       const double* line = logits.data() + token * width(step.logits);
       Values scores(line, line + rule.experts);
       double sum = 0;
-      for (double& score : scores) sum += score = rule.scoring == Scoring::kSoftmax ? std::exp(score) : sigmoid(score);
+      for (double& score : scores) sum += score = rule.scoring == Scoring::kSoftmax ? std::exp(score) : reference::sigmoid(score);
       if (rule.scoring == Scoring::kSoftmax) {
         for (double& score : scores) score /= sum;
       }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../../native/cpu/kernels.h"
+#include "reference_ops.h"
 
 using namespace layerstream;
 using namespace layerstream::cpu;
@@ -64,13 +65,10 @@ void test_norm(const KernelTable& kernels, const NormCase& shape, std::mt19937& 
   kernels.norm(args);
   for (uint32_t group = 0; group < groups; group++) {
     const float* source = &input[group * width];
-    double mean = 0, squares = 0;
-    for (uint32_t i = 0; i < width && shape.centered; i++) mean += double{source[i]} / width;
-    for (uint32_t i = 0; i < width; i++) squares += std::pow(source[i] - mean, 2) / width;
-    const double scale = 1 / std::sqrt(squares + args.epsilon);
+    const std::vector<double> normal = reference::normalize(source, width, args.epsilon, shape.centered);
     for (uint32_t i = 0; i < width; i++) {
       const size_t at = group * width + i, parameter = shape.group_weights ? at : i;
-      double expected = (source[i] - mean) * scale;
+      double expected = normal[i];
       if (shape.weight) expected *= weight[parameter];
       if (shape.bias) expected += bias[parameter];
       if (shape.accumulate) expected += before[at];
@@ -97,24 +95,6 @@ void test_norms(const KernelTable& kernels, std::mt19937& random) {
   }
 }
 
-double activation_of(const ActivationArgs& args, double gate, double up) {
-  switch (args.activation) {
-    case Activation::kSilu:
-      return gate / (1 + std::exp(-gate)) * up;
-    case Activation::kGelu:
-      return gate * 0.5 * std::erfc(-gate / std::sqrt(2.0)) * up;
-    case Activation::kGeluTanh:
-      // 1 + tanh(u), as 2 / (1 + e^-2u), where nothing cancels.
-      return gate / (1 + std::exp(-2 * std::sqrt(2 / std::acos(-1.0)) * (gate + 0.044715 * std::pow(gate, 3)))) * up;
-    case Activation::kClampedSwiglu: {
-      const double g = std::fmin(gate, args.limit);
-      const double u = std::fmax(std::fmin(up, args.limit), -double{args.limit});
-      return (u + 1) * g / (1 + std::exp(-args.alpha * g));
-    }
-  }
-  return 0;
-}
-
 void test_activation(const KernelTable& kernels, Activation activation, std::mt19937& random) {
   ActivationArgs args{};
   args.activation = activation;
@@ -134,7 +114,7 @@ void test_activation(const KernelTable& kernels, Activation activation, std::mt1
       args.count = count;
       kernels.activate(args);
       for (size_t i = 0; i < count; i++) {
-        const double expected = activation_of(args, before[i], with_up ? up[i] : 1);
+        const double expected = reference::activate(activation, before[i], with_up ? up[i] : 1, args.alpha, args.limit);
         if (std::abs(expected) > 3e38) continue;
         // The exponent of a tail is rounded to float32: what is left grows with it.
         const double tail = std::fmax(0, std::fmin(-double{before[i]}, 30));
