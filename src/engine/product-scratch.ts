@@ -2,10 +2,10 @@
 import { BLOCK_TOKENS } from "./activations.js";
 
 const GROUP_COLUMNS = 128;
-/** A token's integers of a group and their scale. */
-const TOKEN_GROUP_BYTES = GROUP_COLUMNS * 2 + 4;
+/** A token's integers of a group and their scales, of which there are at most four. */
+const TOKEN_GROUP_BYTES = GROUP_COLUMNS * 2 + 4 * 4;
 /** A panel's integers and scales of a group, and a decoded row's weights. */
-const PANEL_GROUP_BYTES = 8 * 1600 + GROUP_COLUMNS * 4;
+const PANEL_GROUP_BYTES = 8 * 1792 + GROUP_COLUMNS * 4;
 /** Running sums of a panel's rows for a token. */
 const TOKEN_SUM_BYTES = 48 * 4;
 /** Memory comes in huge pages. */

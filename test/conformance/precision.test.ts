@@ -1,5 +1,5 @@
 /** Fast precision: close to exact, and the same bits however the work is divided. */
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
@@ -9,6 +9,7 @@ import type { EngineOptions } from "../../dist/engine/residency-input.js";
 import { decompose } from "../../dist/index.js";
 import { architectureOf } from "../../dist/models/registry.js";
 import { logitsOf } from "../../tools/measure/logits.mjs";
+import { precisionOf } from "../../tools/measure/precision.mjs";
 import { fixtureCases, readCase, relativeError } from "../helpers/golden.js";
 
 const directory = mkdtempSync(path.join(tmpdir(), "layerstream-precision-"));
@@ -59,5 +60,15 @@ describe.each([
       expect(otherWhole).toEqual(whole);
       expect(otherSingles).toEqual(singles);
     }
+  });
+});
+
+const families = readdirSync(fixtureCases).filter((name) => !name.endsWith(".md"));
+
+describe.each([undefined, "8bit", "4bit"] as const)("every family, compression %s", (compression) => {
+  it.each(families)("%s: prompts and single tokens are within 1e-3 of exact", async (name) => {
+    const { prompt, decode } = await precisionOf(path.join(fixtureCases, name), { cacheDir: directory, compression });
+    expect(prompt).toBeLessThan(1e-3);
+    expect(decode).toBeLessThan(1e-3);
   });
 });

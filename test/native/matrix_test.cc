@@ -2,6 +2,7 @@
 // the ends of float32, sums as large as they can be, values that are not finite; and bit-identical results however rows
 // and tokens are divided.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "../../native/cpu/kernels.h"
+#include "../../native/platform/half.h"
 #include "format_shapes.h"
 #include "random_parts.h"
 
@@ -24,8 +26,12 @@ constexpr uint32_t kGroup = 128;
 // Of a group's two norms: what rounding to integers moves a dot product by at most. Weights keep 15 bits of their norm (14
 // where the factor is a power of two), activations 15.
 constexpr double kWorstError = 6e-4;
-// The same for values drawn from a normal distribution, relative to the results' root mean square.
-constexpr double kUsualError = 7e-5;
+// Formats whose weights are multiplied as they are, and how far their integers are from them, relative to the largest.
+struct ExactFormat {
+  Format format;
+  double error;
+};
+constexpr ExactFormat kExactFormats[] = {{Format::kQ8, 0}, {Format::kU4, 0}, {Format::kQ4, 2e-5}, {Format::kNf4, 2e-5}};
 constexpr float kGuard = -12345.0f;
 
 reference::RandomRows random_rows(11);
@@ -215,36 +221,90 @@ uint32_t check_formats(const FastKernels& kernels) {
   return count;
 }
 
-Problem make_bf16(uint32_t rows, uint32_t columns, uint32_t tokens, const std::function<float(uint32_t, uint32_t)>& weight) {
-  Problem problem = make_problem(Format::kBF16, {rows, columns, tokens, 64, false, false, false});
+Problem make_plain(Format format, uint32_t rows, uint32_t columns, uint32_t tokens,
+                   const std::function<float(uint32_t, uint32_t)>& weight) {
+  Problem problem = make_problem(format, {rows, columns, tokens, 64, false, false, false});
   for (uint32_t r = 0; r < rows; ++r) {
     for (uint32_t c = 0; c < columns; ++c) {
       const float value = weight(r, c);
-      std::memcpy(problem.row(r) + 2 * c, reinterpret_cast<const uint8_t*>(&value) + 2, 2);
+      const uint16_t bits = format == Format::kF16 ? half_nearest(value) : std::bit_cast<uint32_t>(value) >> 16;
+      std::memcpy(problem.row(r) + 2 * c, &bits, sizeof bits);
     }
   }
   return problem;
 }
 
+Problem make_bf16(uint32_t rows, uint32_t columns, uint32_t tokens, const std::function<float(uint32_t, uint32_t)>& weight) {
+  return make_plain(Format::kBF16, rows, columns, tokens, weight);
+}
+
+// Of values drawn from a normal distribution, relative to the results' root mean square.
 void check_usual_error(const FastKernels& kernels) {
-  for (const Format format : {Format::kBF16, Format::kF16, Format::kQ8, Format::kQ4}) {
-    Problem problem = make_problem(format, {60, 1024, 50, 64, false, false, false});
-    if (format == Format::kBF16) problem = make_bf16(60, 1024, 50, [](uint32_t, uint32_t) { return normal(); });
+  struct Usual {
+    Format format;
+    double error;
+  };
+  for (const Usual& usual : {Usual{Format::kBF16, 3.5e-5}, {Format::kF16, 4.5e-5}, {Format::kQ8_0, 5.5e-5}, {Format::kQ8, 3e-5},
+                             {Format::kU4, 3e-5}, {Format::kQ4, 3.5e-5}, {Format::kNf4, 3.5e-5}}) {
+    Problem problem = make_problem(usual.format, {60, 1024, 50, usual.format == Format::kQ8_0 ? 32u : 64u, false, false, false});
+    if (usual.format == Format::kBF16) problem = make_bf16(60, 1024, 50, [](uint32_t, uint32_t) { return normal(); });
     const Errors errors = check_values(problem, run_whole(kernels, problem), kWorstError);
     const double relative = std::sqrt(errors.squares / errors.expected_squares);
-    if (relative > kUsualError) fail(problem, "too large an error on the whole", 0, 0, relative, kUsualError);
+    if (relative > usual.error) fail(problem, "too large an error on the whole", 0, 0, relative, usual.error);
+  }
+}
+
+// Activations that are integers already, with as large a one in each block as there may be: nothing is rounded.
+void check_exact_weights(const FastKernels& kernels) {
+  for (const auto& [format, error] : kExactFormats) {
+    for (const uint32_t block : {32u, 64u, 256u}) {
+      if (block != 64 && traits_of(format).blocks == Blocks::kFixed) continue;
+      if (!kernels.supports(format, block, 600) || (format == Format::kU4 && block < 64)) continue;
+      Problem problem = make_problem(format, {50, 600, 40, block, true, false, false});
+      for (uint32_t t = 0; t < 40; ++t) {
+        for (uint32_t c = 0; c < 600; ++c) {
+          problem.at(t, c) = c % 32 == t % 24 ? 32767.0f : static_cast<float>(uniform(0, 26000)) - 13000.0f;
+        }
+      }
+      check_values(problem, run_whole(kernels, problem), 1e-7 + error);
+    }
   }
 }
 
 // Rows and tokens that are multiples of each other: no dot product of their norms is larger.
 void check_largest_sums(const FastKernels& kernels) {
-  for (const uint32_t nonzero : {1u, 2u, 3u, 100u, 128u}) {
-    const auto wave = [&](uint32_t c) { return c % kGroup < nonzero ? (c % 3 == 0 ? -1.0f : 1.0f) : 0.0f; };
-    Problem problem = make_bf16(14, 384, 20, [&](uint32_t r, uint32_t c) { return wave(c) * (r % 2 == 0 ? 3.0f : -0.4375f); });
-    for (uint32_t t = 0; t < 20; ++t) {
-      for (uint32_t c = 0; c < 384; ++c) problem.at(t, c) = wave(c) * (t % 2 == 0 ? 1.1f : -7.3e3f);
+  for (const Format format : {Format::kBF16, Format::kF16}) {
+    for (const uint32_t nonzero : {1u, 2u, 3u, 100u, 128u}) {
+      const auto wave = [&](uint32_t c) { return c % kGroup < nonzero ? (c % 3 == 0 ? -1.0f : 1.0f) : 0.0f; };
+      const auto weight = [&](uint32_t r, uint32_t c) { return wave(c) * (r % 2 == 0 ? 3.0f : -0.4375f); };
+      Problem problem = make_plain(format, 14, 384, 20, weight);
+      for (uint32_t t = 0; t < 20; ++t) {
+        for (uint32_t c = 0; c < 384; ++c) problem.at(t, c) = wave(c) * (t % 2 == 0 ? 1.1f : -7.3e3f);
+      }
+      check_values(problem, run_whole(kernels, problem), kWorstError);
     }
-    check_values(problem, run_whole(kernels, problem), kWorstError);
+  }
+}
+
+// The same with codes of the largest magnitude, whose products are all of one sign.
+void check_largest_codes(const FastKernels& kernels) {
+  constexpr uint32_t kColumns = 640;
+  for (const auto& [format, error] : kExactFormats) {
+    for (const uint8_t byte : {0x00, 0x7f, 0x80, 0xff}) {
+      for (const uint32_t nonzero : {1u, 3u, 4u, 8u, 16u, 64u}) {
+        const uint32_t block = format == Format::kQ8 && nonzero % 2 == 0 ? 32 : 64;
+        Problem problem = make_problem(format, {14, kColumns, 20, block, false, false, false});
+        const size_t code_bytes = format == Format::kQ8 ? kColumns : kColumns / 2;
+        for (uint32_t r = 0; r < 14; ++r) {
+          std::memset(problem.row(r), byte, code_bytes);
+          if (format == Format::kU4) std::memset(problem.row(r) + code_bytes + 2 * kColumns / block, 0xff, kColumns / block);
+        }
+        for (uint32_t t = 0; t < 20; ++t) {
+          for (uint32_t c = 0; c < kColumns; ++c) problem.at(t, c) = c % 64 < nonzero ? (t % 2 == 0 ? 1.1f : -7.3e3f) : 0.0f;
+        }
+        check_values(problem, run_whole(kernels, problem), kWorstError);
+      }
+    }
   }
 }
 
@@ -261,22 +321,38 @@ void check_magnitudes(const FastKernels& kernels) {
       check_values(problem, run_whole(kernels, problem), kWorstError);
     }
   }
+  for (const auto& [format, error] : kExactFormats) {
+    for (const float input : {1e-30f, 1e-8f, 1e30f, 1e33f}) {
+      Problem problem = make_problem(format, {13, 300, 18, 64, false, false, false});
+      for (uint32_t t = 0; t < 18; ++t) {
+        for (uint32_t c = 0; c < 300; ++c) problem.at(t, c) = c / 64 == 2 ? 0.0f : input * problem.at(t, c);
+      }
+      check_values(problem, run_whole(kernels, problem), kWorstError);
+    }
+  }
 }
 
 // A value that is not finite makes its token, or its row, NaN and leaves the others as they are.
 void check_not_finite(const FastKernels& kernels) {
-  const Problem clean = make_bf16(30, 260, 40, [](uint32_t, uint32_t) { return normal(); });
-  const std::vector<float> expected = run_whole(kernels, clean);
-  for (const float value : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
-    Problem problem = clean;
-    problem.at(21, 130) = value;
-    std::memcpy(problem.row(17) + 2 * 5, reinterpret_cast<const uint8_t*>(&value) + 2, 2);
-    const std::vector<float> output = run_whole(kernels, problem);
-    for (uint32_t t = 0; t < 40; ++t) {
-      for (uint32_t r = 0; r < 30; ++r) {
-        const size_t index = t * problem.output_stride + r;
-        const bool good = t == 21 || r == 17 ? std::isnan(output[index]) : output[index] == expected[index];
-        if (!good) fail(problem, "values that are not finite", r, t, output[index], expected[index]);
+  std::vector<Problem> problems = {make_bf16(30, 260, 40, [](uint32_t, uint32_t) { return normal(); })};
+  for (const auto& [format, error] : kExactFormats) {
+    problems.push_back(make_problem(format, {30, 260, 40, 64, false, false, false}));
+  }
+  for (const Problem& clean : problems) {
+    const bool bad_row = clean.format == Format::kBF16;
+    const std::vector<float> expected = run_whole(kernels, clean);
+    for (const float value : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+      Problem problem = clean;
+      problem.at(21, 130) = value;
+      if (bad_row) std::memcpy(problem.row(17) + 2 * 5, reinterpret_cast<const uint8_t*>(&value) + 2, 2);
+      const std::vector<float> output = run_whole(kernels, problem);
+      for (uint32_t t = 0; t < 40; ++t) {
+        for (uint32_t r = 0; r < 30; ++r) {
+          const size_t index = t * problem.output_stride + r;
+          const bool is_bad = t == 21 || (bad_row && r == 17);
+          const bool good = is_bad ? std::isnan(output[index]) : output[index] == expected[index];
+          if (!good) fail(problem, "values that are not finite", r, t, output[index], expected[index]);
+        }
       }
     }
   }
@@ -293,7 +369,9 @@ int main() {
   const FastKernels& kernels = *table->fast.matrix;
   const uint32_t count = check_formats(kernels);
   check_usual_error(kernels);
+  check_exact_weights(kernels);
   check_largest_sums(kernels);
+  check_largest_codes(kernels);
   check_magnitudes(kernels);
   check_not_finite(kernels);
   printf("matrix_test: %u problems\n", count);

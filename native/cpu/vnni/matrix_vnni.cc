@@ -1,21 +1,24 @@
 // Products of many tokens in 16-bit integers: vpdpwssd does 32 multiply-adds, twice as many as float32 has.
 //
-// Groups of 128 columns are block floating point: the weights of a row and the activations of a token become integers,
-// with one scale a group. Products are summed exactly over a part of 16 columns; the eight parts of a group are added as
-// float32 in order, and groups in ascending order by one multiply-add each: a value depends on its row and token only.
-// By the Cauchy-Schwarz inequality no sum of a part exceeds the product of the two parts' Euclidean norms, so it fits in
-// 31 bits if no part of a group of weights has a norm above 2^15, and none of activations one above 2^16, less what
-// rounding may add. A typical integer then has 13 significant bits; results err by about 3e-5 of their root mean square
-// with bf16 weights, 5e-5 with others.
+// Weights of a row and activations of a token are integers with a scale for each block of a group of 128 columns. Products
+// are summed exactly over a part of a block; parts are added as float32 in order, and blocks in ascending order by one
+// multiply-add each: a value depends on its row and token only.
 //
-//   prepared   [32 tokens][group]: TokenGroup<32>; TokenGroup<16> where no more than 16 tokens are left
-//   panel      [6 rows][group]: RowGroup
+// Weights that are small integers or levels times a scale (8bit, 4bit, nf4, uint4) are multiplied as they are, with
+// activations of 15 bits beside the sign (matrix_codes.h). Others are rounded, with one block a group (matrix_rounding.h):
+// by the Cauchy-Schwarz inequality no sum of a part exceeds the product of the two parts' Euclidean norms, so it fits in
+// 31 bits if no part of a group has a norm above 2^15.5, or of bfloat16 weights 2^15 and of activations 2^16, less what
+// rounding may add. A typical integer then has 13 significant bits; results err by about 3e-5 of their root mean square.
+//
+//   prepared   [32 tokens][group]: TokenGroup<Layout, 32>; TokenGroup<Layout, 16> where no more than 16 tokens are left
+//   panel      [6 rows][group]: RowGroup<Layout>
 //
 // Lanes are tokens, weights are broadcast: rows are packed in the order in which they lie in memory.
 #if defined(__x86_64__) || defined(_M_X64)
 
 #include "../functions.h"
-#include "matrix_groups.h"
+#include "matrix_codes.h"
+#include "matrix_rounding.h"
 #include "products.h"
 
 namespace layerstream::cpu::vnni {
@@ -29,7 +32,8 @@ constexpr uint32_t kBlockGroups = 16;
 // Groups of a tile of tokens that stay in the first-level cache while the rows of the panel pass.
 constexpr uint32_t kSpanGroups = 2;
 static_assert(kPanelRows % kLanes == 0 && kBlockGroups % kSpanGroups == 0);
-// Lines that are fetched with each part: of the rows of the next tile; of the tokens of the next span.
+// With every 8 pairs of columns, lines are fetched: of the rows of the next tile; of the tokens of the next span.
+constexpr uint32_t kFetchPairs = 8;
 constexpr uint32_t kLine = 64;
 constexpr uint32_t kRowLines = 3;
 constexpr uint32_t kTokenLines = 2;
@@ -65,68 +69,75 @@ struct Fetch {
 
 // sums[r * kTileTokens + t] += row r times token t, over consecutive groups. What is at `next_rows` and `next_tokens` is
 // fetched meanwhile. Inlined, it would share its registers.
-template <uint32_t kTokens>
-[[gnu::noinline]] void multiply_tile(const RowGroup* rows, const TokenGroup<kTokens>* tokens, uint32_t groups, float* sums,
-                   const char* next_rows, const char* next_tokens) {
+template <class Layout, uint32_t kTokens>
+[[gnu::noinline]] void multiply_tile(const RowGroup<Layout>* rows, const TokenGroup<Layout, kTokens>* tokens,
+                                     uint32_t groups, float* sums, const char* next_rows, const char* next_tokens) {
   constexpr uint32_t kTokenVectors = kTokens / kLanes;
+  constexpr uint32_t kPartPairs = Layout::kPart / 2;
+  constexpr uint32_t kBlockPairs = Layout::kBlock / 2;
   for (uint32_t group = 0; group < groups; ++group) {
-    __m512 totals[kTileRows][kTokenVectors];
-#pragma GCC unroll 8
-    for (uint32_t part = 0; part < kPairs; part += kPartPairs) {
-      __m512i products[kTileRows][kTokenVectors];
-      for (uint32_t r = 0; r < kTileRows; ++r) {
-        for (uint32_t v = 0; v < kTokenVectors; ++v) products[r][v] = _mm512_setzero_si512();
-      }
-      for (uint32_t line = 0; line < kRowLines; ++line) _mm_prefetch(next_rows + line * kLine, _MM_HINT_T0);
-      for (uint32_t line = 0; line < kTokenLines; ++line) _mm_prefetch(next_tokens + line * kLine, _MM_HINT_T0);
-      next_rows += kRowLines * kLine;
-      next_tokens += kTokenLines * kLine;
 #pragma GCC unroll 1
-      for (uint32_t pair = part; pair < part + kPartPairs; ++pair) {
-        __m512i x[kTokenVectors];
-        for (uint32_t v = 0; v < kTokenVectors; ++v) x[v] = _mm512_load_si512(tokens[group].codes[pair][v * kLanes]);
+    for (uint32_t block = 0; block < Layout::kBlocks; ++block) {
+      __m512 totals[kTileRows][kTokenVectors];
+#pragma GCC unroll 8
+      for (uint32_t part = 0; part < kBlockPairs; part += kPartPairs) {
+        __m512i products[kTileRows][kTokenVectors];
+        for (uint32_t r = 0; r < kTileRows; ++r) {
+          for (uint32_t v = 0; v < kTokenVectors; ++v) products[r][v] = _mm512_setzero_si512();
+        }
+        const uint32_t fetches = quotient_up(part + kPartPairs, kFetchPairs) - quotient_up(part, kFetchPairs);
+        for (uint32_t i = 0; i < fetches * kRowLines; ++i) _mm_prefetch(next_rows + i * kLine, _MM_HINT_T0);
+        for (uint32_t i = 0; i < fetches * kTokenLines; ++i) _mm_prefetch(next_tokens + i * kLine, _MM_HINT_T0);
+        next_rows += fetches * kRowLines * kLine;
+        next_tokens += fetches * kTokenLines * kLine;
+        const uint32_t first = block * kBlockPairs + part;
+#pragma GCC unroll 1
+        for (uint32_t pair = first; pair < first + kPartPairs; ++pair) {
+          __m512i x[kTokenVectors];
+          for (uint32_t v = 0; v < kTokenVectors; ++v) x[v] = _mm512_load_si512(tokens[group].codes[pair][v * kLanes]);
+#pragma GCC unroll 6
+          for (uint32_t r = 0; r < kTileRows; ++r) {
+            int32_t both;
+            std::memcpy(&both, &rows[group].codes[r][2 * pair], sizeof both);
+            const __m512i weights = _mm512_set1_epi32(both);
+            for (uint32_t v = 0; v < kTokenVectors; ++v) add_products(products[r][v], weights, x[v]);
+          }
+        }
 #pragma GCC unroll 6
         for (uint32_t r = 0; r < kTileRows; ++r) {
-          int32_t both;
-          std::memcpy(&both, &rows[group].codes[r][2 * pair], sizeof both);
-          const __m512i weights = _mm512_set1_epi32(both);
-          for (uint32_t v = 0; v < kTokenVectors; ++v) add_products(products[r][v], weights, x[v]);
+          for (uint32_t v = 0; v < kTokenVectors; ++v) {
+            const __m512 sum = _mm512_cvtepi32_ps(products[r][v]);
+            totals[r][v] = part == 0 ? sum : _mm512_add_ps(totals[r][v], sum);
+            keep_order();
+          }
         }
       }
 #pragma GCC unroll 6
       for (uint32_t r = 0; r < kTileRows; ++r) {
+        const __m512 row_scale = _mm512_set1_ps(rows[group].scales[block][r]);
         for (uint32_t v = 0; v < kTokenVectors; ++v) {
-          const __m512 sum = _mm512_cvtepi32_ps(products[r][v]);
-          totals[r][v] = part == 0 ? sum : _mm512_add_ps(totals[r][v], sum);
+          float* const sum = sums + r * kTileTokens + v * kLanes;
+          const __m512 scale = _mm512_mul_ps(row_scale, _mm512_load_ps(tokens[group].scales[block] + v * kLanes));
+          _mm512_store_ps(sum, _mm512_fmadd_ps(totals[r][v], scale, _mm512_load_ps(sum)));
           keep_order();
         }
-      }
-    }
-#pragma GCC unroll 6
-    for (uint32_t r = 0; r < kTileRows; ++r) {
-      const __m512 row_scale = _mm512_set1_ps(rows[group].scales[r]);
-      for (uint32_t v = 0; v < kTokenVectors; ++v) {
-        float* const sum = sums + r * kTileTokens + v * kLanes;
-        const __m512 scale = _mm512_mul_ps(row_scale, _mm512_load_ps(tokens[group].scales + v * kLanes));
-        _mm512_store_ps(sum, _mm512_fmadd_ps(totals[r][v], scale, _mm512_load_ps(sum)));
-        keep_order();
       }
     }
   }
 }
 
 // All rows of a panel, of which `panel_groups` lie from row tile to row tile, with a tile of tokens.
-template <uint32_t kTokens>
-void multiply_panel(uint32_t count, const RowGroup* panel, uint32_t panel_groups, const TokenGroup<kTokens>* tokens,
-                    uint32_t groups, float* sums, Fetch& next_weights) {
+template <class Layout, uint32_t kTokens>
+void multiply_panel(uint32_t count, const RowGroup<Layout>* panel, uint32_t panel_groups,
+                    const TokenGroup<Layout, kTokens>* tokens, uint32_t groups, float* sums, Fetch& next_weights) {
   for (uint32_t group = 0; group < groups; group += kSpanGroups) {
     const auto* next_tokens = reinterpret_cast<const char*>(tokens + group + kSpanGroups);
     for (uint32_t row = 0; row < count; row += kTileRows) {
-      const RowGroup* const rows = panel + size_t{row} / kTileRows * panel_groups + group;
-      const RowGroup* const next_rows = row + kTileRows < count ? rows + panel_groups : panel + group + kSpanGroups;
+      const RowGroup<Layout>* const rows = panel + size_t{row} / kTileRows * panel_groups + group;
+      const RowGroup<Layout>* const next_rows = row + kTileRows < count ? rows + panel_groups : panel + group + kSpanGroups;
       multiply_tile(rows, tokens + group, smaller(kSpanGroups, groups - group), sums + size_t{row} * kTileTokens,
                     reinterpret_cast<const char*>(next_rows), next_tokens);
-      next_tokens += kSpanGroups * kPairs / kPartPairs * kTokenLines * kLine;
+      next_tokens += kSpanGroups * kPairs / kFetchPairs * kTokenLines * kLine;
       next_weights.advance();
     }
   }
@@ -161,41 +172,53 @@ constexpr size_t kSumsFloats = size_t{kPanelRows} * kTileTokens;
 // --- memory ------------------------------------------------------------------------------------------------------
 
 constexpr uint32_t lanes_of(uint32_t tokens) { return tokens > kLanes ? kTileTokens : kLanes; }
+
+template <class Layout>
 constexpr size_t group_bytes(uint32_t lanes) {
-  return lanes == kLanes ? sizeof(TokenGroup<kLanes>) : sizeof(TokenGroup<kTileTokens>);
+  return lanes == kLanes ? sizeof(TokenGroup<Layout, kLanes>) : sizeof(TokenGroup<Layout, kTileTokens>);
+}
+
+// The tile that begins with token `token`.
+template <class Layout, class Byte>
+Byte* tile_at(Byte* prepared, uint32_t columns, uint32_t token) {
+  return prepared + size_t{token} / kTileTokens * groups_of(columns) * group_bytes<Layout>(kTileTokens);
 }
 
 struct Scratch {
-  RowGroup* panel;  // [kPanelTiles][group]
-  float* sums;      // [tile of tokens][kPanelRows][kTileTokens]
-  float* row;       // of decoded weights, up to a whole number of groups
+  uint8_t* panel;  // [kPanelTiles][group]: RowGroup
+  float* sums;     // [tile of tokens][kPanelRows][kTileTokens]
+  float* row;      // of decoded weights, up to a whole number of groups
 
-  static size_t bytes(uint32_t columns, uint32_t tokens) {
+  static size_t bytes(size_t row_group_bytes, uint32_t columns, uint32_t tokens) {
     const size_t groups = groups_of(columns);
-    return 64 + kPanelTiles * groups * sizeof(RowGroup) +
+    return 64 + kPanelTiles * groups * row_group_bytes +
            (quotient_up(tokens, kTileTokens) * kSumsFloats + groups * kGroup) * sizeof(float);
   }
 
-  Scratch(float* memory, uint32_t columns, uint32_t tokens) {
+  Scratch(float* memory, size_t row_group_bytes, uint32_t columns, uint32_t tokens) {
     const size_t groups = groups_of(columns);
     const uintptr_t begin = (reinterpret_cast<uintptr_t>(memory) + 63) & ~uintptr_t{63};
-    panel = reinterpret_cast<RowGroup*>(begin);
-    sums = reinterpret_cast<float*>(panel + kPanelTiles * groups);
+    panel = reinterpret_cast<uint8_t*>(begin);
+    sums = reinterpret_cast<float*>(panel + kPanelTiles * groups * row_group_bytes);
     row = sums + quotient_up(tokens, kTileTokens) * kSumsFloats;
   }
 };
 
-// A row on its way into a panel. Weights of most formats are decoded row by row.
-template <bool kPowerOfTwo>
+// --- rows and tokens on their way to integers ----------------------------------------------------------------------
+
+// Weights of most formats are decoded row by row.
+template <class RowLayout>
 class DecodedRow {
  public:
+  using Layout = RowLayout;
+
   DecodedRow(Format format, const MatmulArgs& args, uint32_t index, const Scratch& scratch) : weights_(scratch.row) {
     const auto decode = avx512::kTable.dequantize_row[static_cast<size_t>(format)];
     decode(args.weight + index * args.row_bytes, args.columns, args.block, scratch.row);
   }
 
-  float pack(uint32_t group, int16_t codes[kGroup]) const {
-    return pack_row_group<kPowerOfTwo>(weights_ + size_t{group} * kGroup, codes);
+  void pack(uint32_t group, int16_t codes[kGroup], float* scale) const {
+    *scale = round_row_group<Layout>(weights_ + size_t{group} * kGroup, codes);
   }
 
  private:
@@ -205,21 +228,23 @@ class DecodedRow {
 // bfloat16 is packed from where it lies.
 class PlainRow {
  public:
+  using Layout = PowerRounded;
+
   PlainRow(Format, const MatmulArgs& args, uint32_t index, const Scratch&)
       : weights_(args.weight + index * args.row_bytes), columns_(args.columns) {}
 
-  float pack(uint32_t group, int16_t codes[kGroup]) const {
+  void pack(uint32_t group, int16_t codes[kGroup], float* scale) const {
     const uint8_t* const weights = weights_ + size_t{group} * kGroup * sizeof(uint16_t);
     const uint32_t count = smaller(kGroup, columns_ - group * kGroup);
     if (count == kGroup) {
-      const float scale = pack_bfloat_group(weights, codes);
-      if (scale > 0.0f) [[likely]] return scale;
+      *scale = round_bfloat_group(weights, codes);
+      if (*scale > 0.0f) [[likely]] return;
     }
     uint8_t padded[kGroup * sizeof(uint16_t)] = {};
     std::memcpy(padded, weights, count * sizeof(uint16_t));
     float wide[kGroup];
     for (uint32_t v = 0; v < kGroup; v += kLanes) avx512::store(wide + v, avx512::load_bf16(padded + v * sizeof(uint16_t)));
-    return pack_row_group<true>(wide, codes);
+    *scale = round_row_group<Layout>(wide, codes);
   }
 
  private:
@@ -227,59 +252,138 @@ class PlainRow {
   uint32_t columns_;
 };
 
+// Weights that are integers already.
+template <class Codes>
+class CodeRow {
+ public:
+  using Layout = typename Codes::Layout;
+
+  CodeRow(Format, const MatmulArgs& args, uint32_t index, const Scratch&)
+      : codes_(args.columns, args.block), row_(args.weight + index * args.row_bytes), columns_(args.columns) {}
+
+  void pack(uint32_t group, int16_t codes[kGroup], float* scales) const {
+    uint32_t column = group * kGroup;
+    for (uint32_t block = 0; block < Layout::kBlocks; ++block, column += Layout::kBlock, codes += Layout::kBlock) {
+      if (column < columns_) {
+        codes_.load(row_, column, codes);
+        scales[block * kLanes] = codes_.scale(row_, column);
+      } else {
+        std::memset(codes, 0, Layout::kBlock * sizeof *codes);
+        scales[block * kLanes] = 0.0f;
+      }
+    }
+  }
+
+ private:
+  Codes codes_;
+  const uint8_t* row_;
+  uint32_t columns_;
+};
+
 // Rows that are missing in the last tile become zero.
 template <class Row>
 void pack_panel(Format format, const MatmulArgs& args, uint32_t first, uint32_t count, const Scratch& scratch) {
+  using Group = RowGroup<typename Row::Layout>;
   const uint32_t groups = groups_of(args.columns);
-  const auto place = [&](uint32_t r) { return scratch.panel + size_t{r} / kTileRows * groups; };
+  const auto place = [&](uint32_t r) { return reinterpret_cast<Group*>(scratch.panel) + size_t{r} / kTileRows * groups; };
   for (uint32_t r = 0; r < count; ++r) {
     const Row row(format, args, first + r, scratch);
-    RowGroup* const rows = place(r);
+    Group* const rows = place(r);
     for (uint32_t group = 0; group < groups; ++group) {
-      rows[group].scales[r % kTileRows] = row.pack(group, rows[group].codes[r % kTileRows]);
+      row.pack(group, rows[group].codes[r % kTileRows], rows[group].scales[0] + r % kTileRows);
     }
   }
   for (uint32_t r = count; r % kTileRows != 0; ++r) {
-    RowGroup* const rows = place(r);
+    Group* const rows = place(r);
     for (uint32_t group = 0; group < groups; ++group) {
       std::memset(rows[group].codes[r % kTileRows], 0, sizeof rows[group].codes[0]);
-      rows[group].scales[r % kTileRows] = 0.0f;
+      for (auto& scales : rows[group].scales) scales[r % kTileRows] = 0.0f;
+    }
+  }
+}
+
+template <class Layout, uint32_t kTokens>
+void pack_tokens(const float* input, size_t stride, uint32_t tokens, uint32_t columns, uint32_t lane,
+                 TokenGroup<Layout, kTokens>* output) {
+  for (uint32_t group = 0; group < groups_of(columns); ++group) {
+    Floats pairs[kVectors / 2][kLanes];
+    for (uint32_t t = 0; t < kLanes; ++t) {
+      Floats values[kVectors], packed[kVectors / 2];
+      load_group(input + t * stride + size_t{group} * kGroup, t < tokens ? columns - group * kGroup : 0, values);
+      float* const scale = output[group].scales[0] + lane + t;
+      if constexpr (Layout::kBlocks == 1) {
+        *scale = round_token_group<Layout>(values, packed);
+      } else {
+        round_token_blocks<Layout>(values, packed, scale, kTokens);
+      }
+      for (uint32_t i = 0; i < kVectors / 2; ++i) pairs[i][t] = packed[i];
+    }
+    for (uint32_t i = 0; i < kVectors / 2; ++i) {
+      avx512::transpose(pairs[i]);
+      for (uint32_t p = 0; p < kLanes; ++p) {
+        _mm512_storeu_ps(output[group].codes[i * kLanes + p][lane], pairs[i][p].v);
+      }
     }
   }
 }
 
 // --- FastKernels -------------------------------------------------------------------------------------------------
 
-// Weights in float32 are worth exact products.
-bool supports(Format format, uint32_t, uint32_t) { return format != Format::kF32; }
-
-size_t prepared_bytes(Format, uint32_t, uint32_t columns, uint32_t tokens) {
-  const size_t whole = tokens / kTileTokens * group_bytes(kTileTokens);
-  const uint32_t left = tokens % kTileTokens;
-  return groups_of(columns) * (whole + (left > 0 ? group_bytes(lanes_of(left)) : 0));
-}
-
-// The tile that begins with token `token`.
-template <class Byte>
-Byte* tile_at(Byte* prepared, uint32_t columns, uint32_t token) {
-  return prepared + size_t{token} / kTileTokens * groups_of(columns) * group_bytes(kTileTokens);
-}
-
-void prepare(Format, const MatmulArgs& args, uint32_t token_begin, uint32_t token_end, uint8_t* prepared) {
-  for (uint32_t token = token_begin; token < token_end; token += kLanes) {
-    const float* const input = args.input + token * args.input_stride;
-    const uint32_t count = smaller(kLanes, token_end - token);
-    uint8_t* const tile = tile_at(prepared, args.columns, token);
-    if (lanes_of(args.tokens - token / kTileTokens * kTileTokens) == kLanes) {
-      pack_tokens(input, args.input_stride, count, args.columns, 0, reinterpret_cast<TokenGroup<kLanes>*>(tile));
-    } else {
-      pack_tokens(input, args.input_stride, count, args.columns, token % kTileTokens,
-                  reinterpret_cast<TokenGroup<kTileTokens>*>(tile));
-    }
+// function.operator()<Row>(), of how rows of this format become integers.
+template <class Function>
+auto with_row(Format format, uint32_t block, uint32_t columns, const Function& function) {
+  switch (format) {
+    case Format::kBF16: return function.template operator()<PlainRow>();
+    case Format::kBF16Window: return function.template operator()<DecodedRow<PowerRounded>>();
+    case Format::kQ8:
+      if (block == 32) return function.template operator()<CodeRow<ByteCodes<32>>>();
+      return function.template operator()<CodeRow<ByteCodes<64>>>();
+    case Format::kQ4: return function.template operator()<CodeRow<LaneCodes>>();
+    case Format::kNf4: return function.template operator()<CodeRow<NormalFloatCodes>>();
+    case Format::kU4:
+      if (OffsetCodes::supports(block, columns)) return function.template operator()<CodeRow<OffsetCodes>>();
+      [[fallthrough]];
+    default: return function.template operator()<DecodedRow<Rounded>>();
   }
 }
 
-size_t scratch_bytes(Format, uint32_t, uint32_t columns, uint32_t tokens) { return Scratch::bytes(columns, tokens); }
+// Weights in float32 are worth exact products.
+bool supports(Format format, uint32_t, uint32_t) { return format != Format::kF32; }
+
+size_t prepared_bytes(Format format, uint32_t block, uint32_t columns, uint32_t tokens) {
+  return with_row(format, block, columns, [&]<class Row>() {
+    using Layout = typename Row::Layout;
+    const size_t whole = tokens / kTileTokens * group_bytes<Layout>(kTileTokens);
+    const uint32_t left = tokens % kTileTokens;
+    return groups_of(columns) * (whole + (left > 0 ? group_bytes<Layout>(lanes_of(left)) : 0));
+  });
+}
+
+template <class Layout>
+void prepare_run(const MatmulArgs& args, uint32_t token, uint32_t count, uint8_t* prepared) {
+  const float* const input = args.input + token * args.input_stride;
+  uint8_t* const tile = tile_at<Layout>(prepared, args.columns, token);
+  if (lanes_of(args.tokens - token / kTileTokens * kTileTokens) == kLanes) {
+    pack_tokens(input, args.input_stride, count, args.columns, 0, reinterpret_cast<TokenGroup<Layout, kLanes>*>(tile));
+  } else {
+    pack_tokens(input, args.input_stride, count, args.columns, token % kTileTokens,
+                reinterpret_cast<TokenGroup<Layout, kTileTokens>*>(tile));
+  }
+}
+
+void prepare(Format format, const MatmulArgs& args, uint32_t token_begin, uint32_t token_end, uint8_t* prepared) {
+  with_row(format, args.block, args.columns, [&]<class Row>() {
+    for (uint32_t token = token_begin; token < token_end; token += kLanes) {
+      prepare_run<typename Row::Layout>(args, token, smaller(kLanes, token_end - token), prepared);
+    }
+  });
+}
+
+size_t scratch_bytes(Format format, uint32_t block, uint32_t columns, uint32_t tokens) {
+  return with_row(format, block, columns, [&]<class Row>() {
+    return Scratch::bytes(sizeof(RowGroup<typename Row::Layout>), columns, tokens);
+  });
+}
 
 // The rows of the panel that begins with row `first`, in as many steps as the one before has tiles.
 Fetch rows_after(const MatmulArgs& args, uint32_t first) {
@@ -290,36 +394,40 @@ Fetch rows_after(const MatmulArgs& args, uint32_t first) {
   return {begin, begin + bytes, bytes / steps + 1};
 }
 
-void multiply(Format format, const MatmulArgs& args, const uint8_t* prepared) {
-  const Scratch scratch(args.scratch, args.columns, args.tokens);
+template <class Row>
+void multiply_rows(Format format, const MatmulArgs& args, const uint8_t* prepared) {
+  using Layout = typename Row::Layout;
+  const Scratch scratch(args.scratch, sizeof(RowGroup<Layout>), args.columns, args.tokens);
+  const auto* const panel = reinterpret_cast<const RowGroup<Layout>*>(scratch.panel);
   const uint32_t groups = groups_of(args.columns);
-  const auto pack = format == Format::kBF16         ? pack_panel<PlainRow>
-                    : format == Format::kBF16Window ? pack_panel<DecodedRow<true>>
-                                                    : pack_panel<DecodedRow<false>>;
   std::memset(scratch.row, 0, size_t{groups} * kGroup * sizeof(float));  // columns past the end stay zero
   for (uint32_t row = 0; row < args.rows; row += kPanelRows) {
     const uint32_t rows = smaller(kPanelRows, args.rows - row);
-    pack(format, args, row, rows, scratch);
+    pack_panel<Row>(format, args, row, rows, scratch);
     Fetch next_weights = rows_after(args, row + rows);
     std::memset(scratch.sums, 0, quotient_up(args.tokens, kTileTokens) * kSumsFloats * sizeof(float));
     for (uint32_t group = 0; group < groups; group += kBlockGroups) {
       const uint32_t count = smaller(kBlockGroups, groups - group);
       for (uint32_t token = 0; token < args.tokens; token += kTileTokens) {
         const uint32_t tokens = smaller(kTileTokens, args.tokens - token);
-        const uint8_t* const tile = tile_at(prepared, args.columns, token);
+        const uint8_t* const tile = tile_at<Layout>(prepared, args.columns, token);
         float* const sums = scratch.sums + token / kTileTokens * kSumsFloats;
-        const auto multiply_tokens = [&]<uint32_t kTokens>(const TokenGroup<kTokens>* first) {
-          multiply_panel(rows, scratch.panel + group, groups, first + group, count, sums, next_weights);
+        const auto multiply_tokens = [&]<uint32_t kTokens>(const TokenGroup<Layout, kTokens>* first) {
+          multiply_panel(rows, panel + group, groups, first + group, count, sums, next_weights);
         };
         if (lanes_of(tokens) == kLanes) {
-          multiply_tokens(reinterpret_cast<const TokenGroup<kLanes>*>(tile));
+          multiply_tokens(reinterpret_cast<const TokenGroup<Layout, kLanes>*>(tile));
         } else {
-          multiply_tokens(reinterpret_cast<const TokenGroup<kTileTokens>*>(tile));
+          multiply_tokens(reinterpret_cast<const TokenGroup<Layout, kTileTokens>*>(tile));
         }
         if (group + count == groups) write_output(args, row, rows, token, tokens, sums);
       }
     }
   }
+}
+
+void multiply(Format format, const MatmulArgs& args, const uint8_t* prepared) {
+  with_row(format, args.block, args.columns, [&]<class Row>() { multiply_rows<Row>(format, args, prepared); });
 }
 
 }  // namespace

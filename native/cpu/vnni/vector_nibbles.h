@@ -1,34 +1,15 @@
 // Weights of four bits, 64 columns in 32 bytes: 4bit, nf4 and uint4. Their codes are looked up as int16.
 #pragma once
 
+#include "level_table.h"
 #include "vector_plain.h"
 
 namespace layerstream::cpu::vnni {
 namespace {
 
-// The largest level of 4bit and nf4 as an integer: of all below 16384, the one with which the others round best.
-constexpr float kNormalFloatUnit = 15684.0f;
 // A lane gets eight products; rounding may add half to each value.
 constexpr float kNormalFloatLaneSum = 136900.0f;
 static_assert(int64_t{15684} * (136900 + 4) <= std::numeric_limits<int32_t>::max());
-
-// A permutation of words looks at five bits of an index, of which the highest is the next code's: every level twice.
-struct alignas(64) LevelTable {
-  int16_t level[32];
-};
-
-constexpr LevelTable make_level_table(const float (&levels)[16], float unit) {
-  LevelTable table = {};
-  for (int i = 0; i < 32; ++i) {
-    const float scaled = levels[i % 16] * unit;
-    table.level[i] = static_cast<int16_t>(scaled < 0 ? scaled - 0.5f : scaled + 0.5f);
-  }
-  return table;
-}
-
-constexpr LevelTable kNormalFloatTable = make_level_table(kNormalFloat4, kNormalFloatUnit);
-constexpr float kCodes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-constexpr LevelTable kCodeTable = make_level_table(kCodes, 1.0f);
 
 // Two steps of 4bit codes are 32 words. Values 32 * n ... belong to nibble n of these words.
 constexpr StepOrder make_lane_order() {
