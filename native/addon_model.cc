@@ -10,6 +10,7 @@
 
 #include "addon.h"
 #include "addon_description.h"
+#include "addon_pass.h"
 #include "addon_trace.h"
 #include "addon_values.h"
 #include "platform/error.h"
@@ -20,100 +21,20 @@ namespace layerstream {
 
 namespace {
 
-struct Entry {
-  std::unique_ptr<Runtime> runtime;
-  RuntimeDescription limits;  // numbers that requests are checked against; no files, plans or stages
-  uint32_t embedding_rows = 0;
-};
-
 std::mutex table_mutex;
 // Never destroyed: at process exit, threads of a model may still run.
-auto& table = *new std::map<uint32_t, std::shared_ptr<Entry>>();
+auto& table = *new std::map<uint32_t, std::shared_ptr<LoadedModel>>();
 uint32_t next_id = 1;
 
-std::shared_ptr<Entry> find(const Napi::Value& id) {
+std::shared_ptr<LoadedModel> find(const Napi::Value& id) {
   const std::lock_guard lock(table_mutex);
   const auto found = table.find(id.ToNumber().Uint32Value());
   if (found == table.end()) throw Error("MODEL_DISPOSED", "The model has been disposed.");
   return found->second;
 }
 
-// --- passes -------------------------------------------------------------------------------------------------------
-
-PassRequest read_request(const Napi::Object& object, const Entry& entry) {
-  PassRequest request;
-  const RuntimeDescription& limits = entry.limits;
-  request.tokens = uints_at(object, "tokens");
-  if (request.tokens.empty() || request.tokens.size() > limits.max_tokens) throw Error("INTERNAL", "A pass of that many tokens does not fit.");
-  for (const uint32_t token : request.tokens) {
-    if (token >= entry.embedding_rows) throw Error("TOKEN_OUT_OF_RANGE", "Token " + std::to_string(token) + " is outside the vocabulary.");
-  }
-  uint64_t tokens = 0;
-  uint64_t pages = 0;
-  each(object, "segments", [&](const Napi::Object& item) {
-    Segment segment{uint_at(item, "tokens"), uint_at(item, "firstPosition"), uints_at(item, "pages")};
-    if (segment.tokens == 0 || uint64_t{segment.first_position} + segment.tokens > segment.pages.size() * limits.page_positions) {
-      throw Error("INTERNAL", "A segment has no tokens or too few pages.");
-    }
-    for (const uint32_t page : segment.pages) {
-      if (page >= limits.page_count) throw Error("INTERNAL", "A page is out of range.");
-    }
-    tokens += segment.tokens;
-    pages += segment.pages.size();
-    request.segments.push_back(std::move(segment));
-  });
-  if (tokens != request.tokens.size() || pages > limits.page_count) throw Error("INTERNAL", "Segments and tokens disagree.");
-  each(object, "ropes", [&](const Napi::Object& item) {
-    request.ropes.push_back({floats_at(item, "inverseFrequencies"), float_at(item, "attentionFactor")});
-    if (request.ropes.size() > limits.rope_dims.size() ||
-        request.ropes.back().inverse_frequencies.size() != limits.rope_dims[request.ropes.size() - 1] / 2) {
-      throw Error("INTERNAL", "A rope table has the wrong size.");
-    }
-  });
-  if (request.ropes.size() != limits.rope_dims.size()) throw Error("INTERNAL", "Rope tables are missing.");
-  request.prompt = flag_at(object, "prompt");
-  request.request_tokens = uint_at(object, "requestTokens");
-  request.all_logits = flag_at(object, "allLogits");
-  if (object.Get("logits").IsTypedArray()) {
-    auto logits = object.Get("logits").As<Napi::Float32Array>();
-    const uint64_t rows = request.all_logits ? tokens : request.segments.size();
-    if (logits.ElementLength() < rows * limits.vocab_size) throw Error("INTERNAL", "The array for logits is too small.");
-    request.logits = logits.Data();
-  }
-  return request;
-}
-
-// Lives from runPass to the settling of its promise; keeps the array for logits alive.
-struct PendingPass {
-  explicit PendingPass(Napi::Env env) : deferred(Napi::Promise::Deferred::New(env)) {}
-  Napi::Promise::Deferred deferred;
-  Napi::ObjectReference request;
-  std::shared_ptr<Entry> entry;
-  Napi::ThreadSafeFunction settle;
-  PassResult result;
-  std::exception_ptr error;
-};
-
-void settle_pass(Napi::Env env, Napi::Function, PendingPass* raw) {
-  std::unique_ptr<PendingPass> pending(raw);
-  Napi::HandleScope scope(env);
-  if (pending->error) {
-    pending->deferred.Reject(to_js_error(env, pending->error).Value());
-    return;
-  }
-  Napi::Object result = Napi::Object::New(env);
-  result.Set("elapsedSeconds", pending->result.elapsed_seconds);
-  result.Set("computeSeconds", pending->result.compute_seconds);
-  result.Set("bytesMultiplied", static_cast<double>(pending->result.bytes_multiplied));
-  result.Set("waitSeconds", pending->result.wait_seconds);
-  result.Set("bytesTaken", static_cast<double>(pending->result.bytes_taken));
-  pending->deferred.Resolve(result);
-}
-
-// --- exports ------------------------------------------------------------------------------------------------------
-
 Napi::Value create_model(const Napi::CallbackInfo& info) {
-  auto entry = std::make_shared<Entry>();
+  auto entry = std::make_shared<LoadedModel>();
   RuntimeDescription description = read_description(info[0].As<Napi::Object>());
   entry->embedding_rows = description.stages.at(description.embedding.stage).matrices.at(description.embedding.matrix).rows;
   entry->limits.rope_dims = description.rope_dims;
@@ -128,7 +49,7 @@ Napi::Value create_model(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value destroy_model(const Napi::CallbackInfo& info) {
-  std::shared_ptr<Entry> entry;
+  std::shared_ptr<LoadedModel> entry;
   {
     const std::lock_guard lock(table_mutex);
     const auto found = table.find(info[0].ToNumber().Uint32Value());
@@ -145,23 +66,7 @@ Napi::Value read_tape(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value run_pass(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  auto pending = std::make_unique<PendingPass>(env);
-  pending->entry = find(info[0]);
-  PassRequest request = read_request(info[1].As<Napi::Object>(), *pending->entry);
-  pending->request = Napi::Persistent(info[1].As<Napi::Object>());
-  pending->settle = Napi::ThreadSafeFunction::New(env, Napi::Function::New(env, [](const Napi::CallbackInfo&) {}), "layerstream pass", 0, 1);
-  const Napi::Promise promise = pending->deferred.Promise();
-  PendingPass* raw = pending.get();
-  raw->entry->runtime->run_pass(std::move(request), [raw](PassResult result, std::exception_ptr error) {
-    raw->result = result;
-    raw->error = error;
-    Napi::ThreadSafeFunction settle = raw->settle;
-    settle.BlockingCall(raw, settle_pass);
-    settle.Release();
-  });
-  pending.release();
-  return promise;
+  return start_pass(info.Env(), find(info[0]), info[1].As<Napi::Object>());
 }
 
 Napi::Value cancel_model(const Napi::CallbackInfo& info) {
@@ -225,6 +130,9 @@ Napi::Value drop_file_cache(const Napi::CallbackInfo& info) {
 Napi::Value model_stats(const Napi::CallbackInfo& info) {
   const RuntimeStats stats = find(info[0])->runtime->stats();
   Napi::Object result = Napi::Object::New(info.Env());
+  result.Set("computeSeconds", stats.passes.compute_seconds);
+  result.Set("waitSeconds", stats.passes.wait_seconds);
+  result.Set("bytesMultiplied", static_cast<double>(stats.passes.bytes_multiplied));
   result.Set("bytesRead", static_cast<double>(stats.reads.bytes_read));
   result.Set("readCpuSeconds", stats.read_cpu_seconds);
   result.Set("readSeconds", static_cast<double>(stats.reads.read_nanoseconds) * 1e-9);
@@ -242,7 +150,7 @@ Napi::Value model_stats(const Napi::CallbackInfo& info) {
 // A function on a model that is loaded, from one on its runtime.
 template <auto kFunction>
 Napi::Value on_runtime(const Napi::CallbackInfo& info) {
-  const std::shared_ptr<Entry> entry = find(info[0]);
+  const std::shared_ptr<LoadedModel> entry = find(info[0]);
   return kFunction(info, *entry->runtime);
 }
 

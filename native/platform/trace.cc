@@ -88,12 +88,11 @@ void Trace::record(Track track, Activity activity, uint32_t stage, Time begin, T
   push(span);
 }
 
-void Trace::begin_pass(bool prompt, uint32_t tokens) {
+void Trace::begin_pass(bool prompt, uint32_t tokens, bool at_once) {
   const std::lock_guard lock(mutex_);
   pass_begin_ = since_start(Clock::now());
-  if (javascript_ == Activity::kPass && javascript_since_ > pass_end_) {
-    add(kNoStage, Activity::kSwitch, pass_begin_ - javascript_since_);
-  }
+  const bool waited_for = javascript_ == Activity::kPass && javascript_since_ > pass_end_;
+  if (at_once || waited_for) add(kNoStage, Activity::kSwitch, pass_begin_ - (at_once ? pass_end_ : javascript_since_));
   in_pass_ = true;
   prompt_ = prompt;
   phases_[prompt_].tokens += tokens;

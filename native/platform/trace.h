@@ -94,8 +94,9 @@ class Trace {
 
   void record(Track track, Activity activity, uint32_t stage, Time begin, Time end, Work work = {}, uint8_t lane = 0);
 
-  // Around every pass, by the pass thread. `prompt`: it belongs to a request of several tokens.
-  void begin_pass(bool prompt, uint32_t tokens);
+  // Around every pass, by the pass thread. `prompt`: it belongs to a request of several tokens; `at_once`: it waited
+  // for the pass before to end.
+  void begin_pass(bool prompt, uint32_t tokens, bool at_once = false);
   void end_pass();
   // What JavaScript does from now on: kEngine, kCaller, kPass while it waits for one, kIdle when nobody generates.
   void enter(Activity activity);

@@ -1,6 +1,7 @@
 #include "runtime.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "../platform/error.h"
 #include "../platform/memory.h"
@@ -101,6 +102,10 @@ Runtime::~Runtime() {
 
 RuntimeStats Runtime::stats() {
   RuntimeStats stats;
+  {
+    const std::lock_guard lock(pass_mutex_);
+    stats.passes = pass_sums_;
+  }
   stats.reads = meter_.counters();
   if (spill_) stats.spill = spill_->counters();
   stats.kernels = device_->info().kernels;
@@ -147,52 +152,80 @@ void Runtime::reset() {
 
 void Runtime::run_pass(PassRequest request, std::function<void(PassResult, std::exception_ptr)> done) {
   std::lock_guard lock(pass_mutex_);
-  if (has_pass_) throw Error("INTERNAL", "A pass is running already.");
+  if (passes_.size() > (request.follows ? 1u : 0u)) throw Error("INTERNAL", "A pass is running already.");
   if (request.tokens.size() > tokens_) throw Error("INTERNAL", "The working memory has no room for a pass of that many tokens.");
-  pass_ = std::move(request);
-  done_ = std::move(done);
-  has_pass_ = true;
+  passes_.push_back({std::move(request), std::move(done)});
   pass_ready_.notify_all();
 }
 
 void Runtime::pass_loop() {
-  for (;;) {
+  for (bool waited = true;; waited = false) {
+    Pass* pass = nullptr;
     {
       std::unique_lock lock(pass_mutex_);
-      pass_ready_.wait(lock, [this] { return stop_ || has_pass_; });
-      if (!has_pass_) return;
+      waited = waited || passes_.empty();
+      pass_ready_.wait(lock, [this] { return stop_ || !passes_.empty(); });
+      if (passes_.empty()) return;
+      pass = &passes_.front();
     }
     PassResult result;
     std::exception_ptr error;
-    if (trace_) trace_->begin_pass(pass_.prompt, static_cast<uint32_t>(pass_.tokens.size()));
     try {
-      result = execute(pass_);
+      result = run(pass->request, !waited);
     } catch (...) {
       error = std::current_exception();
-      // What was enqueued still uses the ring and the caller's memory.
-      try {
-        device_->record(finished_, compute_);
-        device_->synchronize(finished_);
-      } catch (...) {
-      }
-      if (experts_) experts_->drain();
-      abort_spilled();
     }
-    {
-      std::unique_lock lock(release_mutex_);
-      release_changed_.wait(lock, [this] { return released_ >= recorded_; });
-    }
-    if (trace_) trace_->end_pass();
-    // Nobody will free space until the next pass. The reader must not wait for it: Node waits for its workers at its end.
-    set_idle(true);
-    std::function<void(PassResult, std::exception_ptr)> done;
+    report();
+    bool another = false;
     {
       std::lock_guard lock(pass_mutex_);
-      has_pass_ = false;
-      done = std::move(done_);
+      report_ = [done = std::move(pass->done), result, error] { done(result, error); };
+      passes_.pop_front();
+      another = !passes_.empty();
+      pass_sums_.compute_seconds += result.compute_seconds;
+      pass_sums_.wait_seconds += result.wait_seconds;
+      pass_sums_.bytes_multiplied += result.bytes_multiplied;
     }
-    done(result, error);
+    if (!another) report();
   }
+}
+
+// Waking who waits for a pass takes as long as several ops: the next pass has some to run by then.
+void Runtime::report() {
+  if (const std::function<void()> tell = std::exchange(report_, nullptr)) tell();
+}
+
+// `at_once`: it had been enqueued when the pass before ended.
+PassResult Runtime::run(PassRequest& request, bool at_once) {
+  const bool runs = !request.follows || take_choice(request);
+  chosen_ = -1;
+  if (!runs) return {.ran = false};
+  if (trace_) trace_->begin_pass(request.prompt, static_cast<uint32_t>(request.tokens.size()), at_once);
+  PassResult result;
+  std::exception_ptr error;
+  try {
+    result = execute(request);
+  } catch (...) {
+    error = std::current_exception();
+    // What was enqueued still uses the ring and the caller's memory.
+    try {
+      device_->record(finished_, compute_);
+      device_->synchronize(finished_);
+    } catch (...) {
+    }
+    if (experts_) experts_->drain();
+    abort_spilled();
+  }
+  {
+    std::unique_lock lock(release_mutex_);
+    release_changed_.wait(lock, [this] { return released_ >= recorded_; });
+  }
+  if (trace_) trace_->end_pass();
+  // Nobody will free space until the next pass. The reader must not wait for it: Node waits for its workers at its end.
+  set_idle(true);
+  if (error) std::rethrow_exception(error);
+  chosen_ = result.token;
+  return result;
 }
 
 void Runtime::release_loop() {

@@ -16,6 +16,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -53,16 +54,22 @@ struct Segment {
 
 struct PassRequest {
   std::vector<uint32_t> tokens;  // of all segments, concatenated
+  // Enqueued behind another pass, whose choice is its one token. It does not run if that failed, had none to choose, or chose
+  // one of `ends`.
+  bool follows = false;
+  std::vector<uint32_t> ends;
   std::vector<Segment> segments;
   std::vector<RopeTable> ropes;
   bool prompt = false;           // carries a prompt, or what is new of one
   uint32_t request_tokens = 0;   // of the request whose tokens, or some of them, the pass carries
   bool all_logits = false;       // of every token, else of the last of each segment
+  bool choose = false;           // the token of the greatest logit; of one segment, without all_logits
   float* logits = nullptr;       // [rows, vocab_size], host memory; null: no logits, the head is not executed
 };
 
 struct PassResult {
-  double elapsed_seconds = 0;
+  bool ran = true;
+  int64_t token = -1;            // the choice: first_maximum of the logits
   double compute_seconds = 0;    // the compute stream was executing
   double wait_seconds = 0;       // the pass waited for the disk
   uint64_t bytes_multiplied = 0; // bytes of weights that went through products, wherever they lay
@@ -70,6 +77,7 @@ struct PassResult {
 };
 
 struct RuntimeStats {
+  PassResult passes;             // sums over all
   ReadMeter::Counters reads;     // of weights, and of the KV cache from its file
   KvSpill::Counters spill;
   double read_cpu_seconds = 0;   // of the thread that reads the tape
@@ -101,7 +109,8 @@ class Runtime {
   // be called again for the next one), the tape is cancelled or a read fails (kCancelled; passes throw the error), or
   // nothing is left to read (kDone). By one thread at a time: throws Error{"INTERNAL"} otherwise.
   Tape::Status read_tape();
-  // Runs the pass on the pass thread; `done` is called there with the result or the error. One at a time.
+  // Runs the pass on the pass thread; `done` is called there with the result or the error. One at a time, and one more that
+  // follows it.
   void run_pass(PassRequest request, std::function<void(PassResult, std::exception_ptr)> done);
   // Ends the running pass with ABORTED and the reading, as soon as possible.
   void cancel() { tape_.cancel(); }
@@ -163,6 +172,9 @@ class Runtime {
   void publish_one();
   // runtime.cc
   void pass_loop();
+  PassResult run(PassRequest& request, bool at_once);
+  void report();
+  bool take_choice(PassRequest& request) const;
   void release_loop();
   // runtime_pass.cc
   PassResult execute(const PassRequest& request);
@@ -319,9 +331,15 @@ class Runtime {
   std::mutex pass_mutex_;
   std::condition_variable pass_ready_;
   bool stop_ = false;
-  bool has_pass_ = false;
-  PassRequest pass_;
-  std::function<void(PassResult, std::exception_ptr)> done_;
+  struct Pass {
+    PassRequest request;
+    std::function<void(PassResult, std::exception_ptr)> done;
+  };
+  std::deque<Pass> passes_;      // the first one runs
+  // What `done` of the pass before is still to be told, with its result or error.
+  std::function<void()> report_;
+  PassResult pass_sums_;
+  int64_t chosen_ = -1;          // by the pass before
 
   std::mutex release_mutex_;
   std::condition_variable release_changed_;

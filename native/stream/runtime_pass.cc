@@ -6,6 +6,7 @@
 
 #include "../platform/error.h"
 #include "../platform/memory.h"
+#include "first_maximum.h"
 #include "runtime.h"
 
 namespace layerstream {
@@ -21,6 +22,18 @@ constexpr uint32_t kFewTokens = 16;
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 }  // namespace
+
+// Gives a pass that follows another its token. Whether it is to run.
+bool Runtime::take_choice(PassRequest& request) const {
+  if (chosen_ < 0 || std::ranges::find(request.ends, static_cast<uint32_t>(chosen_)) != request.ends.end()) return false;
+  const EmbeddingDescription& embedding = description_.embedding;
+  const auto token = static_cast<uint32_t>(chosen_);
+  if (token >= description_.stages[embedding.stage].matrices[embedding.matrix].rows) {
+    throw Error("TOKEN_OUT_OF_RANGE", "The embedding has no row for token " + std::to_string(token) + ".");
+  }
+  request.tokens = {token};
+  return true;
+}
 
 PassResult Runtime::execute(const PassRequest& request) {
   const Clock::time_point start = Clock::now();
@@ -55,6 +68,7 @@ PassResult Runtime::execute(const PassRequest& request) {
       registers_[static_cast<size_t>(Register::kLogits)] = logits_range(request, tokens);
     }
     run_stage(index, request, tokens);
+    report();
   }
 
   if (request.logits != nullptr && !unified_) {
@@ -66,9 +80,9 @@ PassResult Runtime::execute(const PassRequest& request) {
 
   end_spilled();
   check_files();
-  result_.elapsed_seconds = seconds_since(start);
+  if (request.choose) result_.token = first_maximum({request.logits, description_.vocab_size});
   result_.compute_seconds = static_cast<double>(device_->busy_nanoseconds(compute_) - busy_before) * 1e-9;
-  result_.wait_seconds = std::min(result_.wait_seconds, std::max(0.0, result_.elapsed_seconds - result_.compute_seconds));
+  result_.wait_seconds = std::min(result_.wait_seconds, std::max(0.0, seconds_since(start) - result_.compute_seconds));
   return result_;
 }
 

@@ -6,7 +6,7 @@ import { LayerstreamError } from "../errors.js";
 import type { Architecture } from "../models/architecture.js";
 import { dependsOnLength, type RopeFrequencies, ropeFrequencies } from "../models/rope.js";
 import { native } from "../native/binding.js";
-import { type NativePassResult, TRACE_ENGINE, TRACE_PASS, type TraceActivity } from "../native/types.js";
+import { type NativeModelStats, TRACE_ENGINE, TRACE_PASS, type TraceActivity } from "../native/types.js";
 import { untilAborted } from "./abort.js";
 import { carriesNormed } from "./activations.js";
 import type { Residency, ResidencyEntry, Stats } from "./contract.js";
@@ -20,16 +20,42 @@ import { type Profile, readProfile } from "./profile.js";
 import { PAGE_POSITIONS, planResidency, type ResidencyInput, type ResidencyPlan } from "./residency.js";
 import { type EngineOptions, residencyInputOf } from "./residency-input.js";
 import { TRACE_SPANS, writeTrace } from "./trace-file.js";
+import { Turns } from "./turns.js";
 import { type MemoryChange, reservedSizes, WorkingMemoryPlanner } from "./working-memory.js";
+
+/** What of a request its passes have in common. */
+export interface RunOptions {
+  /** Logits of all tokens instead of the last. */
+  allLogits?: boolean;
+  /** The tokens are a prompt or what is new of one, even if it is a single token. */
+  prompt: boolean;
+  /** Choose the token that follows greedily. */
+  choose?: boolean;
+  /** With `choose`: another token is wanted after that one, unless it is one of these. */
+  ends?: Uint32Array;
+  signal?: AbortSignal;
+}
+
+/** A pass that was enqueued behind another of its sequence before that one's choice, its input, was known. */
+interface PassAhead {
+  sequence: Sequence;
+  running: Promise<number | undefined>;
+  /** Its choice, once the engine is done with it; undefined if it did not run. */
+  result: Promise<number | undefined>;
+}
 
 export class Engine {
   readonly kvCache: KvCache;
   private readonly memory: WorkingMemoryPlanner;
   private readonly model: number;
   private readonly ropes: (RopeFrequencies | undefined)[];
-  /** Settles when the pass before has ended. */
-  private lastPass: Promise<unknown> = Promise.resolve();
-  private waitingPasses = 0;
+  /** The device has them, and they do not change. */
+  private ropesKnown = false;
+  private readonly turns = new Turns();
+  /** Of the latest call of runPass. */
+  private latestPass: Promise<number | undefined> = Promise.resolve(undefined);
+  private ahead: PassAhead | undefined;
+  private finalStats: NativeModelStats | undefined;
   private disposed = false;
   private disposal: Promise<void> | undefined;
   private readonly totals = {
@@ -38,9 +64,6 @@ export class Engine {
     generatedTokens: 0,
     prefillSeconds: 0,
     decodeSeconds: 0,
-    waitSeconds: 0,
-    computeSeconds: 0,
-    bytesMultiplied: 0,
   };
 
   private constructor(
@@ -111,25 +134,24 @@ export class Engine {
    * abort the sequence is of no more use: the pass that was running may still write its pages, before any other does.
    *
    * @param logits [vocab] for the last token, or [tokens, vocab] with `allLogits`
-   * @param prompt the tokens are a prompt or what is new of one, even if it is a single token
+   * @returns the token chosen, the lowest of several with the greatest logit; -1 without `choose`, or if `logits` hold NaN or
+   * no greatest finite number
    */
-  async run(
-    sequence: Sequence,
-    tokens: readonly number[],
-    logits: Float32Array,
-    { allLogits = false, prompt, signal }: { allLogits?: boolean; prompt: boolean; signal?: AbortSignal },
-  ): Promise<void> {
+  async run(sequence: Sequence, tokens: readonly number[], logits: Float32Array, options: RunOptions): Promise<number> {
+    const { allLogits = false, signal } = options;
+    signal?.throwIfAborted();
+    const ahead = await this.passAhead(sequence, tokens, logits, options);
+    if (ahead !== undefined) return ahead;
     const started = performance.now();
     const end = sequence.tokens.length + tokens.length;
+    let chosen = -1;
     for (let first = 0; first < tokens.length; ) {
       const rest = tokens.slice(first);
       const rows = allLogits ? logits.subarray(first * this.architecture.vocabSize) : logits;
-      const request = { requestTokens: tokens.length, allLogits, prompt, signal };
       signal?.throwIfAborted();
-      first += await untilAborted(
-        this.exclusive(() => this.pass(sequence, rest, end, rows, request)),
-        signal,
-      );
+      const pass = this.turns.take(() => this.pass(sequence, rest, end, rows, tokens.length, options));
+      chosen = await untilAborted(pass, signal);
+      first = tokens.length - (end - sequence.tokens.length);
     }
     const seconds = (performance.now() - started) / 1000;
     if (tokens.length > 1) {
@@ -138,6 +160,7 @@ export class Engine {
     } else {
       this.totals.decodeSeconds += seconds;
     }
+    return chosen;
   }
 
   get plan(): ResidencyPlan {
@@ -162,11 +185,12 @@ export class Engine {
   }
 
   stats(): Stats {
-    const measured = this.disposed ? undefined : native().modelStats(this.model);
-    const { waitSeconds, ...totals } = this.totals;
+    const measured = this.disposed ? this.finalStats : native().modelStats(this.model);
     return {
-      ...totals,
-      ioWaitSeconds: waitSeconds,
+      ...this.totals,
+      ioWaitSeconds: measured?.waitSeconds ?? 0,
+      computeSeconds: measured?.computeSeconds ?? 0,
+      bytesMultiplied: measured?.bytesMultiplied ?? 0,
       bytesStreamed: measured?.bytesRead ?? 0,
       readSeconds: measured?.readSeconds ?? 0,
       readCpuSeconds: measured?.readCpuSeconds ?? 0,
@@ -265,28 +289,16 @@ export class Engine {
     this.disposed = true;
     this.kvCache.close(disposedError(this.store.path));
     native().cancelModel(this.model);
-    await this.lastPass.catch(() => {});
+    await this.turns.take(async () => {});
     await this.prefetcher.close();
+    this.finalStats = native().modelStats(this.model);
     native().destroyModel(this.model);
     forgetAtExit(this.model);
   }
 
-  /** One pass at a time, in the order of asking. */
-  private exclusive<T>(work: () => Promise<T>): Promise<T> {
-    this.waitingPasses++;
-    const result = this.lastPass
-      .catch(() => {})
-      .then(() => {
-        this.waitingPasses--;
-        return work();
-      });
-    this.lastPass = result;
-    return result;
-  }
-
   /** A change of memory at its turn between passes, which leaves the tape as after a pass. */
   private changeMemory(find: () => MemoryChange | undefined): Promise<void> {
-    return this.exclusive(async () => {
+    return this.turns.take(async () => {
       try {
         this.checkAlive();
         await this.rearrange(find());
@@ -296,15 +308,15 @@ export class Engine {
     });
   }
 
-  /** Runs as many of the tokens as one pass may carry and appends them to the sequence. Returns their number. */
+  /** Runs as many of the tokens as one pass may carry and appends them to the sequence. Returns what it chose. */
   private async pass(
     sequence: Sequence,
     rest: readonly number[],
     sequenceLength: number,
     rows: Float32Array,
-    request: { requestTokens: number; allLogits: boolean; prompt: boolean; signal?: AbortSignal },
+    requestTokens: number,
+    { allLogits = false, prompt, choose, ends, signal }: RunOptions,
   ): Promise<number> {
-    const { requestTokens, allLogits, prompt, signal } = request;
     try {
       this.checkAlive();
       signal?.throwIfAborted();
@@ -316,39 +328,126 @@ export class Engine {
       throw error;
     }
     const tokens = rest.slice(0, this.plan.working.tokens);
-    const logits = allLogits || tokens.length === rest.length ? rows : undefined;
+    const last = tokens.length === rest.length;
     const addon = native();
     const cancel = () => addon.cancelModel(this.model);
     signal?.addEventListener("abort", cancel, { once: true });
     addon.setTapeIdle(this.model, false);
     this.prefetcher.start(this.model, cancel);
     this.mark(TRACE_PASS);
+    let chosen: number | undefined;
     try {
-      this.count(
-        await addon.runPass(this.model, {
+      chosen = await this.settle(() => {
+        const running = addon.runPass(this.model, {
           tokens: Uint32Array.from(tokens),
           segments: [{ tokens: tokens.length, firstPosition: sequence.tokens.length, pages: sequence.pages }],
-          ropes: this.ropes.map((table, index) => table ?? this.stretchedRope(index, sequenceLength)),
+          ropes: this.ropesFor(sequenceLength),
           prompt,
           requestTokens,
           allLogits,
-          logits,
-        }),
-      );
-    } catch (error) {
-      const death = await this.recover();
-      if (this.disposed) throw disposedError(this.store.path);
-      signal?.throwIfAborted();
-      throw death === undefined ? asLayerstreamError(error) : readerError(this.store.path, death);
+          logits: allLogits || last ? rows : undefined,
+          choose,
+        });
+        this.latestPass = running;
+        if (last && ends) this.enqueueAhead(sequence, sequenceLength, rows, ends, signal);
+        return running;
+      }, signal);
     } finally {
       this.mark(TRACE_ENGINE);
       signal?.removeEventListener("abort", cancel);
       this.pauseTape();
     }
     sequence.tokens.push(...tokens);
-    // An abort that arrived with the last op has cancelled the tape although the pass is complete.
-    if (signal?.aborted) await this.recover();
-    return tokens.length;
+    return chosen ?? -1;
+  }
+
+  /**
+   * Where everything is held, the pass of a token may be enqueued before the token is known, behind the one that chooses it:
+   * the device goes on at once, and JavaScript does its part meanwhile. `length`: tokens of the sequence until then.
+   */
+  private enqueueAhead(
+    sequence: Sequence,
+    length: number,
+    logits: Float32Array,
+    ends: Uint32Array,
+    signal: AbortSignal | undefined,
+  ): void {
+    const { streamedBytes, kvSpilledBytes } = this.plan;
+    const possible =
+      this.ropesKnown && streamedBytes + kvSpilledBytes === 0 && this.kvCache.covers(sequence, length + 1);
+    const alone = this.turns.waiting === 0 && this.kvCache.activeSequences === 1;
+    if (!possible || !alone || this.disposed) return;
+    const before = this.turns.latest;
+    const running = native().runPass(this.model, {
+      ends,
+      segments: [{ tokens: 1, firstPosition: length, pages: sequence.pages }],
+      prompt: false,
+      requestTokens: 1,
+      allLogits: false,
+      logits,
+      choose: true,
+    });
+    const result = this.turns.append(this.settleAhead(before, running, signal));
+    this.latestPass = running;
+    this.ahead = { sequence, running, result };
+  }
+
+  private async settleAhead(
+    before: Promise<unknown>,
+    running: Promise<number | undefined>,
+    signal: AbortSignal | undefined,
+  ): Promise<number | undefined> {
+    running.catch(() => {});
+    await before.catch(() => {});
+    const started = performance.now();
+    const chosen = await this.settle(() => running, signal);
+    if (chosen !== undefined) this.totals.decodeSeconds += (performance.now() - started) / 1000;
+    return chosen;
+  }
+
+  /** What the pass of `tokens` chose that was enqueued ahead; undefined if there is none. */
+  private async passAhead(
+    sequence: Sequence,
+    tokens: readonly number[],
+    logits: Float32Array,
+    { ends, signal }: RunOptions,
+  ): Promise<number | undefined> {
+    const { ahead } = this;
+    if (ahead?.sequence !== sequence || tokens.length !== 1) return undefined;
+    this.ahead = undefined;
+    if (ends && this.latestPass === ahead.running) {
+      this.enqueueAhead(sequence, sequence.tokens.length + 1, logits, ends, signal);
+    }
+    const cancel = () => native().cancelModel(this.model);
+    signal?.addEventListener("abort", cancel, { once: true });
+    this.mark(TRACE_PASS);
+    try {
+      const chosen = await untilAborted(ahead.result, signal);
+      if (chosen !== undefined) sequence.tokens.push(...tokens);
+      return chosen;
+    } finally {
+      this.mark(TRACE_ENGINE);
+      signal?.removeEventListener("abort", cancel);
+    }
+  }
+
+  /** What a pass came to, once another can run. */
+  private async settle(
+    start: () => Promise<number | undefined>,
+    signal: AbortSignal | undefined,
+  ): Promise<number | undefined> {
+    try {
+      const chosen = await start();
+      if (chosen !== undefined) this.totals.passes++;
+      // An abort that arrived with the last op has cancelled the tape although the pass is complete.
+      if (signal?.aborted) await this.recover();
+      return chosen;
+    } catch (error) {
+      const death = await this.recover();
+      if (this.disposed) throw disposedError(this.store.path);
+      signal?.throwIfAborted();
+      throw death === undefined ? asLayerstreamError(error) : readerError(this.store.path, death);
+    }
   }
 
   /** Memory goes from weights to passes, or back. What gives back comes first. The tape starts again. */
@@ -361,6 +460,8 @@ export class Engine {
       () => addon.setWorkingMemory(this.model, working.tokens, change.pages, kvLayers),
     ];
     if (heldBytes > this.plan.heldBytes || kvLayers < this.plan.kvLayers) changes.reverse();
+    // What is enqueued behind a pass does not move the tape, which this starts anew.
+    this.latestPass = Promise.resolve(undefined);
     addon.cancelModel(this.model);
     await this.prefetcher.settled();
     this.checkAlive();
@@ -376,9 +477,16 @@ export class Engine {
 
   /** Unless another pass follows, reads go on until the ring is full and then stop. */
   private pauseTape(): void {
-    if (this.waitingPasses > 0 || this.disposed) return;
+    if (this.turns.waiting > 0 || this.disposed) return;
     this.prefetcher.idle();
     native().setTapeIdle(this.model, true);
+  }
+
+  /** What the device does not know yet. */
+  private ropesFor(sequenceLength: number): RopeFrequencies[] | undefined {
+    if (this.ropesKnown) return undefined;
+    this.ropesKnown = !this.ropes.includes(undefined);
+    return this.ropes.map((table, index) => table ?? this.stretchedRope(index, sequenceLength));
   }
 
   private stretchedRope(index: number, sequenceLength: number): RopeFrequencies {
@@ -387,19 +495,13 @@ export class Engine {
     return ropeFrequencies(rope, sequenceLength);
   }
 
-  private count(result: NativePassResult): void {
-    this.totals.passes++;
-    this.totals.waitSeconds += result.waitSeconds;
-    this.totals.computeSeconds += result.computeSeconds;
-    this.totals.bytesMultiplied += result.bytesMultiplied;
-  }
-
   /**
    * After a pass that failed or was aborted: the tape starts again from the first stage. Returns why its reader died, if
    * it did.
    */
   private async recover(): Promise<unknown> {
     native().cancelModel(this.model);
+    await this.latestPass.catch(() => {});
     const death = await this.prefetcher.settled();
     if (!this.disposed) native().resetTape(this.model);
     return death;

@@ -10,8 +10,8 @@ import type {
   Prompt,
   TokenizerLike,
 } from "./contract.js";
-import type { Engine } from "./engine.js";
-import { createSampler } from "./sampler.js";
+import type { Engine, RunOptions } from "./engine.js";
+import { createSampler, isGreedy } from "./sampler.js";
 import { StopStrings } from "./stop-strings.js";
 
 const DEFAULT_NEW_TOKENS = 256;
@@ -88,12 +88,20 @@ class LazyGeneration implements Generation {
     };
     try {
       const seen = [...prompt];
-      await engine.run(sequence, prompt.slice(sequence.tokens.length), logits, {
-        prompt: true,
+      const choose = isGreedy(options);
+      // Text may end it at any token.
+      const ahead = choose && (options.stop?.length ?? 0) === 0;
+      const ends = Uint32Array.from(options.ignoreEos ? [] : eosTokenIds);
+      const request = (count: number): RunOptions => ({
+        prompt: count === 1,
+        choose,
+        ends: ahead && count < newTokens ? ends : undefined,
         signal: options.signal,
       });
+      let chosen = await engine.run(sequence, prompt.slice(sequence.tokens.length), logits, request(1));
       for (let count = 1; ; count++) {
-        const token = sampler(logits, seen);
+        // It says why where nothing could be chosen.
+        const token = chosen >= 0 ? chosen : sampler(logits, seen);
         seen.push(token);
         engine.countGenerated();
         const ended = !options.ignoreEos && eosTokenIds.includes(token);
@@ -120,7 +128,7 @@ class LazyGeneration implements Generation {
         engine.mark(TRACE_ENGINE);
         if (finish !== undefined) return;
         intact = false;
-        await engine.run(sequence, [token], logits, { prompt: false, signal: options.signal });
+        chosen = await engine.run(sequence, [token], logits, request(count + 1));
       }
     } catch (error) {
       if (options.signal?.aborted) this.finishReason = "aborted";

@@ -58,9 +58,20 @@ export class KvCache {
     this.serve();
   }
 
+  /** Sequences that have not ended. */
+  get activeSequences(): number {
+    return this.active.size;
+  }
+
   /** Whether all pages that hold the first `length` tokens of the sequence are committed. */
   covers(sequence: Sequence, length: number): boolean {
-    return sequence.pages.subarray(0, this.pagesOf(length)).every((page) => this.committed[page] === 1);
+    const { pages } = sequence;
+    const count = this.pagesOf(length);
+    if (count > pages.length) return false;
+    for (let index = 0; index < count; index++) {
+      if (this.committed[pages[index] as number] !== 1) return false;
+    }
+    return true;
   }
 
   /** A flag for each page that holds tokens, or will when `sequence` has `length` of them. */

@@ -31,6 +31,11 @@ export function createSampler(options: SamplingOptions, vocabSize: number): Samp
   };
 }
 
+/** Whether the first of the greatest logits is what a sampler with these (valid) options takes. */
+export function isGreedy({ temperature = 0, repetitionPenalty = 1 }: SamplingOptions): boolean {
+  return temperature === 0 && repetitionPenalty === 1;
+}
+
 type Settings = Required<SamplingOptions>;
 
 function checkOptions(options: SamplingOptions): Settings {

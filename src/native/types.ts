@@ -280,9 +280,16 @@ export interface NativeModelDescription {
 }
 
 export interface NativePassRequest {
-  tokens: Uint32Array;
+  /** Absent with `ends`. */
+  tokens?: Uint32Array;
+  /**
+   * The pass follows another, whose choice is its one token. It does not run if that pass failed, found nothing to choose, or
+   * chose one of these.
+   */
+  ends?: Uint32Array;
   segments: { tokens: number; firstPosition: number; pages: Uint32Array }[];
-  ropes: { inverseFrequencies: Float32Array; attentionFactor: number }[];
+  /** Absent: those of the request before. */
+  ropes?: { inverseFrequencies: Float32Array; attentionFactor: number }[];
   /** The tokens are a prompt or what is new of one. */
   prompt: boolean;
   /** Of the request whose tokens, or some of them, this pass carries: products of many take another way than those of a few. */
@@ -291,21 +298,17 @@ export interface NativePassRequest {
   allLogits: boolean;
   /** [rows, vocabSize]; absent: the head is not executed. */
   logits?: Float32Array;
-}
-
-export interface NativePassResult {
-  elapsedSeconds: number;
-  /** The device was executing. */
-  computeSeconds: number;
-  /** Of weights, wherever they lay. */
-  bytesMultiplied: number;
-  /** The pass waited for the disk and the device was not executing. */
-  waitSeconds: number;
-  /** Bytes taken off the tape and of experts. */
-  bytesTaken: number;
+  /** The promise is of the token with the greatest logit. For one segment, without allLogits. */
+  choose?: boolean;
 }
 
 export interface NativeModelStats {
+  /** Over all passes. The device was executing. */
+  computeSeconds: number;
+  /** The pass waited for the disk and the device was not executing. */
+  waitSeconds: number;
+  /** Of weights, wherever they lay. */
+  bytesMultiplied: number;
   bytesRead: number;
   /** Time in which at least one read was in flight. */
   readSeconds: number;
@@ -374,8 +377,11 @@ export interface NativeEngine {
    * for one worker at a time.
    */
   readTape(model: number): number;
-  /** One at a time. */
-  runPass(model: number, request: NativePassRequest): Promise<NativePassResult>;
+  /**
+   * One at a time, and one more that follows it. Resolves to the chosen token, the lowest of several with the greatest logit; -1
+   * if a logit is NaN, the greatest is not finite, or none was to be chosen; undefined if the pass did not run.
+   */
+  runPass(model: number, request: NativePassRequest): Promise<number | undefined>;
   cancelModel(model: number): void;
   /**
    * Changes what is held: flags for each stage, as in `heldChunks`. Memory of chunks that are held no longer is given back
