@@ -47,6 +47,7 @@ const environment = options.thread ? { ...process.env, LAYERSTREAM_SIMD: "scalar
 const threaded = [
   ...[
     "blocks",
+    "choice",
     "conformance",
     "decoders",
     "device",

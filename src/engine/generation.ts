@@ -10,7 +10,8 @@ import type {
   Prompt,
   TokenizerLike,
 } from "./contract.js";
-import type { Engine, RunOptions } from "./engine.js";
+import type { Engine } from "./engine.js";
+import type { RunOptions } from "./passes.js";
 import { createSampler, isGreedy } from "./sampler.js";
 import { StopStrings } from "./stop-strings.js";
 
