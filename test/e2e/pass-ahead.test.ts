@@ -79,14 +79,15 @@ describe("held greedy generation", () => {
   });
 
   it("can be aborted anywhere", async () => {
+    const schedule = [queueMicrotask, setImmediate, (work: () => void) => setTimeout(work, 1)];
     for (let round = 0; round < 12; round++) {
       const controller = new AbortController();
       const tokens: number[] = [];
       const run = async () => {
         for await (const { token } of generate({ signal: controller.signal })) {
           tokens.push(token);
-          if (tokens.length === 3 + round) setTimeout(() => controller.abort(), round % 4);
-          if (round % 3 === 0) await wait(1);
+          if (tokens.length === 3 + round) schedule[round % schedule.length]?.(() => controller.abort());
+          if (round % 4 === 0) await wait(1);
         }
       };
       await expect(run()).rejects.toThrow();
