@@ -53,13 +53,14 @@ MatmulArgs tokens_of(MatmulArgs args, uint32_t first, uint32_t tokens) {
 constexpr uint64_t kPartBytes = 128 << 10;
 
 // Rows of one call of a kernel. Several parts a thread even out cores of unequal speed. Kernels that prepare something at
-// each call want at least `least_rows`, and no thread more parts than another; 0: short parts.
-uint32_t rows_of_part(const MatmulOp& op, uint32_t threads, uint32_t least_rows) {
+// each call want at least `least_rows`, and no thread more parts than another; 0: short parts. A multiple of `step`.
+uint32_t rows_of_part(const MatmulOp& op, uint32_t threads, uint32_t least_rows, uint32_t step) {
   const bool parallel = threads > 1 && uint64_t{op.rows} * op.row_bytes * op.tokens >= kParallelBytes;
   const uint32_t even_share = parallel ? (op.rows + threads - 1) / threads : op.rows;
   const uint32_t parts = least_rows == 0 ? 1 : std::clamp(even_share / least_rows, 1u, 4u);
   const uint64_t rows = least_rows == 0 ? kPartBytes / op.row_bytes : (even_share + parts - 1) / parts;
-  return static_cast<uint32_t>(align_up(std::min<uint64_t>(even_share, std::max<uint64_t>(rows, 1)), 16));
+  const uint64_t wanted = std::min<uint64_t>(even_share, std::max<uint64_t>(rows, 1));
+  return static_cast<uint32_t>((wanted + step - 1) / step * step);
 }
 
 }  // namespace
@@ -81,7 +82,7 @@ void Executor::run(const MatmulOp& op) {
 
 void Executor::run_exact(const MatmulOp& op) {
   // With many tokens a kernel prepares its input once a call, so parts stay large there.
-  const uint32_t part_rows = rows_of_part(op, pool_.threads(), op.tokens < kPromptTokens ? 0 : 256);
+  const uint32_t part_rows = rows_of_part(op, pool_.threads(), op.tokens < kPromptTokens ? 0 : 256, 16);
   const uint32_t count = (op.rows + part_rows - 1) / part_rows;
   const size_t scratch_floats = matmul_scratch_floats(op.columns, op.tokens);
   for (uint32_t thread = 0; thread < pool_.threads(); ++thread) scratch(thread, scratch_floats);
@@ -99,7 +100,7 @@ void Executor::run_fast(const MatmulOp& op, const FastKernels& kernels) {
   if (prepared_.size() < bytes) prepared_ = Arena(bytes);
   const size_t scratch_bytes = kernels.scratch_bytes(op.format, op.block, op.columns, block_tokens);
   for (uint32_t thread = 0; thread < pool_.threads(); ++thread) scratch(thread, scratch_bytes / sizeof(float));
-  const uint32_t part_rows = rows_of_part(op, pool_.threads(), op.many_tokens ? 48 : 0);
+  const uint32_t part_rows = rows_of_part(op, pool_.threads(), kernels.least_rows, kernels.row_step);
   const uint32_t count = (op.rows + part_rows - 1) / part_rows;
 
   const PreparedInput input = {&kernels, op.format, op.block, address(op.input), op.input_stride, op.columns, op.tokens};

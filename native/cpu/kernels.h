@@ -125,6 +125,8 @@ struct FastKernels {
   size_t (*scratch_bytes)(Format format, uint32_t block, uint32_t columns, uint32_t tokens);
   // As KernelTable::matmul, from prepared tokens; the input is not used.
   void (*multiply)(Format format, const MatmulArgs& args, const uint8_t* prepared);
+  uint32_t least_rows;  // that a call wants, because it prepares something for them; 0: any
+  uint32_t row_step;    // rows cost as much as a multiple of it
 };
 
 // Null where this processor has none.

@@ -5,9 +5,9 @@ const GROUP_COLUMNS = 128;
 /** A token's integers of a group and their scales, of which there are at most four. */
 const TOKEN_GROUP_BYTES = GROUP_COLUMNS * 2 + 4 * 4;
 /** A panel's integers and scales of a group, and a decoded row's weights. */
-const PANEL_GROUP_BYTES = 8 * 1792 + GROUP_COLUMNS * 4;
+const PANEL_GROUP_BYTES = 11 * 1792 + GROUP_COLUMNS * 4;
 /** Running sums of a panel's rows for a token. */
-const TOKEN_SUM_BYTES = 48 * 4;
+const TOKEN_SUM_BYTES = 80 * 4;
 /** Memory comes in huge pages. */
 const PAGE_BYTES = 2 ** 21;
 

@@ -25,13 +25,14 @@ namespace layerstream::cpu::vnni {
 
 namespace {
 
-constexpr uint32_t kPanelTiles = 8;
+constexpr uint32_t kPanelTiles = 11;
+constexpr uint32_t kLeastRows = 48;  // that repay packing and the fetching of tokens
 constexpr uint32_t kPanelRows = kPanelTiles * kTileRows;
 // Groups of a panel that stay in the second-level cache while all tokens pass.
 constexpr uint32_t kBlockGroups = 16;
 // Groups of a tile of tokens that stay in the first-level cache while the rows of the panel pass.
 constexpr uint32_t kSpanGroups = 2;
-static_assert(kPanelRows % kLanes == 0 && kBlockGroups % kSpanGroups == 0);
+static_assert(kBlockGroups % kSpanGroups == 0);
 // With every 8 pairs of columns, lines are fetched: of the rows of the next tile; of the tokens of the next span.
 constexpr uint32_t kFetchPairs = 8;
 constexpr uint32_t kLine = 64;
@@ -167,7 +168,7 @@ void write_output(const MatmulArgs& args, uint32_t first_row, uint32_t rows, uin
   }
 }
 
-constexpr size_t kSumsFloats = size_t{kPanelRows} * kTileTokens;
+constexpr size_t kSumsFloats = size_t{quotient_up(kPanelRows, kLanes) * kLanes} * kTileTokens;
 
 // --- memory ------------------------------------------------------------------------------------------------------
 
@@ -385,12 +386,18 @@ size_t scratch_bytes(Format format, uint32_t block, uint32_t columns, uint32_t t
   });
 }
 
-// The rows of the panel that begins with row `first`, in as many steps as the one before has tiles.
-Fetch rows_after(const MatmulArgs& args, uint32_t first) {
+// As few panels as the rows need, of about the same height: a low one would leave no time to fetch tokens.
+uint32_t panel_rows(uint32_t rows) {
+  const uint32_t panels = quotient_up(rows, kPanelRows);
+  return quotient_up(quotient_up(rows, panels), kTileRows) * kTileRows;
+}
+
+// The `count` rows from `first` on, in as many steps as a panel of so many rows has tiles.
+Fetch fetch_rows(const MatmulArgs& args, uint32_t first, uint32_t count) {
   const auto* const begin = reinterpret_cast<const char*>(args.weight) + first * args.row_bytes;
-  const size_t bytes = smaller(kPanelRows, args.rows - first) * args.row_bytes;
+  const size_t bytes = smaller(count, args.rows - first) * args.row_bytes;
   const uint32_t spans = quotient_up(groups_of(args.columns), kSpanGroups);
-  const size_t steps = size_t{kPanelTiles} * spans * quotient_up(args.tokens, kTileTokens);
+  const size_t steps = size_t{count / kTileRows} * spans * quotient_up(args.tokens, kTileTokens);
   return {begin, begin + bytes, bytes / steps + 1};
 }
 
@@ -401,10 +408,11 @@ void multiply_rows(Format format, const MatmulArgs& args, const uint8_t* prepare
   const auto* const panel = reinterpret_cast<const RowGroup<Layout>*>(scratch.panel);
   const uint32_t groups = groups_of(args.columns);
   std::memset(scratch.row, 0, size_t{groups} * kGroup * sizeof(float));  // columns past the end stay zero
-  for (uint32_t row = 0; row < args.rows; row += kPanelRows) {
-    const uint32_t rows = smaller(kPanelRows, args.rows - row);
+  const uint32_t height = panel_rows(args.rows);
+  for (uint32_t row = 0; row < args.rows; row += height) {
+    const uint32_t rows = smaller(height, args.rows - row);
     pack_panel<Row>(format, args, row, rows, scratch);
-    Fetch next_weights = rows_after(args, row + rows);
+    Fetch next_weights = fetch_rows(args, row + rows, height);
     std::memset(scratch.sums, 0, quotient_up(args.tokens, kTileTokens) * kSumsFloats * sizeof(float));
     for (uint32_t group = 0; group < groups; group += kBlockGroups) {
       const uint32_t count = smaller(kBlockGroups, groups - group);
@@ -432,7 +440,7 @@ void multiply(Format format, const MatmulArgs& args, const uint8_t* prepared) {
 
 }  // namespace
 
-extern const FastKernels kMatrixKernels = {supports, prepared_bytes, prepare, scratch_bytes, multiply};
+extern const FastKernels kMatrixKernels = {supports, prepared_bytes, prepare, scratch_bytes, multiply, kLeastRows, kTileRows};
 
 }  // namespace layerstream::cpu::vnni
 

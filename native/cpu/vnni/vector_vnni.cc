@@ -74,7 +74,7 @@ void multiply(Format format, const MatmulArgs& args, const uint8_t* prepared) {
 
 }  // namespace
 
-extern const FastKernels kVectorKernels = {supports, prepared_bytes, prepare, scratch_bytes, multiply};
+extern const FastKernels kVectorKernels = {supports, prepared_bytes, prepare, scratch_bytes, multiply, 0, 16};
 
 }  // namespace layerstream::cpu::vnni
 
