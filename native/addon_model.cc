@@ -15,6 +15,7 @@
 #include "addon_values.h"
 #include "platform/error.h"
 #include "platform/memory.h"
+#include "stream/first_maximum.h"
 #include "stream/runtime.h"
 
 namespace layerstream {
@@ -67,6 +68,14 @@ Napi::Value read_tape(const Napi::CallbackInfo& info) {
 
 Napi::Value run_pass(const Napi::CallbackInfo& info) {
   return start_pass(info.Env(), find(info[0]), info[1].As<Napi::Object>());
+}
+
+Napi::Value js_first_maximum(const Napi::CallbackInfo& info) {
+  if (!info[0].IsTypedArray() || info[0].As<Napi::TypedArray>().TypedArrayType() != napi_float32_array) {
+    throw Error("INTERNAL", "Expected a Float32Array.");
+  }
+  const auto values = info[0].As<Napi::Float32Array>();
+  return Napi::Number::New(info.Env(), static_cast<double>(first_maximum({values.Data(), values.ElementLength()})));
 }
 
 Napi::Value cancel_model(const Napi::CallbackInfo& info) {
@@ -162,6 +171,7 @@ void register_model(Napi::Env env, Napi::Object exports) {
   add("destroyModel", destroy_model);
   add("readTape", read_tape);
   add("runPass", run_pass);
+  add("firstMaximum", js_first_maximum);
   add("cancelModel", cancel_model);
   add("stageChunks", stage_chunks);
   add("setHeld", set_held);

@@ -1,4 +1,5 @@
 import { LayerstreamError } from "../errors.js";
+import { native } from "../native/binding.js";
 import type { SamplingOptions } from "./contract.js";
 import { createRandom, MAX_SEED, randomSeed } from "./random.js";
 import { softmaxWeights } from "./softmax-weights.js";
@@ -89,19 +90,12 @@ function createPreparation(
 
 /** Id of the first of the greatest scores. */
 function firstMaximum(scores: Float32Array): number {
-  let best = Number.NEGATIVE_INFINITY;
-  let token = -1;
-  for (let i = 0; i < scores.length; i++) {
-    const score = scores[i] as number;
-    if (score > best) {
-      best = score;
-      token = i;
-    } else if (Number.isNaN(score)) {
-      throw notFinite(`NaN for token ${i}`);
-    }
-  }
-  if (!Number.isFinite(best)) throw notFinite(token < 0 ? "-Infinity for every token" : `Infinity for token ${token}`);
-  return token;
+  const token = native().firstMaximum(scores);
+  if (token >= 0) return token;
+  const nan = scores.findIndex(Number.isNaN);
+  if (nan >= 0) throw notFinite(`NaN for token ${nan}`);
+  const infinite = scores.indexOf(Number.POSITIVE_INFINITY);
+  throw notFinite(infinite < 0 ? "-Infinity for every token" : `Infinity for token ${infinite}`);
 }
 
 function notFinite(what: string): LayerstreamError {

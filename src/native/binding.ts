@@ -58,6 +58,7 @@ const functionNames = {
   createModel: true,
   createTransfer: true,
   dequantize: true,
+  firstMaximum: true,
   destroyModel: true,
   encodeWindows: true,
   dropFileCache: true,

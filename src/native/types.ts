@@ -382,6 +382,8 @@ export interface NativeEngine {
    * if a logit is NaN, the greatest is not finite, or none was to be chosen; undefined if the pass did not run.
    */
   runPass(model: number, request: NativePassRequest): Promise<number | undefined>;
+  /** The first of the greatest; -1 if one is NaN, or the greatest is not finite. */
+  firstMaximum(values: Float32Array): number;
   cancelModel(model: number): void;
   /**
    * Changes what is held: flags for each stage, as in `heldChunks`. Memory of chunks that are held no longer is given back
