@@ -17,6 +17,7 @@
 #include "platform/memory.h"
 #include "stream/first_maximum.h"
 #include "stream/runtime.h"
+#include "stream/top_candidates.h"
 
 namespace layerstream {
 
@@ -70,12 +71,29 @@ Napi::Value run_pass(const Napi::CallbackInfo& info) {
   return start_pass(info.Env(), find(info[0]), info[1].As<Napi::Object>());
 }
 
-Napi::Value js_first_maximum(const Napi::CallbackInfo& info) {
-  if (!info[0].IsTypedArray() || info[0].As<Napi::TypedArray>().TypedArrayType() != napi_float32_array) {
+std::span<const float> floats_of(const Napi::Value& value) {
+  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_float32_array) {
     throw Error("INTERNAL", "Expected a Float32Array.");
   }
-  const auto values = info[0].As<Napi::Float32Array>();
-  return Napi::Number::New(info.Env(), static_cast<double>(first_maximum({values.Data(), values.ElementLength()})));
+  const auto array = value.As<Napi::Float32Array>();
+  return {array.Data(), array.ElementLength()};
+}
+
+Napi::Value js_first_maximum(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(first_maximum(floats_of(info[0]))));
+}
+
+Napi::Value js_top_candidates(const Napi::CallbackInfo& info) {
+  const std::span<const float> values = floats_of(info[0]);
+  const double count = info[1].ToNumber().DoubleValue();
+  if (!(count >= 0 && count <= UINT32_MAX)) throw Error("INTERNAL", "Not a number of candidates.");
+  if (!info[2].IsTypedArray() || info[2].As<Napi::TypedArray>().TypedArrayType() != napi_uint32_array) {
+    throw Error("INTERNAL", "Expected a Uint32Array.");
+  }
+  auto indices = info[2].As<Napi::Uint32Array>();
+  if (indices.ElementLength() < values.size()) throw Error("INTERNAL", "The array for candidates is too small.");
+  const size_t found = top_candidates(values, static_cast<uint64_t>(count), {indices.Data(), indices.ElementLength()});
+  return Napi::Number::New(info.Env(), static_cast<double>(found));
 }
 
 Napi::Value cancel_model(const Napi::CallbackInfo& info) {
@@ -172,6 +190,7 @@ void register_model(Napi::Env env, Napi::Object exports) {
   add("readTape", read_tape);
   add("runPass", run_pass);
   add("firstMaximum", js_first_maximum);
+  add("topCandidates", js_top_candidates);
   add("cancelModel", cancel_model);
   add("stageChunks", stage_chunks);
   add("setHeld", set_held);

@@ -137,8 +137,8 @@ function createDraw(scores: Float32Array, settings: Settings, random: () => numb
   };
 
   return (best) => {
-    candidates.reset();
-    if (topK > 0 && topK < scores.length) candidates.keep(topK);
+    if (topK > 0 && topK < scores.length) candidates.best(topK);
+    else candidates.reset();
     let sum = softmaxWeights(scores, tokens, candidates.count, scores[best] as number, temperature, weights);
     if (topP < 1) candidates.keep(topP * sum, weights);
     if (topP < 1 || minP > 0) sum = sumOfCandidates();

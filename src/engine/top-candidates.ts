@@ -1,3 +1,5 @@
+import { native } from "../native/binding.js";
+
 /** A radix search over 32-bit keys: each pass looks at the bits of `mask` from `shift` on, those of `settled` are known. */
 const PASSES = [
   { shift: 21, mask: 0x7ff, settled: 0 },
@@ -20,7 +22,7 @@ export class TopCandidates {
   private readonly bits: Int32Array;
 
   /** @param scores finite or -Infinity; read at each call. */
-  constructor(scores: Float32Array) {
+  constructor(private readonly scores: Float32Array) {
     this.tokens = new Uint32Array(scores.length);
     this.bits = new Int32Array(scores.buffer, scores.byteOffset, scores.length);
   }
@@ -30,6 +32,12 @@ export class TopCandidates {
     if (this.count === this.tokens.length) return;
     this.count = this.tokens.length;
     for (let i = 0; i < this.count; i++) this.tokens[i] = i;
+  }
+
+  /** Of all tokens, makes those candidates that have the `count` best scores; of equal ones at the boundary, lower ids. */
+  best(count: number): void {
+    this.count = native().topCandidates(this.scores, count, this.tokens);
+    this.keep(count);
   }
 
   /**

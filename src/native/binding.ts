@@ -82,6 +82,7 @@ const functionNames = {
   setWorkingMemory: true,
   stageChunks: true,
   traceActivity: true,
+  topCandidates: true,
   traceSpans: true,
   unpackCodes: true,
 } satisfies Record<keyof NativeAddon, true>;

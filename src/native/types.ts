@@ -384,6 +384,11 @@ export interface NativeEngine {
   runPass(model: number, request: NativePassRequest): Promise<number | undefined>;
   /** The first of the greatest; -1 if one is NaN, or the greatest is not finite. */
   firstMaximum(values: Float32Array): number;
+  /**
+   * Writes the ascending indices of all values from some bound on, which is no greater than the `count`-th greatest value, and
+   * returns their number. Without NaN.
+   */
+  topCandidates(values: Float32Array, count: number, indices: Uint32Array): number;
   cancelModel(model: number): void;
   /**
    * Changes what is held: flags for each stage, as in `heldChunks`. Memory of chunks that are held no longer is given back

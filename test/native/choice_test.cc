@@ -2,10 +2,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <functional>
 #include <limits>
 #include <random>
 
 #include "../../native/stream/first_maximum.h"
+#include "../../native/stream/top_candidates.h"
 #include "loaded_model.h"
 #include "synthetic_model.h"
 
@@ -31,6 +33,26 @@ void test_first_maximum() {
   }
   check(first_maximum(std::vector<float>(40, -kInfinity)) == -1, "no finite value");
   check(first_maximum({}) == -1, "nothing");
+}
+
+void test_top_candidates() {
+  std::mt19937 random(4);
+  for (int round = 0; round < 2000; ++round) {
+    std::vector<float> values(1 + random() % 3000);
+    const uint32_t different = 1 + random() % 4000;
+    for (float& value : values) value = round % 7 == 0 && random() % 2 == 0 ? -kInfinity : static_cast<float>(random() % different);
+    const size_t count = 1 + random() % (round % 3 == 0 ? values.size() : std::min<size_t>(values.size(), 20));
+    std::vector<float> ordered = values;
+    std::sort(ordered.begin(), ordered.end(), std::greater<>());
+    std::vector<uint32_t> indices(values.size());
+    indices.resize(top_candidates(values, count, indices));
+    check(std::is_sorted(indices.begin(), indices.end()) && std::ranges::adjacent_find(indices) == indices.end(), "ascending");
+    for (uint32_t index = 0; index < values.size(); ++index) {
+      if (values[index] < ordered[count - 1]) continue;
+      check(std::ranges::binary_search(indices, index), "one of the greatest is missing");
+    }
+    if (different > 3000 && values.size() > 2000 && count <= 10 && round % 7 != 0) check(indices.size() < 100, "too many");
+  }
 }
 
 PassRequest choosing(std::vector<uint32_t> tokens, uint32_t position, std::vector<float>& logits) {
@@ -132,6 +154,7 @@ void test_abort(Loaded& model, const std::vector<int64_t>& expected) {
 
 int main() {
   test_first_maximum();
+  test_top_candidates();
   const TemporaryDirectory directory;
   for (const char* device : {"cpu", "cpu-discrete"}) {
     RuntimeDescription description = write_model(directory.path(), false);
