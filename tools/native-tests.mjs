@@ -52,6 +52,7 @@ const threaded = [
     "decoders",
     "device",
     "experts",
+    "fake_device",
     "kv_spill",
     "ops",
     "read_faults",
@@ -90,9 +91,9 @@ function bytesOf(file) {
   return fs.statSync(path.join(root, file)).size;
 }
 
-function newestHeader() {
-  const native = fs.readdirSync(path.join(root, "native"), { recursive: true, encoding: "utf8" });
-  const headers = native.filter((file) => file.endsWith(".h")).map((file) => path.join("native", file));
+function newestHeader(directory) {
+  const files = fs.readdirSync(path.join(root, directory), { recursive: true, encoding: "utf8" });
+  const headers = files.filter((file) => file.endsWith(".h")).map((file) => path.join(directory, file));
   return Math.max(...[...headers, "binding.gyp", "tools/native-tests.mjs"].map(modified));
 }
 
@@ -118,11 +119,12 @@ async function inPairs(items, work) {
 
 /** Compiles what is out of date. Returns the object of each source. */
 async function compile(sources) {
-  const headers = newestHeader();
+  const headers = newestHeader("native");
+  const testHeaders = Math.max(headers, newestHeader("test/native"));
   const objects = new Map(sources.map(({ file }) => [file, path.join(folder, `${file.replaceAll(/[/\\]/g, "-")}.o`)]));
   const stale = sources.filter(({ file }) => {
     const built = modified(path.relative(root, objects.get(file)));
-    return built <= modified(file) || built <= headers;
+    return built <= modified(file) || built <= (file.startsWith(path.join("test", "native")) ? testHeaders : headers);
   });
   await inPairs(stale, ({ file, flags }) =>
     run(compiler, [...commonFlags, ...modeFlags, ...flags, "-c", file, "-o", objects.get(file)]),

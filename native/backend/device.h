@@ -1,8 +1,8 @@
 // What the engine asks of a device. One implementation a backend; the engine knows no other.
 //
 // Streams are queues that run beside the host and beside one another; within one stream, commands run in order. Events
-// order streams and let the host wait. Ranges handed to a command must stay valid until the command has run, and host
-// memory of uploads and downloads comes from alloc_pinned, or on unified devices from anywhere.
+// order streams and let the host wait. Ranges and host memory handed to a command must stay valid until the command has run.
+// Uploads read memory from alloc_pinned (on unified devices any); downloads write anywhere, best to such memory.
 //
 // Thread safety: a stream is used by one host thread at a time; everything else may be called from any thread.
 //
@@ -10,6 +10,7 @@
 // command fails, at each synchronize with an event that was recorded behind it; its stream, and every stream that waits for
 // such an event, skips its later commands. A device that is lost throws from every call; no command touches host memory from the
 // first such error on. Only free, free_pinned and destroy never throw, so that owners can always let go.
+// Memory starts with any content. Buffers begin on a multiple of at least 64 bytes.
 #pragma once
 
 #include <cstdint>
@@ -46,7 +47,7 @@ class Device {
   // Like alloc, for memory of which parts are used: costs what is committed. Released with free().
   virtual Buffer* reserve(uint64_t bytes) = 0;
   virtual void commit(Range range) = 0;   // before the first use of this part
-  virtual void populate(Range range) = 0; // makes committed memory ready for fast reads; its content stays
+  virtual void populate(Range range) = 0; // makes committed memory ready for fast reads; its content stays; never throws
   virtual void discard(Range range) = 0;  // gives the memory of its whole pages back at once; their content is lost
   // Page-aligned host memory that copies can use directly; resident from the start.
   virtual void* alloc_pinned(uint64_t bytes) = 0;

@@ -16,8 +16,8 @@ uint64_t order_bytes(const Matrix& matrix) { return matrix.permuted() ? uint64_t
 
 class Loader {
  public:
-  Loader(Range memory, Device& device, Stream* stream, Reader& reader)
-      : memory_(memory), device_(device), stream_(stream), reader_(reader), unified_(device.info().unified) {
+  // The object is complete once the other constructor returns: what fails here is undone by the destructor.
+  Loader(Range memory, Device& device, Stream* stream, Reader& reader) : Loader(memory, device, stream, reader, device.info().unified) {
     if (unified_) return;
     staging_ = static_cast<uint8_t*>(device_.alloc_pinned(kStagingBytes));
     copied_ = device_.create_event();
@@ -59,6 +59,9 @@ class Loader {
   Range put(const std::vector<float>& values) { return put(values.data(), values.size() * sizeof(float)); }
 
  private:
+  Loader(Range memory, Device& device, Stream* stream, Reader& reader, bool unified)
+      : memory_(memory), device_(device), stream_(stream), reader_(reader), unified_(unified) {}
+
   Range memory_;
   Device& device_;
   Stream* stream_;

@@ -16,9 +16,14 @@ std::vector<PageRun> page_runs(std::vector<uint32_t> pages) {
 
 KvSpill::KvSpill(Device& device, Stream* compute, std::string directory, uint32_t pages, uint64_t page_bytes, ReadMeter& meter, Trace* trace)
     : device_(device), compute_(compute), pages_(pages), page_bytes_(page_bytes), meter_(meter), trace_(trace), file_(std::move(directory)) {
-  for (Range& range : buffers_) range = {device_.reserve(pages_ * page_bytes_), 0, pages_ * page_bytes_};
-  for (Event*& event : used_events_) event = device_.create_event();
-  thread_ = std::thread([this] { loop(); });
+  try {
+    for (Range& range : buffers_) range = {device_.reserve(pages_ * page_bytes_), 0, pages_ * page_bytes_};
+    for (Event*& event : used_events_) event = device_.create_event();
+    thread_ = std::thread([this] { loop(); });
+  } catch (...) {
+    release();
+    throw;
+  }
 }
 
 KvSpill::~KvSpill() {
@@ -28,8 +33,16 @@ KvSpill::~KvSpill() {
   }
   changed_.notify_all();
   thread_.join();
-  for (Event* event : used_events_) device_.destroy(event);
-  for (const Range& range : buffers_) device_.free(range.buffer);
+  release();
+}
+
+void KvSpill::release() {
+  for (Event* event : used_events_) {
+    if (event != nullptr) device_.destroy(event);
+  }
+  for (const Range& range : buffers_) {
+    if (range.buffer != nullptr) device_.free(range.buffer);
+  }
 }
 
 void KvSpill::use_pages(std::span<const uint8_t> pages) {

@@ -72,6 +72,7 @@ class KvSpill {
  private:
   static constexpr uint32_t kBuffers = 2;
 
+  void release();
   void loop();
   bool can_read() const { return active_ && read_ < layers_.size() && read_ < written_ + kBuffers; }
   bool can_write() const { return active_ && written_ < used_; }

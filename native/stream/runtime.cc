@@ -127,17 +127,36 @@ void Runtime::set_held(std::vector<std::vector<uint8_t>> flags, uint64_t ring_by
   if (flags.size() != stages.size()) throw Error("INTERNAL", "Stages and flags for what is held disagree.");
   for (size_t index = 0; index < stages.size(); ++index) check_held(description_, index, flags[index]);
   populator_.stop();
+  std::vector<std::vector<uint8_t>> held_before;
+  for (const Stage& stage : stages) held_before.push_back(stage.held_chunks);
+  const uint64_t ring_before = description_.ring_bytes, expert_ring_before = description_.expert_ring_bytes;
+  try {
+    change_held(flags, ring_bytes, expert_ring_bytes);
+  } catch (...) {
+    const std::exception_ptr failure = std::current_exception();
+    try {
+      change_held(held_before, ring_before, expert_ring_before);
+    } catch (...) {
+      // Passes are refused until a later change succeeds.
+    }
+    std::rethrow_exception(failure);
+  }
+}
+
+void Runtime::change_held(const std::vector<std::vector<uint8_t>>& flags, uint64_t ring_bytes, uint64_t expert_ring_bytes) {
+  std::vector<Stage>& stages = description_.stages;
+  usable_ = false;
   // First what gives memory back.
   experts_.reset();
   for (size_t index = 0; index < stages.size(); ++index) discard_held(stages[index], flags[index]);
   if (ring_bytes != description_.ring_bytes) {
     free_ring();
-    description_.ring_bytes = ring_bytes;
-    allocate_ring();
+    allocate_ring(ring_bytes);
   }
   for (Stage& stage : stages) commit_held(stage);
   description_.expert_ring_bytes = expert_ring_bytes;
   allocate_experts();
+  usable_ = true;
 }
 
 void Runtime::reset() {
@@ -153,6 +172,7 @@ void Runtime::reset() {
 void Runtime::run_pass(PassRequest request, std::function<void(PassResult, std::exception_ptr)> done) {
   std::lock_guard lock(pass_mutex_);
   if (passes_.size() > (request.follows ? 1u : 0u)) throw Error("INTERNAL", "A pass is running already.");
+  if (!usable_) throw Error("DEVICE_FAILED", "The model's memory could not be changed and has not been restored. Load the model again.");
   if (request.tokens.size() > tokens_) throw Error("INTERNAL", "The working memory has no room for a pass of that many tokens.");
   passes_.push_back({std::move(request), std::move(done)});
   pass_ready_.notify_all();

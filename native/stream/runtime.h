@@ -123,13 +123,13 @@ class Runtime {
   // When the tape has been cancelled, the reader has returned and no pass runs; reset() must follow. Changes what is held (a
   // flag for each chunk of each stage, as in Stage::held_chunks) and the size of the rings. Memory of chunks that are held
   // no longer is given back at once; new ones are read by the next pass. Throws what check_held throws, before any
-  // change, and Error{"DEVICE_FAILED"}.
+  // change, and Error{"DEVICE_FAILED"}: what was held before is held again then, if there is the memory for that.
   void set_held(std::vector<std::vector<uint8_t>> flags, uint64_t ring_bytes, uint64_t expert_ring_bytes);
   // When no pass runs: from now on passes have at most so many tokens, and only these pages of the KV cache (a flag each)
   // are used, of which `kv_layers` layers are in memory and the others in a temporary file. What is left out loses its
   // content and gives its memory back at once; what is new costs memory once it is used. At first there is none. Throws
-  // Error{"INTERNAL"} for more than the description has, Error{"KV_SPILL_FAILED"} when the file cannot be written: the
-  // cache has kept its content then.
+  // Error{"INTERNAL"} for more than the description has, Error{"KV_SPILL_FAILED"} when the file cannot be written and
+  // Error{"DEVICE_FAILED"} when memory does not last: what was used before can be used on then.
   void set_working_memory(uint32_t tokens, std::span<const uint8_t> pages, uint32_t kv_layers);
   RuntimeStats stats();
   // Pinned memory is device memory.
@@ -150,8 +150,9 @@ class Runtime {
   Buffer* mirror(uint8_t* host, uint64_t bytes);
   uint8_t* alloc_pinned(uint64_t bytes);
   void allocate();
-  void allocate_ring();
+  void allocate_ring(uint64_t bytes);
   void free_ring();
+  void change_held(const std::vector<std::vector<uint8_t>>& flags, uint64_t ring_bytes, uint64_t expert_ring_bytes);
   void commit_held(Stage& stage);
   void discard_held(Stage& stage, const std::vector<uint8_t>& flags);
   void allocate_tables();
@@ -214,7 +215,9 @@ class Runtime {
   void reserve_kv_cache();
   void set_kv_cache(std::span<const uint8_t> pages, uint32_t layers);
   uint8_t* layer_memory(uint32_t layer);
-  void use_pages(uint32_t layer, std::span<const uint8_t> pages);
+  void commit_pages(uint32_t layer, std::span<const uint8_t> pages);
+  void discard_pages(uint32_t layer, std::span<const uint8_t> pages);
+  Range pages_of_layer(uint32_t layer, uint64_t first, uint64_t count) const;
   void begin_spilled(const PassRequest& request);
   void end_spilled();
   void abort_spilled();
@@ -242,6 +245,7 @@ class Runtime {
   std::unique_ptr<Trace> trace_;
   std::unique_ptr<Device> device_;
   bool unified_;
+  bool usable_ = true;            // false after a change of what is held that failed half-way
   std::vector<WeightFile> files_;
   std::vector<Buffer*> buffers_;  // everything from device_->alloc and alias_host
   std::vector<void*> pinned_;     // everything from device_->alloc_pinned

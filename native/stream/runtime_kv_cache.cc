@@ -8,6 +8,19 @@
 
 namespace layerstream {
 
+namespace {
+
+// Neighbouring pages with this flag, together.
+template <typename Function>
+void for_each_run(std::span<const uint8_t> pages, uint8_t flag, const Function& function) {
+  for (size_t begin = 0, end = 0; begin < pages.size(); begin = end) {
+    for (end = begin + 1; end < pages.size() && pages[end] == pages[begin];) ++end;
+    if (pages[begin] == flag) function(begin, end - begin);
+  }
+}
+
+}  // namespace
+
 void Runtime::reserve_kv_cache() {
   kv_layer_bytes_ = description_.page_count * description_.kv_page_bytes();
   kv_cache_ = reserve(kv_layer_bytes_ * description_.kv_layers);
@@ -40,16 +53,19 @@ void Runtime::set_kv_cache(std::span<const uint8_t> pages, uint32_t layers) {
   for (uint32_t layer = 0; layer < all; ++layer) {
     if (spilled_[layer] || !spills(layer)) continue;
     spill_->store(layer, layer_memory(layer), runs);
-    use_pages(layer, none);
+    discard_pages(layer, none);
     spilled_[layer] = 1;
   }
   if (spill_) spill_->use_pages(layers < all ? pages : none);
   for (uint32_t layer = 0; layer < all; ++layer) {
     if (spills(layer)) continue;
-    use_pages(layer, pages);
+    commit_pages(layer, pages);
     if (!spilled_[layer]) continue;
     spill_->load(layer, layer_memory(layer), runs);
     spilled_[layer] = 0;
+  }
+  for (uint32_t layer = 0; layer < all; ++layer) {
+    if (!spills(layer)) discard_pages(layer, pages);
   }
   kv_pages_.assign(pages.begin(), pages.end());
 }
@@ -58,14 +74,17 @@ uint8_t* Runtime::layer_memory(uint32_t layer) {
   return static_cast<uint8_t*>(device_->host_address(kv_cache_.at(layer * kv_layer_bytes_, kv_layer_bytes_)));
 }
 
-void Runtime::use_pages(uint32_t layer, std::span<const uint8_t> pages) {
+void Runtime::commit_pages(uint32_t layer, std::span<const uint8_t> pages) {
+  for_each_run(pages, 1, [&](uint64_t first, uint64_t count) { device_->commit(pages_of_layer(layer, first, count)); });
+}
+
+void Runtime::discard_pages(uint32_t layer, std::span<const uint8_t> pages) {
+  for_each_run(pages, 0, [&](uint64_t first, uint64_t count) { device_->discard(pages_of_layer(layer, first, count)); });
+}
+
+Range Runtime::pages_of_layer(uint32_t layer, uint64_t first, uint64_t count) const {
   const uint64_t page_bytes = description_.kv_page_bytes();
-  for (size_t begin = 0, end = 0; begin < pages.size(); begin = end) {
-    for (end = begin + 1; end < pages.size() && pages[end] == pages[begin];) ++end;
-    const Range range = kv_cache_.at(layer * kv_layer_bytes_ + begin * page_bytes, (end - begin) * page_bytes);
-    if (pages[begin]) device_->commit(range);
-    else device_->discard(range);
-  }
+  return kv_cache_.at(layer * kv_layer_bytes_ + first * page_bytes, count * page_bytes);
 }
 
 // Has the caches of spilled layers read ahead, in the order of their attention.

@@ -39,7 +39,7 @@ void Runtime::allocate() {
   finished_ = device_->create_event();
   for (Event*& event : block_events_) event = device_->create_event();
 
-  allocate_ring();
+  allocate_ring(std::exchange(description_.ring_bytes, 0));
   for (Stage& stage : description_.stages) commit_held(stage);
   // Before the page table, which is as long as the cache and touched at once: a cache too large fails here.
   reserve_working_memory();
@@ -50,15 +50,23 @@ void Runtime::allocate() {
   allocate_routing();
 }
 
-void Runtime::allocate_ring() {
-  if (description_.ring_bytes == 0) return;
-  ring_memory_ = static_cast<uint8_t*>(device_->alloc_pinned(description_.ring_bytes));
-  ring_slots_ = unified_ ? device_->alias_host(ring_memory_, description_.ring_bytes) : device_->alloc(description_.ring_bytes);
-  tape_.set_ring(ring_memory_, description_.ring_bytes);
+// In place of none. If it fails there is none still.
+void Runtime::allocate_ring(uint64_t bytes) {
+  if (bytes == 0) return;
+  try {
+    ring_memory_ = static_cast<uint8_t*>(device_->alloc_pinned(bytes));
+    ring_slots_ = unified_ ? device_->alias_host(ring_memory_, bytes) : device_->alloc(bytes);
+  } catch (...) {
+    free_ring();
+    throw;
+  }
+  tape_.set_ring(ring_memory_, bytes);
+  description_.ring_bytes = bytes;
 }
 
 void Runtime::free_ring() {
   tape_.set_ring(nullptr, 0);
+  description_.ring_bytes = 0;
   if (ring_slots_ != nullptr) device_->free(std::exchange(ring_slots_, nullptr));
   if (ring_memory_ != nullptr) device_->free_pinned(std::exchange(ring_memory_, nullptr));
 }

@@ -64,10 +64,16 @@ void Runtime::set_working_memory(uint32_t tokens, std::span<const uint8_t> pages
   if (tokens == 0 || tokens > description_.max_tokens) {
     throw Error("INTERNAL", "The model has no room for passes of " + std::to_string(tokens) + " tokens.");
   }
-  set_kv_cache(pages, kv_layers);
+  // What is committed costs nothing before it is used, so what may fail comes first.
   const uint64_t used = lay_out_registers(tokens);
+  try {
+    device_->commit({register_memory_, 0, used});
+    set_kv_cache(pages, kv_layers);
+  } catch (...) {
+    lay_out_registers(tokens_);
+    throw;
+  }
   device_->discard({register_memory_, used, register_bytes_ - used});
-  device_->commit({register_memory_, 0, used});
   tokens_ = tokens;
 }
 

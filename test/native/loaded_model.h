@@ -9,9 +9,11 @@
 #include <cstring>
 #include <filesystem>
 #include <future>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "../../native/platform/error.h"
@@ -163,8 +165,8 @@ class Player {
 };
 
 struct Loaded {
-  explicit Loaded(const RuntimeDescription& description)
-      : vocab_size(description.vocab_size), runtime(description), player(runtime) {}
+  explicit Loaded(const RuntimeDescription& description, std::unique_ptr<Device> device = nullptr)
+      : vocab_size(description.vocab_size), runtime(description, std::move(device)), player(runtime) {}
   uint32_t vocab_size;
   Runtime runtime;
   Player player;
