@@ -66,8 +66,18 @@
         "<!@(<(list) native/cpu/neon)",
         "<!@(<(list) native/codec)",
         "<!@(<(list) native/io)",
+        "<!@(<(list) native/opencl)",
         "<!@(<(list) native/stream)",
-        "<!@(<(list) native/platform)"
+        "<!@(<(list) native/platform)",
+        "<(SHARED_INTERMEDIATE_DIR)/opencl_kernels.cc"
+      ],
+      "actions": [
+        {
+          "action_name": "embed_opencl_kernels",
+          "inputs": ["tools/embed-kernels.cjs", "<!@(<(list) native/opencl/kernels .cl)"],
+          "outputs": ["<(SHARED_INTERMEDIATE_DIR)/opencl_kernels.cc"],
+          "action": ["node", "tools/embed-kernels.cjs", "native/opencl/kernels", "<@(_outputs)"]
+        }
       ]
     }
   ]

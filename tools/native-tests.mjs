@@ -65,7 +65,7 @@ const threaded = [
 /** Lanes are many temporaries; checking when each ends takes the compiler three times as long. */
 const kernelFlags = optimized ? [] : ["-fno-sanitize-address-use-after-scope"];
 /** Everything below the addon that no test includes by itself. */
-const sourceFolders = ["backend", "codec", "cpu", "cpu/scalar", "cpu/neon", "io", "platform", "stream"];
+const sourceFolders = ["backend", "codec", "cpu", "cpu/scalar", "cpu/neon", "io", "opencl", "platform", "stream"];
 
 /** The flags that binding.gyp gives each instruction set's folder on x64. */
 function instructionSetFlags() {
@@ -145,6 +145,15 @@ function addonObject(file) {
   return path.join("build", "Release", "obj.target", target, file.replace(/\.cc$/, ".o"));
 }
 
+/** The source that binding.gyp makes of the OpenCL kernels; left alone if it would be the same. */
+async function embedKernels() {
+  const file = path.join("build", "native-tests", "opencl_kernels.cc");
+  await run(process.execPath, ["tools/embed-kernels.cjs", "native/opencl/kernels", `${file}.new`]);
+  const same = fs.existsSync(path.join(root, file)) && fs.readFileSync(path.join(root, file)).equals(fs.readFileSync(path.join(root, `${file}.new`)));
+  if (!same) fs.renameSync(path.join(root, `${file}.new`), path.join(root, file));
+  return { file, flags: [] };
+}
+
 async function main() {
   fs.mkdirSync(folder, { recursive: true });
   const instructionSets = [...instructionSetFlags()].map(([set, flags]) => [`cpu/${set}`, flags]);
@@ -160,7 +169,9 @@ async function main() {
   // Under the thread sanitizer, kernels of instruction sets are only linked.
   const linked = shipped ? sources : options.thread ? sources.filter(({ file }) => instructionSetOf(file)) : [];
   if (linked.length > 0) await build({ addonOnly: true });
+  const kernels = await embedKernels();
   const compiled = [
+    kernels,
     ...sources.filter((source) => !linked.includes(source)),
     ...programs.map((file) => ({ file, flags: [] })),
   ];
@@ -168,6 +179,7 @@ async function main() {
   const library = sources.map((source) =>
     linked.includes(source) ? addonObject(source.file) : objects.get(source.file),
   );
+  library.push(objects.get(kernels.file));
   const test = async (file) => {
     const program = path.join(folder, path.basename(file, ".cc"));
     await run(compiler, [...commonFlags, ...modeFlags, ...library, objects.get(file), "-o", program]);

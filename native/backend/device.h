@@ -90,6 +90,8 @@ class Device {
 
 struct DeviceOptions {
   uint32_t threads = 1;
+  std::string cache_directory = {};  // where a device may keep kernels that it compiles; empty: nowhere
+  uint64_t max_allocation = 0;   // bytes of one allocation of a driver, where its own limit is larger; 0: no other limit
 };
 
 struct Backend {

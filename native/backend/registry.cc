@@ -1,4 +1,5 @@
 #include "../cpu/device.h"
+#include "../opencl/device.h"
 #include "../platform/error.h"
 #include "device.h"
 
@@ -9,6 +10,7 @@ std::span<const Backend> backends() {
       {"cpu", cpu::open_device},
       // The same kernels behind separate memory: proves that the engine never takes host memory for device memory.
       {"cpu-discrete", cpu::open_discrete_device},
+      {"opencl", opencl::open_device},
   };
   return table;
 }

@@ -1,0 +1,52 @@
+// OpenCL C 1.2. Ops name their memory by a buffer and an offset in bytes, as backend/ops.h does.
+#pragma OPENCL FP_CONTRACT OFF
+
+#define FLOATS(memory, offset) ((global float*)((global uchar*)(memory) + (offset)))
+#define WORDS(memory, offset) ((global const uint*)((global const uchar*)(memory) + (offset)))
+
+// Every kernel rounds alike, whatever its shape: sums are the same bits on one device.
+#ifdef FP_FAST_FMAF
+#define MULTIPLY_ADD(a, b, c) fma(a, b, c)
+#else
+#define MULTIPLY_ADD(a, b, c) mad(a, b, c)
+#endif
+
+inline float sum16(float16 v) {
+  const float8 a = v.lo + v.hi;
+  const float4 b = a.lo + a.hi;
+  const float2 c = b.lo + b.hi;
+  return c.x + c.y;
+}
+
+// The first `count` floats, fewer than 16; the others are 0.
+inline float16 load_floats(global const float* source, uint count) {
+  float values[16];
+  for (uint i = 0; i < 16; ++i) values[i] = i < count ? source[i] : 0.0f;
+  return vload16(0, values);
+}
+
+// float16 by integer arithmetic: half is no type that every device has, and subnormals may be flushed.
+inline float half_value(uint half_bits) {
+  const uint sign = (half_bits & 0x8000u) << 16;
+  const uint magnitude = half_bits & 0x7fffu;
+  const float small = (float)magnitude * 0x1p-24f;
+  const uint normal = (magnitude << 13) + (112u << 23);
+  const uint special = (magnitude << 13) | 0x7f800000u;
+  const uint bits = magnitude < 0x400u ? as_uint(small) : magnitude < 0x7c00u ? normal : special;
+  return as_float(sign | bits);
+}
+
+inline float8 half_values(ushort8 halves) {
+  const uint8 sign = convert_uint8(halves & (ushort8)(0x8000)) << 16;
+  const uint8 magnitude = convert_uint8(halves & (ushort8)(0x7fff));
+  const uint8 small = as_uint8(convert_float8(magnitude) * 0x1p-24f);
+  const uint8 normal = (magnitude << 13) + (112u << 23);
+  const uint8 special = (magnitude << 13) | 0x7f800000u;
+  const uint8 bits = select(select(special, normal, magnitude < (uint8)(0x7c00u)), small, magnitude < (uint8)(0x400u));
+  return as_float8(sign | bits);
+}
+
+inline uint load_ushort(global const uchar* source) { return source[0] | (uint)source[1] << 8; }
+inline uint load_uint(global const uchar* source) { return load_ushort(source) | load_ushort(source + 2) << 16; }
+inline float load_half(global const uchar* source) { return half_value(load_ushort(source)); }
+inline float load_float(global const uchar* source) { return as_float(load_uint(source)); }

@@ -1,0 +1,110 @@
+// Products with a matrix of one format, after weights.cl. Built with
+//   LANES   work items that share a row: each takes every LANES-th step of 64 columns
+//   ROWS    rows of a work group at once, TOKENS tokens at once
+// Sums are the same bits whatever ROWS and TOKENS are: sixteen accumulators a lane, columns ascending, then fixed trees.
+
+#ifndef HAS_STEP
+inline void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
+  float values[64];
+  for (uint i = 0; i < 64; ++i) values[i] = decode_one(layout, row, 64 * step + i);
+  for (uint v = 0; v < 4; ++v) weights[v] = vload16(v, values);
+}
+#endif
+
+// A step of which `count` columns exist.
+inline void decode_tail(const Row* layout, global const uchar* row, uint step, uint count, float16 weights[4]) {
+  float values[64];
+  for (uint i = 0; i < 64; ++i) values[i] = i < count ? decode_one(layout, row, 64 * step + i) : 0.0f;
+  for (uint v = 0; v < 4; ++v) weights[v] = vload16(v, values);
+}
+
+inline Row make_row(uint columns, uint block, int block_shift, uint groups, uint code_bytes) {
+  const Row layout = {columns, block, block_shift, groups, code_bytes};
+  return layout;
+}
+
+kernel void embed(global const uchar* weight, ulong weight_offset, uint columns, uint block, int block_shift, uint groups,
+                  uint code_bytes, float scale, global float* output, ulong output_offset) {
+  const Row layout = make_row(columns, block, block_shift, groups, code_bytes);
+  const uint column = get_global_id(0);
+  if (column < columns) FLOATS(output, output_offset)[column] = decode_one(&layout, weight + weight_offset, column) * scale;
+}
+
+kernel void matmul(global const uchar* weight, ulong weight_offset, ulong row_bytes, uint rows, uint rows_per_group,
+                   uint columns, uint block, int block_shift, uint groups, uint code_bytes,
+                   global float* input, ulong input_offset, uint input_stride,
+                   global float* output, ulong output_offset, uint output_stride,
+                   global float* bias, ulong bias_offset, global float* row_scale, ulong row_scale_offset,
+                   uint tokens, float scale, uint accumulate) {
+  const Row layout = make_row(columns, block, block_shift, groups, code_bytes);
+  const uint lane = LANES == 1 ? 0 : get_local_id(0);
+  const uint first_token = get_group_id(1) * TOKENS;
+  const uint first_row = get_group_id(0) * rows_per_group;
+  const uint end_row = min(first_row + rows_per_group, rows);
+  const uint steps = columns / 64, tail = columns % 64;
+#if LANES > 1
+  local float partial[LANES];
+#endif
+  // Where tokens or rows run out, the last one stands in and its extra results are dropped.
+  global const float* inputs[TOKENS];
+  for (uint t = 0; t < TOKENS; ++t) inputs[t] = FLOATS(input, input_offset) + (size_t)min(first_token + t, tokens - 1) * input_stride;
+
+  for (uint row = first_row; row < end_row; row += ROWS) {
+    global const uchar* sources[ROWS];
+    for (uint r = 0; r < ROWS; ++r) sources[r] = weight + weight_offset + min(row + r, end_row - 1) * row_bytes;
+    float16 sums[ROWS][TOKENS];
+    for (uint r = 0; r < ROWS; ++r) {
+      for (uint t = 0; t < TOKENS; ++t) sums[r][t] = (float16)(0.0f);
+    }
+    for (uint step = lane; step < steps; step += LANES) {
+#pragma unroll
+      for (uint r = 0; r < ROWS; ++r) {
+        float16 weights[4];
+        decode_step(&layout, sources[r], step, weights);
+#pragma unroll
+        for (uint v = 0; v < 4; ++v) {
+#pragma unroll
+          for (uint t = 0; t < TOKENS; ++t) {
+            sums[r][t] = MULTIPLY_ADD(weights[v], vload16(4 * step + v, inputs[t]), sums[r][t]);
+          }
+        }
+      }
+    }
+    if (tail > 0 && steps % LANES == lane) {
+      for (uint r = 0; r < ROWS; ++r) {
+        float16 weights[4];
+        decode_tail(&layout, sources[r], steps, tail, weights);
+        for (uint v = 0; 16 * v < tail; ++v) {
+          for (uint t = 0; t < TOKENS; ++t) {
+            const uint count = tail - 16 * v;
+            global const float* const source = inputs[t] + 64 * steps + 16 * v;
+            const float16 x = count < 16 ? load_floats(source, count) : vload16(0, source);
+            sums[r][t] = MULTIPLY_ADD(weights[v], x, sums[r][t]);
+          }
+        }
+      }
+    }
+    for (uint r = 0; r < ROWS; ++r) {
+      for (uint t = 0; t < TOKENS; ++t) {
+        float sum = sum16(sums[r][t]);
+#if LANES > 1
+        partial[lane] = sum;
+        barrier(CLK_LOCAL_MEM_FENCE);
+        for (uint half_count = LANES / 2; half_count > 0; half_count /= 2) {
+          if (lane < half_count) partial[lane] += partial[lane + half_count];
+          barrier(CLK_LOCAL_MEM_FENCE);
+        }
+        sum = partial[0];
+        barrier(CLK_LOCAL_MEM_FENCE);
+#endif
+        if (lane == 0 && row + r < end_row && first_token + t < tokens) {
+          if (row_scale != 0) sum *= FLOATS(row_scale, row_scale_offset)[row + r];
+          if (bias != 0) sum += FLOATS(bias, bias_offset)[row + r];
+          sum *= scale;
+          global float* const target = FLOATS(output, output_offset) + (size_t)(first_token + t) * output_stride + row + r;
+          *target = accumulate ? *target + sum : sum;
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,67 @@
+// Ops as kernels with their arguments, enqueued on a stream.
+#pragma once
+
+#include "../backend/device.h"
+#include "stream.h"
+
+namespace layerstream::opencl {
+
+// Buffer is opaque to the engine; every one of this device's is a DeviceMemory.
+inline DeviceMemory& memory_of(Range range) { return *reinterpret_cast<DeviceMemory*>(range.buffer); }
+
+// Memory of a work group, as an argument.
+struct LocalBytes {
+  size_t bytes;
+};
+
+class Launcher {
+ public:
+  Launcher(const Context& context, DeviceStream& stream) : context_(context), stream_(stream) {}
+
+  void run(const EmbedOp& op);
+  void run(const NormOp& op);
+  void run(const MatmulOp& op);
+  void run(const RopeOp& op);
+  void run(const AttentionOp& op);
+  void run(const ActivationOp& op);
+  void run(const ScaleTokensOp& op);
+  void run(const SoftCapOp& op);
+  void run(const GatherRowsOp& op);
+  void run(const ScatterAddOp& op);
+  void run(const PermuteOp& op);
+
+ private:
+  void multiply(const MatmulOp& op, Operand weight, uint32_t first_row, uint32_t rows);
+  cl_kernel matrix_kernel(Format format, uint32_t alignment, uint32_t rows, uint32_t tokens, const char* name);
+  cl_kernel elementwise_kernel(const char* name);
+  // The alignment of rows that the kernel may rely on: 1, 4 or 16 bytes.
+  uint32_t alignment(uint64_t offset, uint64_t row_bytes) const;
+  // One buffer with the range; that of no range is null.
+  Operand operand(Range range);
+  // The same for weights, which stay where they are: a range in several buffers is copied to the stream's own memory.
+  Operand copied(Range range);
+  // Items that share a row of a product.
+  uint32_t lanes() const { return context_.host_processor() ? 1 : 32; }
+
+  template <class... Arguments>
+  void set(cl_kernel kernel, const Arguments&... arguments);
+  void set_one(cl_kernel kernel, cl_uint& index, const Operand& operand);
+  void set_one(cl_kernel kernel, cl_uint& index, LocalBytes local);
+  void set_one(cl_kernel kernel, cl_uint& index, uint32_t value) { set_bytes(kernel, index, sizeof value, &value); }
+  void set_one(cl_kernel kernel, cl_uint& index, int32_t value) { set_bytes(kernel, index, sizeof value, &value); }
+  void set_one(cl_kernel kernel, cl_uint& index, uint64_t value) { set_bytes(kernel, index, sizeof value, &value); }
+  void set_one(cl_kernel kernel, cl_uint& index, float value) { set_bytes(kernel, index, sizeof value, &value); }
+  void set_one(cl_kernel kernel, cl_uint& index, bool value) { set_one(kernel, index, uint32_t{value}); }
+  void set_bytes(cl_kernel kernel, cl_uint& index, size_t bytes, const void* value);
+
+  const Context& context_;
+  DeviceStream& stream_;
+};
+
+template <class... Arguments>
+void Launcher::set(cl_kernel kernel, const Arguments&... arguments) {
+  cl_uint index = 0;
+  (set_one(kernel, index, arguments), ...);
+}
+
+}  // namespace layerstream::opencl
