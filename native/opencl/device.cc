@@ -13,10 +13,9 @@ namespace layerstream::opencl {
 
 namespace {
 
-// The engine's opaque types are this backend's own.
-DeviceStream& of(Stream* stream) { return *reinterpret_cast<DeviceStream*>(stream); }
-DeviceEvent& of(Event* event) { return *reinterpret_cast<DeviceEvent*>(event); }
-DeviceMemory& of(Buffer* buffer) { return *reinterpret_cast<DeviceMemory*>(buffer); }
+DeviceStream& of(Stream* stream) { return *static_cast<DeviceStream*>(stream); }
+DeviceEvent& of(Event* event) { return *static_cast<DeviceEvent*>(event); }
+DeviceMemory& of(Buffer* buffer) { return *static_cast<DeviceMemory*>(buffer); }
 
 class OpenClDevice final : public Device {
  public:
@@ -32,11 +31,11 @@ class OpenClDevice final : public Device {
     auto memory = std::make_unique<DeviceMemory>(*context_, bytes);
     check_size(bytes);
     memory->commit(0, bytes);
-    return reinterpret_cast<Buffer*>(memory.release());
+    return memory.release();
   }
-  void free(Buffer* buffer) override { delete &of(buffer); }
+  void free(Buffer* buffer) override { delete static_cast<DeviceMemory*>(buffer); }
   Buffer* reserve(uint64_t bytes) override {
-    return reinterpret_cast<Buffer*>(std::make_unique<DeviceMemory>(*context_, bytes).release());
+    return new DeviceMemory(*context_, bytes);
   }
   void commit(Range range) override { of(range.buffer).commit(range.offset, range.size); }
   void populate(Range) override {}
@@ -48,10 +47,10 @@ class OpenClDevice final : public Device {
   Buffer* alias_host(void*, uint64_t) override { throw Error("INTERNAL", "This device cannot alias host memory."); }
   void* host_address(Range) override { throw Error("INTERNAL", "This device's memory has no host address."); }
 
-  Stream* create_stream() override { return reinterpret_cast<Stream*>(std::make_unique<DeviceStream>(context_, programs_).release()); }
-  void destroy(Stream* stream) override { delete &of(stream); }
-  Event* create_event() override { return reinterpret_cast<Event*>(new DeviceEvent(context_)); }
-  void destroy(Event* event) override { delete &of(event); }
+  Stream* create_stream() override { return new DeviceStream(context_, programs_); }
+  void destroy(Stream* stream) override { delete static_cast<DeviceStream*>(stream); }
+  Event* create_event() override { return new DeviceEvent(context_); }
+  void destroy(Event* event) override { delete static_cast<DeviceEvent*>(event); }
   void record(Event* event, Stream* stream) override { of(stream).record(of(event)); }
   void wait(Stream* stream, Event* event) override { of(stream).wait(of(event)); }
   void synchronize(Event* event) override { of(event).synchronize(); }

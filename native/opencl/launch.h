@@ -1,13 +1,11 @@
 // Ops as kernels with their arguments, enqueued on a stream.
 #pragma once
 
-#include "../backend/device.h"
 #include "stream.h"
 
 namespace layerstream::opencl {
 
-// Buffer is opaque to the engine; every one of this device's is a DeviceMemory.
-inline DeviceMemory& memory_of(Range range) { return *reinterpret_cast<DeviceMemory*>(range.buffer); }
+inline DeviceMemory& memory_of(Range range) { return *static_cast<DeviceMemory*>(range.buffer); }
 
 // Memory of a work group, as an argument.
 struct LocalBytes {

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <vector>
 
+#include "../backend/ops.h"
 #include "context.h"
 
 namespace layerstream::opencl {
@@ -17,7 +18,7 @@ struct Operand {
   uint64_t offset = 0;
 };
 
-class DeviceMemory {
+class DeviceMemory : public Buffer {
  public:
   DeviceMemory(Context& context, uint64_t bytes) : context_(context), bytes_(bytes) {}
   ~DeviceMemory();

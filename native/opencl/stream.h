@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "../platform/trace.h"
+#include "../backend/device.h"
 #include "memory.h"
 #include "programs.h"
 
@@ -59,7 +59,7 @@ class CommandLog {
   Trace::Time clock_set_{};
 };
 
-class DeviceEvent {
+class DeviceEvent : public Event {
  public:
   explicit DeviceEvent(std::shared_ptr<Context> context) : context_(std::move(context)) {}
   ~DeviceEvent();
@@ -76,7 +76,7 @@ class DeviceEvent {
   std::shared_ptr<CommandLog> log_;
 };
 
-class DeviceStream {
+class DeviceStream : public Stream {
  public:
   DeviceStream(std::shared_ptr<Context> context, Programs& programs);
   ~DeviceStream();
