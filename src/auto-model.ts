@@ -192,7 +192,7 @@ function checkOptions(options: LoadOptions) {
     );
   }
   const device = options.device ?? "auto";
-  if (!["auto", "cpu", "cpu-discrete"].includes(device)) {
+  if (!["auto", "cpu", "cpu-discrete", "opencl"].includes(device)) {
     throw new LayerstreamError("DEVICE_UNAVAILABLE", `The device ${JSON.stringify(device)} is not in this version.`, {
       remedy: "Use auto or cpu.",
     });

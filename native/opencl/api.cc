@@ -22,12 +22,12 @@ Loaded load() {
   const Library library("libOpenCL.so.1", "libOpenCL.so");
 #endif
   if (!library.loaded()) {
-    loaded.error = "no OpenCL loader: " + library.error();
+    loaded.error = "There is no OpenCL loader (" + library.error() + ").";
     return loaded;
   }
 #define LAYERSTREAM_FIND(name, result, parameters)                                       \
   loaded.api.name = reinterpret_cast<decltype(loaded.api.name)>(library.find(#name));    \
-  if (loaded.api.name == nullptr && loaded.error.empty()) loaded.error = "the OpenCL loader lacks " #name ", a function of OpenCL 1.2";
+  if (loaded.api.name == nullptr && loaded.error.empty()) loaded.error = "The OpenCL loader is older than OpenCL 1.2: it lacks " #name ".";
   LAYERSTREAM_OPENCL_FUNCTIONS(LAYERSTREAM_FIND)
 #undef LAYERSTREAM_FIND
   return loaded;

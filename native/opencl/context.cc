@@ -59,15 +59,15 @@ int rank(const Api& api, cl_device_id device) {
 cl_device_id choose_device(std::string* reason) {
   const Api* const api = find_api();
   if (api == nullptr) {
-    *reason = api_error();
+    *reason = api_error() + " Install the OpenCL driver of your GPU, which brings the loader, or your system's package of the loader (ocl-icd).";
     return nullptr;
   }
   cl_device_id best = nullptr;
-  *reason = "the OpenCL loader finds no driver with a device";
+  *reason = "The OpenCL loader finds no device. Install the OpenCL driver of your GPU, or pocl-opencl-icd for the processor.";
   for (const cl_device_id device : all_devices(*api)) {
     const std::string why_not = objection(*api, device);
     if (!why_not.empty()) {
-      if (best == nullptr) *reason = text_of(*api, device, CL_DEVICE_NAME) + " " + why_not;
+      if (best == nullptr) *reason = "The OpenCL device " + text_of(*api, device, CL_DEVICE_NAME) + " " + why_not + ". Install a newer driver of it.";
     } else if (best == nullptr || rank(*api, device) > rank(*api, best)) {
       best = device;
     }

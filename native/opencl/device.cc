@@ -13,6 +13,8 @@ namespace layerstream::opencl {
 
 namespace {
 
+constexpr uint64_t kMostReserved = uint64_t{1} << 50;
+
 DeviceStream& of(Stream* stream) { return *static_cast<DeviceStream*>(stream); }
 DeviceEvent& of(Event* event) { return *static_cast<DeviceEvent*>(event); }
 DeviceMemory& of(Buffer* buffer) { return *static_cast<DeviceMemory*>(buffer); }
@@ -34,7 +36,9 @@ class OpenClDevice final : public Device {
     return memory.release();
   }
   void free(Buffer* buffer) override { delete static_cast<DeviceMemory*>(buffer); }
+  // Ranges may be larger than the memory of which they use parts.
   Buffer* reserve(uint64_t bytes) override {
+    if (bytes > kMostReserved) throw Error("DEVICE_FAILED", "No device has " + std::to_string(bytes) + " bytes of memory.");
     return new DeviceMemory(*context_, bytes);
   }
   void commit(Range range) override { of(range.buffer).commit(range.offset, range.size); }
@@ -154,16 +158,10 @@ void OpenClDevice::free_pinned(void* memory) {
 
 }  // namespace
 
-std::unique_ptr<Device> open_device(const DeviceOptions& options) {
-  std::string reason;
-  const cl_device_id device = choose_device(&reason);
+std::unique_ptr<Device> open_device(const DeviceOptions& options, std::string* reason) {
+  const cl_device_id device = choose_device(reason);
   if (device == nullptr) return nullptr;
   return std::make_unique<OpenClDevice>(std::make_shared<Context>(*find_api(), device, options.max_allocation), options.cache_directory);
-}
-
-std::string unavailable() {
-  std::string reason;
-  return choose_device(&reason) == nullptr ? reason : "";
 }
 
 }  // namespace layerstream::opencl

@@ -8,9 +8,7 @@
 
 namespace layerstream::opencl {
 
-// Null where there is none; unavailable() says why.
-std::unique_ptr<Device> open_device(const DeviceOptions& options);
-// Why there is no device, in a few words; empty if there is one.
-std::string unavailable();
+// Null where there is none; `reason` then says why.
+std::unique_ptr<Device> open_device(const DeviceOptions& options, std::string* reason);
 
 }  // namespace layerstream::opencl

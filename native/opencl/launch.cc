@@ -24,9 +24,14 @@ Operand Launcher::operand(Range range) {
   return range.buffer == nullptr ? Operand{} : memory_of(range).whole(stream_.queue(), range.offset, range.size);
 }
 
+void Launcher::gather(std::initializer_list<Range> ranges) {
+  for (const Range range : ranges) operand(range);
+}
+
 cl_kernel Launcher::elementwise_kernel(const char* name) { return stream_.kernel({"common.cl", "elementwise.cl"}, "", name); }
 
 void Launcher::run(const NormOp& op) {
+  gather({op.input, op.output, op.weight, op.bias});
   const cl_kernel kernel = stream_.kernel({"common.cl", "lanes.cl", "norm.cl"}, "-D LANES=" + std::to_string(kItems), "norm");
   set(kernel, operand(op.input), operand(op.output), operand(op.weight), operand(op.bias), op.width, op.input_stride, op.output_stride,
       op.epsilon, op.centered, op.group_weights, op.accumulate);
@@ -34,6 +39,7 @@ void Launcher::run(const NormOp& op) {
 }
 
 void Launcher::run(const RopeOp& op) {
+  gather({op.target, op.cosine, op.sine});
   const cl_kernel kernel = elementwise_kernel("rope");
   set(kernel, operand(op.target), operand(op.cosine), operand(op.sine), op.stride, op.heads, op.head_dim, op.rotary_dim, op.offset,
       op.interleaved);
@@ -41,6 +47,7 @@ void Launcher::run(const RopeOp& op) {
 }
 
 void Launcher::run(const AttentionOp& op) {
+  gather({op.key_cache, op.value_cache, op.pages, op.key, op.value, op.query, op.output, op.sinks, op.slopes});
   static_assert(kKvFormatCount == 3);
   const std::string options = std::string("-D KV_") + kKvFormatNames[static_cast<size_t>(op.kv_format)] + "=1 -D LANES=" + std::to_string(kItems);
   const std::vector<const char*> files = {"common.cl", "lanes.cl", "attention.cl"};
@@ -62,6 +69,7 @@ void Launcher::run(const AttentionOp& op) {
 }
 
 void Launcher::run(const ActivationOp& op) {
+  gather({op.gate, op.up});
   const cl_kernel kernel = elementwise_kernel("activation");
   set(kernel, operand(op.gate), operand(op.up), op.width, op.gate_stride, op.up_stride, static_cast<uint32_t>(op.activation), op.alpha,
       op.limit);
@@ -69,6 +77,7 @@ void Launcher::run(const ActivationOp& op) {
 }
 
 void Launcher::run(const ScaleTokensOp& op) {
+  gather({op.target, op.factor});
   const cl_kernel kernel = elementwise_kernel("scale_tokens");
   set(kernel, operand(op.target), operand(op.factor), op.width, op.target_stride, op.factor_stride);
   stream_.enqueue(kernel, op.width, op.tokens, kItems);
@@ -81,18 +90,21 @@ void Launcher::run(const SoftCapOp& op) {
 }
 
 void Launcher::run(const GatherRowsOp& op) {
+  gather({op.input, op.output, op.rows});
   const cl_kernel kernel = elementwise_kernel("gather_rows");
   set(kernel, operand(op.input), operand(op.output), operand(op.rows), op.width, op.input_stride, op.output_stride);
   stream_.enqueue(kernel, op.width, op.count, kItems);
 }
 
 void Launcher::run(const ScatterAddOp& op) {
+  gather({op.input, op.output, op.rows, op.weights});
   const cl_kernel kernel = elementwise_kernel("scatter_add");
   set(kernel, operand(op.input), operand(op.output), operand(op.rows), operand(op.weights), op.width, op.input_stride, op.output_stride);
   stream_.enqueue(kernel, op.width, op.count, kItems);
 }
 
 void Launcher::run(const PermuteOp& op) {
+  gather({op.input, op.output, op.order});
   const cl_kernel kernel = elementwise_kernel("permute");
   set(kernel, operand(op.input), operand(op.output), operand(op.order), op.width, op.input_stride, op.output_stride);
   stream_.enqueue(kernel, op.width, op.tokens, kItems);

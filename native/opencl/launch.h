@@ -1,6 +1,8 @@
 // Ops as kernels with their arguments, enqueued on a stream.
 #pragma once
 
+#include <initializer_list>
+
 #include "stream.h"
 
 namespace layerstream::opencl {
@@ -34,7 +36,9 @@ class Launcher {
   cl_kernel elementwise_kernel(const char* name);
   // The alignment of rows that the kernel may rely on: 1, 4 or 16 bytes.
   uint32_t alignment(uint64_t offset, uint64_t row_bytes) const;
-  // One buffer with the range; that of no range is null.
+  // Brings each range into one buffer. Before the first operand(): what moves one range may move another.
+  void gather(std::initializer_list<Range> ranges);
+  // The buffer with the range; that of no range is null.
   Operand operand(Range range);
   // The same for weights, which stay where they are: a range in several buffers is copied to the stream's own memory.
   Operand copied(Range range);

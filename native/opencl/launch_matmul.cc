@@ -61,6 +61,7 @@ Operand Launcher::copied(Range range) {
 }
 
 void Launcher::run(const EmbedOp& op) {
+  gather({op.output});
   const Operand row = copied(op.row);
   const Layout layout = layout_of(op.format, op.columns, op.block);
   const cl_kernel kernel = matrix_kernel(op.format, 1, kRows, 1, "embed");
@@ -73,6 +74,7 @@ void Launcher::run(const MatmulOp& op) {
     Operand operand;
     uint64_t begin, end;
   };
+  gather({op.input, op.output, op.bias, op.row_scale});
   const uint64_t bytes = std::min(op.weight.size, op.rows * op.row_bytes);
   std::vector<Part> parts;
   memory_of(op.weight).for_each_part(op.weight.offset, bytes, [&](Operand operand, uint64_t begin, uint64_t size) {

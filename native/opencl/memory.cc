@@ -76,44 +76,62 @@ void DeviceMemory::copy(cl_command_queue queue, const Piece& from, const Piece& 
         "clEnqueueCopyBuffer");
 }
 
-void DeviceMemory::for_each_part(uint64_t offset, uint64_t bytes, const Part& part) {
+uint64_t DeviceMemory::for_each_part(uint64_t offset, uint64_t bytes, const Part& part) {
   std::lock_guard lock(mutex_);
   const uint64_t end = offset + bytes;
-  for (uint64_t next = offset; next < end;) {
-    const size_t index = first_behind(next);
-    if (index == pieces_.size() || pieces_[index].begin > next) {
-      throw Error("INTERNAL", "Byte " + std::to_string(next) + " of device memory is used but not committed.");
-    }
+  uint64_t found = 0;
+  for (size_t index = first_behind(offset); index < pieces_.size() && pieces_[index].begin < end; ++index) {
     const Piece& piece = pieces_[index];
-    const uint64_t size = std::min(piece.end, end) - next;
-    part({piece.memory, next - piece.begin}, next - offset, size);
-    next += size;
+    const uint64_t first = std::max(piece.begin, offset);
+    const uint64_t size = std::min(piece.end, end) - first;
+    part({piece.memory, first - piece.begin}, first - offset, size);
+    found += size;
   }
+  return found;
 }
 
-void DeviceMemory::merge(cl_command_queue queue, size_t first, size_t last) {
-  const uint64_t begin = pieces_[first].begin, end = pieces_[last].end;
+// Pieces first ... last become one, or, if that would be too long, three, of which [begin, end) is one.
+void DeviceMemory::merge(cl_command_queue queue, size_t first, size_t last, uint64_t begin, uint64_t end) {
+  const uint64_t all_begin = pieces_[first].begin, all_end = pieces_[last].end;
+  if (all_end - all_begin <= context_.max_allocation()) {
+    begin = all_begin;
+    end = all_end;
+  } else {
+    begin = std::max(begin, all_begin);
+    end = std::min(end, all_end);
+  }
   if (end - begin > context_.max_allocation()) {
     throw Error("DEVICE_FAILED", context_.name() + " has no buffers of " + std::to_string(end - begin) + " bytes, only of up to " +
                                      std::to_string(context_.max_allocation()) + ": use shorter prompts or a smaller maxSeqLen.");
   }
-  const Piece merged{begin, end, context_.create_buffer(end - begin)};
+  const std::vector<Piece> old(pieces_.begin() + static_cast<ptrdiff_t>(first), pieces_.begin() + static_cast<ptrdiff_t>(last) + 1);
+  std::vector<Piece> merged;
+  for (const auto& [from, to] : {std::pair{all_begin, begin}, std::pair{begin, end}, std::pair{end, all_end}}) {
+    if (from < to) merged.push_back({from, to, context_.create_buffer(to - from)});
+  }
+  for (const Piece& source : old) {
+    for (const Piece& target : merged) {
+      if (source.begin < target.end && target.begin < source.end) copy(queue, source, target);
+    }
+  }
   // The queue keeps the old buffers until the copies have run.
-  for (size_t index = first; index <= last; ++index) copy(queue, pieces_[index], merged);
-  for (size_t index = first; index <= last; ++index) release(pieces_[index]);
+  for (const Piece& piece : old) release(piece);
   pieces_.erase(pieces_.begin() + static_cast<ptrdiff_t>(first), pieces_.begin() + static_cast<ptrdiff_t>(last) + 1);
-  pieces_.insert(pieces_.begin() + static_cast<ptrdiff_t>(first), merged);
+  pieces_.insert(pieces_.begin() + static_cast<ptrdiff_t>(first), merged.begin(), merged.end());
 }
 
 Operand DeviceMemory::whole(cl_command_queue queue, uint64_t offset, uint64_t bytes) {
   std::lock_guard lock(mutex_);
-  const size_t first = first_behind(offset);
+  size_t first = first_behind(offset);
   size_t last = first;
   while (last + 1 < pieces_.size() && pieces_[last + 1].begin < offset + bytes) ++last;
   if (first == pieces_.size() || pieces_[first].begin >= offset + bytes) {
     throw Error("INTERNAL", "Byte " + std::to_string(offset) + " of device memory is used but not committed.");
   }
-  if (last > first) merge(queue, first, last);
+  if (last > first) {
+    merge(queue, first, last, offset, offset + bytes);
+    first = first_behind(offset);
+  }
   // May wrap around: a cache whose first pages are not committed.
   return {pieces_[first].memory, offset - pieces_[first].begin};
 }

@@ -30,11 +30,13 @@ class DeviceMemory : public Buffer {
   // No command may be using the memory.
   void discard(uint64_t offset, uint64_t bytes);
 
-  // The parts of a committed range, in order: their operand, where in the range they begin, their length.
+  // The parts of a range, in order: their operand, where in the range they begin, their length. What is not committed has
+  // no parts.
   using Part = std::function<void(Operand operand, uint64_t begin, uint64_t bytes)>;
-  void for_each_part(uint64_t offset, uint64_t bytes, const Part& part);
+  // Returns their length together.
+  uint64_t for_each_part(uint64_t offset, uint64_t bytes, const Part& part);
   // A range in one buffer. One that is in several is brought together first, by commands in `queue`; no other queue may
-  // be using it then.
+  // be using them then.
   Operand whole(cl_command_queue queue, uint64_t offset, uint64_t bytes);
 
  private:
@@ -44,7 +46,7 @@ class DeviceMemory : public Buffer {
   };
 
   void add(uint64_t begin, uint64_t end);
-  void merge(cl_command_queue queue, size_t first, size_t last);
+  void merge(cl_command_queue queue, size_t first, size_t last, uint64_t begin, uint64_t end);
   // Copies what `from` and `to` share.
   void copy(cl_command_queue queue, const Piece& from, const Piece& to);
   void release(const Piece& piece) { context_.release_buffer(piece.memory, piece.end - piece.begin); }

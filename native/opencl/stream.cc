@@ -4,6 +4,14 @@
 
 namespace layerstream::opencl {
 
+namespace {
+
+void check_committed(uint64_t found, uint64_t bytes) {
+  if (found != bytes) throw Error("INTERNAL", std::to_string(bytes - found) + " bytes of device memory are used but not committed.");
+}
+
+}  // namespace
+
 DeviceEvent::~DeviceEvent() {
   if (marker_ != nullptr) context_->api().clReleaseEvent(marker_);
 }
@@ -109,12 +117,13 @@ void DeviceStream::wait(DeviceEvent& event) {
 
 void DeviceStream::upload(DeviceMemory& memory, uint64_t offset, uint64_t bytes, const void* source) {
   begin(Activity::kCopy, {bytes, 0});
-  memory.for_each_part(offset, bytes, [&](Operand part, uint64_t first, uint64_t size) {
+  const uint64_t found = memory.for_each_part(offset, bytes, [&](Operand part, uint64_t first, uint64_t size) {
     submit("clEnqueueWriteBuffer", [&](cl_uint count, const cl_event* list, cl_event* event) {
       return context_->api().clEnqueueWriteBuffer(queue_, part.memory, CL_FALSE, part.offset, size,
                                                   static_cast<const uint8_t*>(source) + first, count, list, event);
     });
   });
+  check_committed(found, bytes);
   end();
 }
 
@@ -133,10 +142,11 @@ void DeviceStream::copy(DeviceMemory& target, uint64_t target_offset, DeviceMemo
   begin(Activity::kCopy, {bytes, 0});
   // Parts of one memory are told before those of the other are asked for: they may be the same memory.
   std::vector<std::pair<Operand, uint64_t>> sources;
-  source.for_each_part(source_offset, bytes, [&](Operand part, uint64_t, uint64_t size) { sources.push_back({part, size}); });
+  const uint64_t found = source.for_each_part(source_offset, bytes, [&](Operand part, uint64_t, uint64_t size) { sources.push_back({part, size}); });
+  check_committed(found, bytes);
   size_t index = 0;
   uint64_t used = 0;
-  target.for_each_part(target_offset, bytes, [&](Operand part, uint64_t, uint64_t size) {
+  const uint64_t copied = target.for_each_part(target_offset, bytes, [&](Operand part, uint64_t, uint64_t size) {
     for (uint64_t done = 0; done < size;) {
       const auto& [from, available] = sources[index];
       const uint64_t length = std::min(available - used, size - done);
@@ -152,6 +162,7 @@ void DeviceStream::copy(DeviceMemory& target, uint64_t target_offset, DeviceMemo
       }
     }
   });
+  check_committed(copied, bytes);
   end();
 }
 
@@ -185,11 +196,12 @@ cl_mem DeviceStream::scratch(uint64_t bytes) {
 }
 
 void DeviceStream::copy_to_scratch(DeviceMemory& source, uint64_t offset, uint64_t bytes, cl_mem target) {
-  source.for_each_part(offset, bytes, [&](Operand part, uint64_t first, uint64_t size) {
+  const uint64_t found = source.for_each_part(offset, bytes, [&](Operand part, uint64_t first, uint64_t size) {
     submit("clEnqueueCopyBuffer", [&](cl_uint count, const cl_event* list, cl_event* event) {
       return context_->api().clEnqueueCopyBuffer(queue_, part.memory, target, part.offset, first, size, count, list, event);
     });
   });
+  check_committed(found, bytes);
 }
 
 }  // namespace layerstream::opencl

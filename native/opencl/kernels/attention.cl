@@ -144,7 +144,7 @@ kernel void attention(global float* query, ulong query_offset, global float* out
       value_scales[lane] = load_scale(&value);
       value_places[lane] = (ulong)(value.elements - values);
       score = dot * scale;
-      if (soft_cap != 0.0f) score = soft_cap * tanh(score / soft_cap);
+      if (soft_cap != 0.0f) score = soft_cap * hyperbolic_tangent(score / soft_cap);
       if (slopes != 0) score = MULTIPLY_ADD(slope, (float)((int)position - (int)own), score);
     }
     const float before = largest;

@@ -11,6 +11,15 @@
 #define MULTIPLY_ADD(a, b, c) mad(a, b, c)
 #endif
 
+inline float sigmoid(float x) { return 1.0f / (1.0f + exp(-x)); }
+
+// Drivers' own may lie outside of [-1, 1]. Its series near 0, where the quotient would lose digits.
+inline float hyperbolic_tangent(float x) {
+  const float square = x * x;
+  const float series = MULTIPLY_ADD(square, MULTIPLY_ADD(square, MULTIPLY_ADD(square, 62.0f / 2835.0f, -17.0f / 315.0f), 2.0f / 15.0f), -1.0f / 3.0f);
+  return fabs(x) < 0.3f ? MULTIPLY_ADD(x * square, series, x) : 1.0f - 2.0f / (1.0f + exp(2.0f * x));
+}
+
 inline float sum16(float16 v) {
   const float8 a = v.lo + v.hi;
   const float4 b = a.lo + a.hi;

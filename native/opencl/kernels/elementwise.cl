@@ -1,12 +1,10 @@
 // The ops that treat every float apart: item (i, token).
 
-inline float sigmoid(float x) { return 1.0f / (1.0f + exp(-x)); }
-
-// The numbers of backend/activation.h.
+// The numbers of backend/activation.h. (1 + tanh(u)) / 2 is the sigmoid of 2u.
 inline float activate(uint activation, float x) {
   if (activation == 0) return x * sigmoid(x);
   if (activation == 1) return x * erfc(-x * M_SQRT1_2_F) * 0.5f;
-  return x * 0.5f * (1.0f + tanh(0.7978845608028654f * MULTIPLY_ADD(0.044715f * x * x, x, x)));
+  return x * sigmoid(1.5957691216057308f * MULTIPLY_ADD(0.044715f * x * x, x, x));
 }
 
 kernel void activation(global float* gate, ulong gate_offset, global float* up, ulong up_offset, uint width, uint gate_stride,
@@ -34,7 +32,7 @@ kernel void soft_cap(global float* target, ulong target_offset, uint width, uint
   const uint i = get_global_id(0), token = get_global_id(1);
   if (i >= width) return;
   global float* const value = FLOATS(target, target_offset) + (size_t)token * stride + i;
-  *value = cap * tanh(*value / cap);
+  *value = cap * hyperbolic_tangent(*value / cap);
 }
 
 kernel void gather_rows(global float* input, ulong input_offset, global float* output, ulong output_offset, global uint* rows,
