@@ -41,6 +41,7 @@ static Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   layerstream::register_transfer(env, exports);
   layerstream::register_model(env, exports);
   layerstream::register_measure(env, exports);
+  layerstream::register_devices(env, exports);
   return exports;
 }
 

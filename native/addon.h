@@ -12,6 +12,7 @@ void register_repack(Napi::Env env, Napi::Object exports);
 void register_transfer(Napi::Env env, Napi::Object exports);
 void register_model(Napi::Env env, Napi::Object exports);
 void register_measure(Napi::Env env, Napi::Object exports);
+void register_devices(Napi::Env env, Napi::Object exports);
 
 // The JavaScript error for an exception: `code` is that of layerstream::Error, or INTERNAL. INVALID_ARGUMENT becomes a
 // RangeError. An error that JavaScript itself threw is passed on.

@@ -244,6 +244,7 @@ RuntimeDescription read_description(const Napi::Object& object) {
   description.page_count = uint_at(object, "pageCount");
   description.page_positions = uint_at(object, "pagePositions");
   if (has(object, "traceSpans")) description.trace_spans = uint_at(object, "traceSpans");
+  if (has(object, "kernelDirectory")) description.kernel_directory = string_at(object, "kernelDirectory");
   if (has(object, "spillDirectory")) description.spill_directory = string_at(object, "spillDirectory");
   description.kv_format = named_at<KvFormat>(object, "kvFormat", kKvFormatNames);
   return description;

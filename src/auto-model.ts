@@ -1,7 +1,7 @@
 import { availableParallelism } from "node:os";
-import { dirname } from "node:path";
+import { dirname, join } from "node:path";
 import { readEosTokenIds } from "./checkpoint/generation-config.js";
-import { isLayerStore, type LayerStore, openLayerStore } from "./checkpoint/layer-store.js";
+import { defaultCacheDirectory, isLayerStore, type LayerStore, openLayerStore } from "./checkpoint/layer-store.js";
 import { type LoraAdapter, readLoraAdapter } from "./checkpoint/lora-adapter.js";
 import type { GenerateOptions, Generation, LoadOptions, Model, Prompt, TokenizerLike } from "./engine/contract.js";
 import { Engine } from "./engine/engine.js";
@@ -36,6 +36,7 @@ export const AutoModel = {
     const engine = await Engine.open(store, architecture, {
       ...settings,
       adapters,
+      kernelDirectory: join(options.cacheDir ?? defaultCacheDirectory(), "kernels"),
       spillDirectory: options.cacheDir ?? dirname(store.path),
     });
     return new LoadedModel(engine, vocabulary, eosTokenIds);
@@ -194,7 +195,7 @@ function checkOptions(options: LoadOptions) {
   const device = options.device ?? "auto";
   if (!["auto", "cpu", "cpu-discrete", "opencl"].includes(device)) {
     throw new LayerstreamError("DEVICE_UNAVAILABLE", `The device ${JSON.stringify(device)} is not in this version.`, {
-      remedy: "Use auto or cpu.",
+      remedy: "Use auto, cpu or opencl.",
     });
   }
   const { maxSeqLen, threads, precision = "fast", kvDtype = "f32" } = options;

@@ -149,7 +149,9 @@ function addonObject(file) {
 async function embedKernels() {
   const file = path.join("build", "native-tests", "opencl_kernels.cc");
   await run(process.execPath, ["tools/embed-kernels.cjs", "native/opencl/kernels", `${file}.new`]);
-  const same = fs.existsSync(path.join(root, file)) && fs.readFileSync(path.join(root, file)).equals(fs.readFileSync(path.join(root, `${file}.new`)));
+  const same =
+    fs.existsSync(path.join(root, file)) &&
+    fs.readFileSync(path.join(root, file)).equals(fs.readFileSync(path.join(root, `${file}.new`)));
   if (!same) fs.renameSync(path.join(root, `${file}.new`), path.join(root, file));
   return { file, flags: [] };
 }

@@ -243,6 +243,7 @@ struct EmbeddingDescription {
 
 struct RuntimeDescription {
   std::string device = "cpu";
+  std::string kernel_directory{};  // where a device keeps what it compiles; empty: nowhere
   uint32_t threads = 1;
   Precision precision = Precision::kExact;
   std::vector<FileDescription> files;

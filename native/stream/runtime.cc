@@ -60,7 +60,7 @@ Runtime::Runtime(RuntimeDescription description, std::unique_ptr<Device> device)
 
 Runtime::Opened Runtime::opened(RuntimeDescription description, std::unique_ptr<Device> device) {
   check_description(description);
-  if (!device) device = open_device(description.device, {description.threads});
+  if (!device) device = open_device(description.device, {description.threads, description.kernel_directory});
   check_support(description, *device);
   return {std::move(description), std::move(device)};
 }

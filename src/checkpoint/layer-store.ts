@@ -93,10 +93,11 @@ export function storePathFor(checkpoint: Pick<Checkpoint, "name" | "identity">, 
     parts.push("embedding", settings.embeddingCompression);
   }
   if (settings.headCompression !== defaults.headCompression) parts.push("head", settings.headCompression);
-  return join(resolve(options.savingPath ?? options.cacheDir ?? defaultStoreRoot()), parts.join("-"));
+  return join(resolve(options.savingPath ?? options.cacheDir ?? defaultCacheDirectory()), parts.join("-"));
 }
 
-function defaultStoreRoot(): string {
+/** Where layerstream keeps what it makes, if no option says otherwise. */
+export function defaultCacheDirectory(): string {
   const { LAYERSTREAM_CACHE: own, XDG_CACHE_HOME: shared } = process.env;
   return own || (shared ? join(shared, "layerstream") : join(homedir(), ".cache", "layerstream"));
 }

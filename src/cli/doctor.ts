@@ -28,7 +28,7 @@ export async function examine(directory: string): Promise<Check[]> {
     checkKernels(),
     checkMemory(),
     await checkDirectReads(directory),
-    { name: "GPU", ok: true, detail: "CUDA and OpenCL devices are not supported in this version" },
+    ...checkDevices(),
   ];
 }
 
@@ -59,6 +59,24 @@ function checkKernels(): Check {
   } catch (error) {
     if (!(error instanceof Error)) throw error;
     return { name, ok: false, detail: error.message };
+  }
+}
+
+/** Devices beside the processor. Their absence is no failure. */
+function checkDevices(): Check[] {
+  const own = ["cpu", "cpu-discrete"];
+  try {
+    const others = native()
+      .devices()
+      .filter((device) => !own.includes(device.name));
+    return others.map(({ name, kernels, reason }) => ({
+      name: `device ${name}`,
+      ok: true,
+      detail: kernels ?? `not available: ${reason}`,
+    }));
+  } catch (error) {
+    if (!(error instanceof Error)) throw error;
+    return [{ name: "devices", ok: false, detail: error.message }];
   }
 }
 

@@ -70,6 +70,7 @@ export class Engine {
       pagePositions: PAGE_POSITIONS,
       traceSpans: options.profiling ? TRACE_SPANS : 0,
       kvFormat: options.kvFormat,
+      kernelDirectory: options.kernelDirectory,
       spillDirectory: residencyInput.kvSpill ? options.spillDirectory : undefined,
     });
     const pages = new Uint8Array(reserved.pages).fill(1, 0, plan.working.pages);

@@ -26,6 +26,8 @@ export interface EngineOptions {
   prefetching?: boolean;
   /** Tokens of a pass that a stage works on at once. */
   blockTokens?: number;
+  /** Where a device keeps the kernels that it compiles. Without it, they are compiled each time. */
+  kernelDirectory?: string;
   /** Where layers of the KV cache go that do not fit in memory. Without it, they must fit. */
   spillDirectory?: string;
   adapters?: readonly LoraAdapter[];

@@ -60,6 +60,7 @@ const functionNames = {
   dequantize: true,
   firstMaximum: true,
   destroyModel: true,
+  devices: true,
   encodeWindows: true,
   dropFileCache: true,
   expandRows: true,

@@ -245,6 +245,8 @@ export interface NativeStage {
 
 export interface NativeModelDescription {
   device: string;
+  /** Where the device keeps the kernels that it compiles; absent: nowhere. */
+  kernelDirectory?: string;
   threads: number;
   precision: "exact" | "fast";
   files: { path: string; size: number }[];
@@ -432,6 +434,21 @@ export interface NativeTransfers {
   createTransfer(buffers: number, bytes: number): NativeTransfer;
 }
 
+export interface NativeDevice {
+  name: string;
+  /** The kernels that it runs, or what runs them; absent where the device cannot be used here. */
+  kernels?: string;
+  /** Its memory is that of the host. */
+  unified?: boolean;
+  /** Why it cannot be used, and what to do about it. */
+  reason?: string;
+}
+
+export interface NativeDevices {
+  /** What models can run on here. Opens each: some drivers take a second. */
+  devices(): NativeDevice[];
+}
+
 export interface NativeMeasure {
   /** The kernels that the CPU device uses here. @throws INVALID_ARGUMENT for a LAYERSTREAM_SIMD that does not run here */
   cpuKernels(): string;
@@ -463,4 +480,4 @@ export interface NativeMeasure {
   ): number;
 }
 
-export type NativeAddon = NativeCodec & NativeRepack & NativeEngine & NativeTransfers & NativeMeasure;
+export type NativeAddon = NativeCodec & NativeRepack & NativeEngine & NativeTransfers & NativeDevices & NativeMeasure;

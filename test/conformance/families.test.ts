@@ -6,6 +6,7 @@ import { afterAll, describe, expect, it } from "vitest";
 import { AutoModel } from "../../dist/index.js";
 import { architectureOf, supportedModelTypes } from "../../dist/models/registry.js";
 import { dependsOnLength } from "../../dist/models/rope.js";
+import { native } from "../../dist/native/binding.js";
 import {
   fixtureCases,
   goldenCases,
@@ -25,7 +26,14 @@ it("there are cases of every model type", () => {
   expect(supportedModelTypes.filter((type) => !covered.has(type))).toEqual([]);
 });
 
-/** Held, from the checkpoint as a user has it; then from the decomposed store, all streamed; then on another device. */
+const opencl = native()
+  .devices()
+  .find(({ name }) => name === "opencl");
+
+/**
+ * Held, from the checkpoint as a user has it; then from the decomposed store, all streamed; then on other devices. All ways
+ * with the same kernels give the same bits.
+ */
 const ways = [
   { name: "checkpoint, held", fromStore: false, options: {} },
   { name: "store, streamed", fromStore: true, options: { hold: false } },
@@ -34,13 +42,17 @@ const ways = [
     fromStore: true,
     options: { hold: false, device: "cpu-discrete" },
   },
+  { name: "store, on OpenCL", fromStore: true, options: { device: "opencl" } },
+  { name: "store, streamed through OpenCL", fromStore: true, options: { hold: false, device: "opencl" } },
 ];
 
 describe.each(cases.map((item) => [path.relative(process.cwd(), item.directory), item] as const))("%s", (_, item) => {
   let store: string | undefined;
-  let bits: Float32Array | undefined;
+  const bitsOf = new Map<string, Float32Array>();
 
-  it.each(ways)("$name", async ({ fromStore, options }) => {
+  it.for(ways)("$name", async ({ fromStore, options }, { skip }) => {
+    const device = options.device === "opencl" ? "opencl" : "cpu";
+    if (device === "opencl" && opencl?.reason !== undefined) skip(opencl.reason);
     const source = fromStore ? store : item.directory;
     if (source === undefined) throw new Error("the checkpoint did not load");
     const model = await AutoModel.fromPretrained(source, { cacheDir, ...options });
@@ -48,7 +60,8 @@ describe.each(cases.map((item) => [path.relative(process.cwd(), item.directory),
       store = model.store;
       const { logits, vocabSize } = await model.forward(item.inputIds);
       expect(relativeError(logits, item.logits)).toBeLessThan(1e-3);
-      bits ??= logits;
+      const bits = bitsOf.get(device) ?? logits;
+      bitsOf.set(device, bits);
       expect(logits).toEqual(bits);
 
       const generated = await model
