@@ -32,7 +32,7 @@ class Launcher {
 
  private:
   void multiply(const MatmulOp& op, Operand weight, uint32_t first_row, uint32_t rows);
-  cl_kernel matrix_kernel(Format format, uint32_t alignment, uint32_t rows, uint32_t tokens, const char* name);
+  cl_kernel matrix_kernel(Format format, bool short_blocks, uint32_t alignment, uint32_t rows, uint32_t tokens, const char* name);
   cl_kernel elementwise_kernel(const char* name);
   // The alignment of rows that the kernel may rely on: 1, 4 or 16 bytes.
   uint32_t alignment(uint64_t offset, uint64_t row_bytes) const;

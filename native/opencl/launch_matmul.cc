@@ -31,6 +31,9 @@ Layout layout_of(Format format, uint32_t columns, uint32_t block) {
   return layout;
 }
 
+// Whether 64 columns from a multiple of 64 on may have several scales.
+bool short_blocks(uint32_t block, uint32_t columns) { return block % 64 != 0 && block < columns; }
+
 }  // namespace
 
 uint32_t Launcher::alignment(uint64_t offset, uint64_t row_bytes) const {
@@ -40,8 +43,9 @@ uint32_t Launcher::alignment(uint64_t offset, uint64_t row_bytes) const {
   return both % 16 == 0 ? 16 : both % 4 == 0 ? 4 : 1;
 }
 
-cl_kernel Launcher::matrix_kernel(Format format, uint32_t alignment, uint32_t rows, uint32_t tokens, const char* name) {
-  std::string options = "-D ALIGNMENT=" + std::to_string(alignment) + " -D LANES=" + std::to_string(lanes()) + " -D ROWS=" +
+cl_kernel Launcher::matrix_kernel(Format format, bool short_blocks, uint32_t alignment, uint32_t rows, uint32_t tokens, const char* name) {
+  std::string options = "-D HOST_PROCESSOR=" + std::to_string(context_.host_processor()) + " -D SHORT_BLOCKS=" +
+                        std::to_string(short_blocks) + " -D STEP_BYTES=" + std::to_string(traits_of(format).bits * 8) + " -D ALIGNMENT=" + std::to_string(alignment) + " -D LANES=" + std::to_string(lanes()) + " -D ROWS=" +
                         std::to_string(rows) + " -D TOKENS=" + std::to_string(tokens);
   for (size_t each = 0; each < kFormatCount; ++each) {
     options += std::string(" -D FORMAT_") + kFormatTraits[each].name + (each == static_cast<size_t>(format) ? "=1" : "=0");
@@ -64,7 +68,7 @@ void Launcher::run(const EmbedOp& op) {
   gather({op.output});
   const Operand row = copied(op.row);
   const Layout layout = layout_of(op.format, op.columns, op.block);
-  const cl_kernel kernel = matrix_kernel(op.format, 1, kRows, 1, "embed");
+  const cl_kernel kernel = matrix_kernel(op.format, short_blocks(op.block, op.columns), 1, kRows, 1, "embed");
   set(kernel, row, op.columns, op.block, layout.block_shift, layout.groups, layout.code_bytes, op.scale, operand(op.output));
   stream_.enqueue(kernel, op.columns, 1, 64);
 }
@@ -98,7 +102,7 @@ void Launcher::run(const MatmulOp& op) {
 void Launcher::multiply(const MatmulOp& op, Operand weight, uint32_t first_row, uint32_t rows) {
   const Layout layout = layout_of(op.format, op.columns, op.block);
   const uint32_t tile = op.tokens == 1 ? 1 : kTokens;
-  const cl_kernel kernel = matrix_kernel(op.format, alignment(weight.offset, op.row_bytes), kRows, tile, "matmul");
+  const cl_kernel kernel = matrix_kernel(op.format, short_blocks(op.block, op.columns), alignment(weight.offset, op.row_bytes), kRows, tile, "matmul");
   const auto from_row = [&](Range range) {
     Operand whole = operand(range);
     whole.offset += first_row * sizeof(float);

@@ -11,8 +11,8 @@
 #endif
 
 // Where in a block the scales begin, and how long it is.
-inline ulong scales_offset(uint positions, uint dim) { return ((ulong)positions * dim + 3) / 4 * 4; }
-inline ulong block_bytes(uint positions, uint dim) {
+INLINE ulong scales_offset(uint positions, uint dim) { return ((ulong)positions * dim + 3) / 4 * 4; }
+INLINE ulong block_bytes(uint positions, uint dim) {
 #if KV_8bit
   return scales_offset(positions, dim) + 4 * (ulong)positions;
 #else
@@ -26,7 +26,7 @@ typedef struct {
   global float* scale;
 } Cached;
 
-inline Cached find_vector(global uchar* cache, global const uint* pages, ulong page_bytes, uint positions, uint dim, uint head,
+INLINE Cached find_vector(global uchar* cache, global const uint* pages, ulong page_bytes, uint positions, uint dim, uint head,
                           uint position) {
   global uchar* const block = cache + pages[position / positions] * page_bytes + head * block_bytes(positions, dim);
   const uint within = position % positions;
@@ -34,7 +34,7 @@ inline Cached find_vector(global uchar* cache, global const uint* pages, ulong p
   return found;
 }
 
-inline float load_scale(const Cached* vector) {
+INLINE float load_scale(const Cached* vector) {
 #if KV_8bit
   return *vector->scale;
 #else
@@ -42,7 +42,7 @@ inline float load_scale(const Cached* vector) {
 #endif
 }
 
-inline float load_cached(global const uchar* elements, uint i, float scale) {
+INLINE float load_cached(global const uchar* elements, uint i, float scale) {
 #if KV_f32
   return ((global const float*)elements)[i];
 #elif KV_bf16
@@ -52,7 +52,7 @@ inline float load_cached(global const uchar* elements, uint i, float scale) {
 #endif
 }
 
-inline float16 load_cached16(global const uchar* elements, uint first, float scale) {
+INLINE float16 load_cached16(global const uchar* elements, uint first, float scale) {
 #if KV_f32
   return vload16(0, (global const float*)elements + first);
 #elif KV_bf16
@@ -62,7 +62,7 @@ inline float16 load_cached16(global const uchar* elements, uint first, float sca
 #endif
 }
 
-inline void put_vector(const Cached* vector, global const float* source, uint dim) {
+INLINE void put_vector(const Cached* vector, global const float* source, uint dim) {
 #if KV_f32
   for (uint i = 0; i < dim; ++i) ((global float*)vector->elements)[i] = source[i];
 #elif KV_bf16

@@ -1,26 +1,29 @@
 // OpenCL C 1.2. Ops name their memory by a buffer and an offset in bytes, as backend/ops.h does.
 #pragma OPENCL FP_CONTRACT OFF
 
+// Helpers are parts of their kernels: calls would cost more than they do.
+#define INLINE inline __attribute__((always_inline))
+
 #define FLOATS(memory, offset) ((global float*)((global uchar*)(memory) + (offset)))
 #define WORDS(memory, offset) ((global const uint*)((global const uchar*)(memory) + (offset)))
 
 // Every kernel rounds alike, whatever its shape: sums are the same bits on one device.
-#ifdef FP_FAST_FMAF
+#if defined(FP_FAST_FMAF) || defined(__FMA__) || defined(__ARM_FEATURE_FMA)
 #define MULTIPLY_ADD(a, b, c) fma(a, b, c)
 #else
 #define MULTIPLY_ADD(a, b, c) mad(a, b, c)
 #endif
 
-inline float sigmoid(float x) { return 1.0f / (1.0f + exp(-x)); }
+INLINE float sigmoid(float x) { return 1.0f / (1.0f + exp(-x)); }
 
 // Drivers' own may lie outside of [-1, 1]. Its series near 0, where the quotient would lose digits.
-inline float hyperbolic_tangent(float x) {
+INLINE float hyperbolic_tangent(float x) {
   const float square = x * x;
   const float series = MULTIPLY_ADD(square, MULTIPLY_ADD(square, MULTIPLY_ADD(square, 62.0f / 2835.0f, -17.0f / 315.0f), 2.0f / 15.0f), -1.0f / 3.0f);
   return fabs(x) < 0.3f ? MULTIPLY_ADD(x * square, series, x) : 1.0f - 2.0f / (1.0f + exp(2.0f * x));
 }
 
-inline float sum16(float16 v) {
+INLINE float sum16(float16 v) {
   const float8 a = v.lo + v.hi;
   const float4 b = a.lo + a.hi;
   const float2 c = b.lo + b.hi;
@@ -28,14 +31,14 @@ inline float sum16(float16 v) {
 }
 
 // The first `count` floats, fewer than 16; the others are 0.
-inline float16 load_floats(global const float* source, uint count) {
+INLINE float16 load_floats(global const float* source, uint count) {
   float values[16];
   for (uint i = 0; i < 16; ++i) values[i] = i < count ? source[i] : 0.0f;
   return vload16(0, values);
 }
 
 // float16 by integer arithmetic: half is no type that every device has, and subnormals may be flushed.
-inline float half_value(uint half_bits) {
+INLINE float half_value(uint half_bits) {
   const uint sign = (half_bits & 0x8000u) << 16;
   const uint magnitude = half_bits & 0x7fffu;
   const float small = (float)magnitude * 0x1p-24f;
@@ -45,7 +48,7 @@ inline float half_value(uint half_bits) {
   return as_float(sign | bits);
 }
 
-inline float8 half_values(ushort8 halves) {
+INLINE float8 half_values(ushort8 halves) {
   const uint8 sign = convert_uint8(halves & (ushort8)(0x8000)) << 16;
   const uint8 magnitude = convert_uint8(halves & (ushort8)(0x7fff));
   const uint8 small = as_uint8(convert_float8(magnitude) * 0x1p-24f);
@@ -55,7 +58,20 @@ inline float8 half_values(ushort8 halves) {
   return as_float8(sign | bits);
 }
 
-inline uint load_ushort(global const uchar* source) { return source[0] | (uint)source[1] << 8; }
-inline uint load_uint(global const uchar* source) { return load_ushort(source) | load_ushort(source + 2) << 16; }
-inline float load_half(global const uchar* source) { return half_value(load_ushort(source)); }
-inline float load_float(global const uchar* source) { return as_float(load_uint(source)); }
+INLINE uint load_ushort(global const uchar* source) { return source[0] | (uint)source[1] << 8; }
+INLINE uint load_uint(global const uchar* source) { return load_ushort(source) | load_ushort(source + 2) << 16; }
+#if HOST_PROCESSOR && defined(__F16C__)
+// Conversion in hardware, whose types are others of the same size.
+typedef union {
+  ushort8 halves;
+  short elements __attribute__((vector_size(16)));
+} EightHalves;
+INLINE float load_half(global const uchar* source) {
+  EightHalves input;
+  input.halves = (ushort8)((ushort)load_ushort(source));
+  return __builtin_ia32_vcvtph2ps(input.elements)[0];
+}
+#else
+INLINE float load_half(global const uchar* source) { return half_value(load_ushort(source)); }
+#endif
+INLINE float load_float(global const uchar* source) { return as_float(load_uint(source)); }

@@ -1,7 +1,7 @@
 // The ops that treat every float apart: item (i, token).
 
 // The numbers of backend/activation.h. (1 + tanh(u)) / 2 is the sigmoid of 2u.
-inline float activate(uint activation, float x) {
+INLINE float activate(uint activation, float x) {
   if (activation == 0) return x * sigmoid(x);
   if (activation == 1) return x * erfc(-x * M_SQRT1_2_F) * 0.5f;
   return x * sigmoid(1.5957691216057308f * MULTIPLY_ADD(0.044715f * x * x, x, x));

@@ -1,7 +1,7 @@
 // ggml's blocks, as GGUF files hold them (ggml-common.h). Continues weights.cl.
 
 #if FORMAT_q8_0
-inline float decode_one(const Row* layout, global const uchar* row, uint column) {
+INLINE float decode_one(const Row* layout, global const uchar* row, uint column) {
   global const uchar* const block = row + column / 32 * (size_t)34;
   return load_half(block) * (float)as_char(block[2 + column % 32]);
 }
@@ -11,7 +11,7 @@ inline float decode_one(const Row* layout, global const uchar* row, uint column)
 #define FIVE (FORMAT_q5_0 || FORMAT_q5_1)
 #define MINIMUM (FORMAT_q4_1 || FORMAT_q5_1)
 #define HEADER (MINIMUM ? 4 : 2)
-inline float decode_one(const Row* layout, global const uchar* row, uint column) {
+INLINE float decode_one(const Row* layout, global const uchar* row, uint column) {
   global const uchar* const block = row + column / 32 * (size_t)(HEADER + (FIVE ? 20 : 16));
   const uint c = column % 32;
   uint code = nibble(block + HEADER + (FIVE ? 4 : 0), c);
@@ -22,7 +22,7 @@ inline float decode_one(const Row* layout, global const uchar* row, uint column)
 }
 
 #elif FORMAT_q2_k
-inline float decode_one(const Row* layout, global const uchar* row, uint column) {
+INLINE float decode_one(const Row* layout, global const uchar* row, uint column) {
   global const uchar* const block = row + column / 256 * (size_t)84;
   const uint c = column % 256, scale = block[c / 16];
   const uint code = bits_of(block[16 + c / 128 * 32 + c % 32], c / 32 % 4 * 2, 2);
@@ -31,7 +31,7 @@ inline float decode_one(const Row* layout, global const uchar* row, uint column)
 }
 
 #elif FORMAT_q3_k
-inline float decode_one(const Row* layout, global const uchar* row, uint column) {
+INLINE float decode_one(const Row* layout, global const uchar* row, uint column) {
   global const uchar* const block = row + column / 256 * (size_t)110;
   const uint c = column % 256, group = c / 16;
   const uint low = bits_of(block[32 + c / 128 * 32 + c % 32], c / 32 % 4 * 2, 2);
@@ -42,11 +42,11 @@ inline float decode_one(const Row* layout, global const uchar* row, uint column)
 
 #elif FORMAT_q4_k || FORMAT_q5_k
 // Scale (first = 0) or minimum (first = 4) of a group of 32.
-inline float k_scale(global const uchar* scales, uint group, uint first) {
+INLINE float k_scale(global const uchar* scales, uint group, uint first) {
   if (group < 4) return (float)(scales[first + group] & 63);
   return (float)(bits_of(scales[8 + group - 4], first, 4) | scales[first + group - 4] >> 6 << 4);
 }
-inline float decode_one(const Row* layout, global const uchar* row, uint column) {
+INLINE float decode_one(const Row* layout, global const uchar* row, uint column) {
   global const uchar* const block = row + column / 256 * (size_t)(FORMAT_q4_k ? 144 : 176);
   global const uchar* const codes = block + (FORMAT_q4_k ? 16 : 48);
   const uint c = column % 256, group = c / 32;
@@ -57,7 +57,7 @@ inline float decode_one(const Row* layout, global const uchar* row, uint column)
 }
 
 #elif FORMAT_q6_k
-inline float decode_one(const Row* layout, global const uchar* row, uint column) {
+INLINE float decode_one(const Row* layout, global const uchar* row, uint column) {
   global const uchar* const block = row + column / 256 * (size_t)210;
   const uint c = column % 256;
   const uint low = bits_of(block[c / 128 * 64 + c % 64], c / 64 % 2 * 4, 4);

@@ -1,6 +1,6 @@
 // Reductions over the LANES work items of a group; `partial` has an element for each.
 
-inline float sum_of_lanes(local float* partial, float value) {
+INLINE float sum_of_lanes(local float* partial, float value) {
   const uint lane = get_local_id(0);
   partial[lane] = value;
   barrier(CLK_LOCAL_MEM_FENCE);
@@ -13,7 +13,7 @@ inline float sum_of_lanes(local float* partial, float value) {
   return sum;
 }
 
-inline float largest_of_lanes(local float* partial, float value) {
+INLINE float largest_of_lanes(local float* partial, float value) {
   const uint lane = get_local_id(0);
   partial[lane] = value;
   barrier(CLK_LOCAL_MEM_FENCE);

@@ -1,10 +1,11 @@
 // Products with a matrix of one format, after weights.cl. Built with
 //   LANES   work items that share a row: each takes every LANES-th step of 64 columns
+//   STEP_BYTES  of the codes of a step
 //   ROWS    rows of a work group at once, TOKENS tokens at once
 // Sums are the same bits whatever ROWS and TOKENS are: sixteen accumulators a lane, columns ascending, then fixed trees.
 
 #ifndef HAS_STEP
-inline void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
+INLINE void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
   float values[64];
   for (uint i = 0; i < 64; ++i) values[i] = decode_one(layout, row, 64 * step + i);
   for (uint v = 0; v < 4; ++v) weights[v] = vload16(v, values);
@@ -12,13 +13,21 @@ inline void decode_step(const Row* layout, global const uchar* row, uint step, f
 #endif
 
 // A step of which `count` columns exist.
-inline void decode_tail(const Row* layout, global const uchar* row, uint step, uint count, float16 weights[4]) {
+INLINE void decode_tail(const Row* layout, global const uchar* row, uint step, uint count, float16 weights[4]) {
   float values[64];
   for (uint i = 0; i < 64; ++i) values[i] = i < count ? decode_one(layout, row, 64 * step + i) : 0.0f;
   for (uint v = 0; v < 4; ++v) weights[v] = vload16(v, values);
 }
 
-inline Row make_row(uint columns, uint block, int block_shift, uint groups, uint code_bytes) {
+// Asks for what a run of rows has some microseconds later. Most of a step's bytes are its codes.
+INLINE void fetch_ahead(global const uchar* source) {
+#if HOST_PROCESSOR && defined(__clang__)
+#pragma unroll
+  for (uint line = 0; line < STEP_BYTES; line += 64) __builtin_prefetch((const void*)(size_t)(source + 2048 + line));
+#endif
+}
+
+INLINE Row make_row(uint columns, uint block, int block_shift, uint groups, uint code_bytes) {
   const Row layout = {columns, block, block_shift, groups, code_bytes};
   return layout;
 }
@@ -49,9 +58,13 @@ kernel void matmul(global const uchar* weight, ulong weight_offset, ulong row_by
   global const float* inputs[TOKENS];
   for (uint t = 0; t < TOKENS; ++t) inputs[t] = FLOATS(input, input_offset) + (size_t)min(first_token + t, tokens - 1) * input_stride;
 
-  for (uint row = first_row; row < end_row; row += ROWS) {
+  // ROWS runs of rows that follow one another in memory, which processors fetch ahead.
+  const uint run = (end_row - first_row + ROWS - 1) / ROWS;
+  for (uint index = 0; index < run; ++index) {
+    const uint row = first_row + index;
     global const uchar* sources[ROWS];
-    for (uint r = 0; r < ROWS; ++r) sources[r] = weight + weight_offset + min(row + r, end_row - 1) * row_bytes;
+#pragma unroll
+    for (uint r = 0; r < ROWS; ++r) sources[r] = weight + weight_offset + min(row + r * run, end_row - 1) * row_bytes;
     float16 sums[ROWS][TOKENS];
     for (uint r = 0; r < ROWS; ++r) {
       for (uint t = 0; t < TOKENS; ++t) sums[r][t] = (float16)(0.0f);
@@ -61,6 +74,7 @@ kernel void matmul(global const uchar* weight, ulong weight_offset, ulong row_by
       for (uint r = 0; r < ROWS; ++r) {
         float16 weights[4];
         decode_step(&layout, sources[r], step, weights);
+        fetch_ahead(sources[r] + (size_t)step * STEP_BYTES);
 #pragma unroll
         for (uint v = 0; v < 4; ++v) {
 #pragma unroll
@@ -97,11 +111,12 @@ kernel void matmul(global const uchar* weight, ulong weight_offset, ulong row_by
         sum = partial[0];
         barrier(CLK_LOCAL_MEM_FENCE);
 #endif
-        if (lane == 0 && row + r < end_row && first_token + t < tokens) {
-          if (row_scale != 0) sum *= FLOATS(row_scale, row_scale_offset)[row + r];
-          if (bias != 0) sum += FLOATS(bias, bias_offset)[row + r];
+        const uint target_row = row + r * run;
+        if (lane == 0 && target_row < end_row && first_token + t < tokens) {
+          if (row_scale != 0) sum *= FLOATS(row_scale, row_scale_offset)[target_row];
+          if (bias != 0) sum += FLOATS(bias, bias_offset)[target_row];
           sum *= scale;
-          global float* const target = FLOATS(output, output_offset) + (size_t)(first_token + t) * output_stride + row + r;
+          global float* const target = FLOATS(output, output_offset) + (size_t)(first_token + t) * output_stride + target_row;
           *target = accumulate ? *target + sum : sum;
         }
       }

@@ -1,5 +1,6 @@
 // Rows of every weight format (backend/format.h; ggml's blocks: ggml-common.h), for a program that is built for one of them:
 //   FORMAT_x   1 for format x
+//   SHORT_BLOCKS  1 if a step of 64 columns may have more than one scale
 //   ALIGNMENT  bytes that every row and its first step begin at a multiple of: 1, 4 or 16
 // decode_one is the definition, decode_step a faster way to 64 columns that all exist.
 
@@ -11,11 +12,11 @@ typedef struct {
   uint code_bytes;  // of a row
 } Row;
 
-inline uint group_of(const Row* layout, uint column) {
+INLINE uint group_of(const Row* layout, uint column) {
   return layout->block_shift >= 0 ? column >> layout->block_shift : column / layout->block;
 }
 
-inline uchar16 load_bytes(global const uchar* source) {
+INLINE uchar16 load_bytes(global const uchar* source) {
 #if ALIGNMENT == 16
   return as_uchar16(*(global const uint4*)source);
 #elif ALIGNMENT == 4
@@ -26,20 +27,19 @@ inline uchar16 load_bytes(global const uchar* source) {
 }
 
 // Bits [first, first + count) of a byte.
-inline uint bits_of(uint byte, uint first, uint count) { return byte >> first & ((1u << count) - 1); }
+INLINE uint bits_of(uint byte, uint first, uint count) { return byte >> first & ((1u << count) - 1); }
 
 // The nibble of a column in steps whose byte l has columns l and 16 + l of 32.
-inline uint nibble(global const uchar* codes, uint column) {
+INLINE uint nibble(global const uchar* codes, uint column) {
   return bits_of(codes[column / 32 * 16 + column % 16], column / 16 % 2 * 4, 4);
 }
 
-// Columns 0-15, 16-31, 32-47 and 48-63 of 32 such bytes.
-inline void nibbles(global const uchar* codes, uchar16 output[4]) {
-  const uchar16 low = load_bytes(codes), high = load_bytes(codes + 16);
-  output[0] = low & (uchar16)(15);
-  output[1] = low >> (uchar16)(4);
-  output[2] = high & (uchar16)(15);
-  output[3] = high >> (uchar16)(4);
+// Columns 0-15, 16-31, 32-47 and 48-63 of 32 such bytes, in the low four bits of each; what is above them is undefined.
+INLINE void nibbles(global const uchar* codes, uint16 output[4]) {
+  output[0] = convert_uint16(load_bytes(codes));
+  output[1] = output[0] >> 4;
+  output[2] = convert_uint16(load_bytes(codes + 16));
+  output[3] = output[2] >> 4;
 }
 
 constant float kNormalFloat4[16] = {
@@ -52,13 +52,34 @@ constant float kFloat4[16] = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f,
                               -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
 
 // Entries of a table by the low four bits of `index`.
-inline float16 look_up(float16 table, uint16 index) { return shuffle(table, index); }
+#if HOST_PROCESSOR && defined(__AVX512F__)
+// Compilers do not find the one instruction that does it. Its types are others of the same size.
+typedef union {
+  float16 vector;
+  float elements __attribute__((vector_size(64)));
+} SixteenFloats;
+typedef union {
+  uint16 vector;
+  int elements __attribute__((vector_size(64)));
+} SixteenIntegers;
+INLINE float16 look_up(float16 table, uint16 index) {
+  SixteenFloats levels;
+  SixteenIntegers indices;
+  levels.vector = table;
+  indices.vector = index;
+  levels.elements = __builtin_ia32_permvarsf512(levels.elements, indices.elements);
+  return levels.vector;
+}
+#else
+INLINE float16 look_up(float16 table, uint16 index) { return shuffle(table, index); }
+#endif
 
 #if FORMAT_f32
 #define HAS_STEP 1
-inline float decode_one(const Row* layout, global const uchar* row, uint column) { return load_float(row + 4 * (size_t)column); }
-inline void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
+INLINE float decode_one(const Row* layout, global const uchar* row, uint column) { return load_float(row + 4 * (size_t)column); }
+INLINE void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
   global const uchar* const source = row + 256 * (size_t)step;
+#pragma unroll
   for (uint v = 0; v < 4; ++v) {
     const float4 a = as_float4(load_bytes(source + 64 * v)), b = as_float4(load_bytes(source + 64 * v + 16));
     const float4 c = as_float4(load_bytes(source + 64 * v + 32)), d = as_float4(load_bytes(source + 64 * v + 48));
@@ -68,22 +89,28 @@ inline void decode_step(const Row* layout, global const uchar* row, uint step, f
 
 #elif FORMAT_f16
 #define HAS_STEP 1
-inline float decode_one(const Row* layout, global const uchar* row, uint column) { return load_half(row + 2 * (size_t)column); }
-inline void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
+INLINE float decode_one(const Row* layout, global const uchar* row, uint column) { return load_half(row + 2 * (size_t)column); }
+INLINE void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
   global const uchar* const source = row + 128 * (size_t)step;
+#pragma unroll
   for (uint v = 0; v < 4; ++v) {
+#if HOST_PROCESSOR
+    weights[v] = vload_half16(0, (global const half*)(source + 32 * v));
+#else
     weights[v].lo = half_values(as_ushort8(load_bytes(source + 32 * v)));
     weights[v].hi = half_values(as_ushort8(load_bytes(source + 32 * v + 16)));
+#endif
   }
 }
 
 #elif FORMAT_bf16
 #define HAS_STEP 1
-inline float decode_one(const Row* layout, global const uchar* row, uint column) {
+INLINE float decode_one(const Row* layout, global const uchar* row, uint column) {
   return as_float(load_ushort(row + 2 * (size_t)column) << 16);
 }
-inline void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
+INLINE void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
   global const uchar* const source = row + 128 * (size_t)step;
+#pragma unroll
   for (uint v = 0; v < 4; ++v) {
     const ushort8 low = as_ushort8(load_bytes(source + 32 * v)), high = as_ushort8(load_bytes(source + 32 * v + 16));
     weights[v] = as_float16(convert_uint16((ushort16)(low, high)) << 16);
@@ -92,16 +119,20 @@ inline void decode_step(const Row* layout, global const uchar* row, uint step, f
 
 #elif FORMAT_8bit
 #define HAS_STEP 1
-inline float scale_at(const Row* layout, global const uchar* row, uint group) {
+INLINE float scale_at(const Row* layout, global const uchar* row, uint group) {
   return load_half(row + layout->code_bytes + 2 * (size_t)group) / 127.0f;
 }
-inline float decode_one(const Row* layout, global const uchar* row, uint column) {
+INLINE float decode_one(const Row* layout, global const uchar* row, uint column) {
   return (float)as_char(row[column]) * scale_at(layout, row, group_of(layout, column));
 }
-inline void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
+INLINE void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
   global const uchar* const source = row + 64 * (size_t)step;
-  const float first = scale_at(layout, row, group_of(layout, 64 * step));
-  const float second = layout->block == 32 ? scale_at(layout, row, 2 * step + 1) : first;
+  const float first = scale_at(layout, row, 64 * step >> layout->block_shift);
+#if SHORT_BLOCKS
+  const float second = scale_at(layout, row, 2 * step + 1);
+#else
+  const float second = first;
+#endif
   weights[0] = convert_float16(as_char16(load_bytes(source))) * first;
   weights[1] = convert_float16(as_char16(load_bytes(source + 16))) * first;
   weights[2] = convert_float16(as_char16(load_bytes(source + 32))) * second;
@@ -110,30 +141,34 @@ inline void decode_step(const Row* layout, global const uchar* row, uint step, f
 
 #elif FORMAT_4bit
 #define HAS_STEP 1
-inline float decode_one(const Row* layout, global const uchar* row, uint column) {
+INLINE float decode_one(const Row* layout, global const uchar* row, uint column) {
   const uint within = column % 64;
   const uint lane = load_uint(row + column / 64 * 32 + 4 * (within % 8));
   return kNormalFloat4[lane >> 4 * (within / 8) & 15] * load_half(row + layout->code_bytes + 2 * (size_t)(column / 64));
 }
-inline void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
+INLINE void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
   global const uchar* const source = row + 32 * (size_t)step;
   const float16 levels = vload16(0, kNormalFloat4) * load_half(row + layout->code_bytes + 2 * (size_t)step);
+#if HOST_PROCESSOR
+  const uint8 lanes = vload8(0, (global const uint*)source);
+#else
   const uint8 lanes = (uint8)(as_uint4(load_bytes(source)), as_uint4(load_bytes(source + 16)));
-  for (uint v = 0; v < 4; ++v) {
-    weights[v] = look_up(levels, (uint16)(lanes >> (8 * v) & 15, lanes >> (8 * v + 4) & 15));
-  }
+#endif
+  const uint16 codes = (uint16)(lanes, lanes >> 4);
+#pragma unroll
+  for (uint v = 0; v < 4; ++v) weights[v] = look_up(levels, codes >> (8 * v));
 }
 
 #elif FORMAT_uint2 || FORMAT_uint3 || FORMAT_uint4 || FORMAT_uint8
 #define HAS_STEP 1
 #define BITS (FORMAT_uint2 ? 2 : FORMAT_uint3 ? 3 : FORMAT_uint4 ? 4 : 8)
-inline float scale_at(const Row* layout, global const uchar* row, uint group) {
+INLINE float scale_at(const Row* layout, global const uchar* row, uint group) {
   return load_half(row + layout->code_bytes + 2 * (size_t)group);
 }
-inline float zero_at(const Row* layout, global const uchar* row, uint group) {
+INLINE float zero_at(const Row* layout, global const uchar* row, uint group) {
   return (float)row[layout->code_bytes + 2 * (size_t)layout->groups + group];
 }
-inline float decode_one(const Row* layout, global const uchar* row, uint column) {
+INLINE float decode_one(const Row* layout, global const uchar* row, uint column) {
   global const uchar* const source = row + column / 64 * (size_t)(8 * BITS);
   const uint c = column % 64;
   uint code;
@@ -143,35 +178,44 @@ inline float decode_one(const Row* layout, global const uchar* row, uint column)
   const uint group = group_of(layout, column);
   return ((float)code - zero_at(layout, row, group)) * scale_at(layout, row, group);
 }
-inline void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
+INLINE void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
   global const uchar* const source = row + (size_t)step * (8 * BITS);
-  uchar16 codes[4];
+  uint16 codes[4];
 #if FORMAT_uint8
-  for (uint v = 0; v < 4; ++v) codes[v] = load_bytes(source + 16 * v);
+#pragma unroll
+  for (uint v = 0; v < 4; ++v) codes[v] = convert_uint16(load_bytes(source + 16 * v));
 #elif FORMAT_uint4
   nibbles(source, codes);
+#pragma unroll
+  for (uint v = 0; v < 4; ++v) codes[v] &= 15;
 #else
-  const uchar16 low = load_bytes(source);
-  for (uint v = 0; v < 4; ++v) codes[v] = low >> (uchar16)((uchar)(2 * v)) & (uchar16)(3);
+  const uint16 low = convert_uint16(load_bytes(source));
+#pragma unroll
+  for (uint v = 0; v < 4; ++v) codes[v] = low >> (2 * v) & 3;
 #endif
 #if FORMAT_uint3
-  const uchar16 bits = (uchar16)(1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128);
-  for (uint v = 0; v < 4; ++v) {
-    const uchar first = source[16 + 2 * v], second = source[17 + 2 * v];
-    const uchar16 bytes = (uchar16)((uchar8)(first), (uchar8)(second));
-    codes[v] |= as_uchar16((bytes & bits) != (uchar16)(0)) & (uchar16)(4);
-  }
+  const uint16 places = (uint16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+#pragma unroll
+  for (uint v = 0; v < 4; ++v) codes[v] |= ((uint16)(load_ushort(source + 16 + 2 * v)) >> places & 1) << 2;
 #endif
+#if !SHORT_BLOCKS
+  const uint group = group_of(layout, 64 * step);
+  const float scale = scale_at(layout, row, group), offset = -zero_at(layout, row, group) * scale;
+#endif
+#pragma unroll
   for (uint v = 0; v < 4; ++v) {
+#if SHORT_BLOCKS
     const uint group = group_of(layout, 64 * step + 16 * v);
-    weights[v] = (convert_float16(codes[v]) - zero_at(layout, row, group)) * scale_at(layout, row, group);
+    const float scale = scale_at(layout, row, group), offset = -zero_at(layout, row, group) * scale;
+#endif
+    weights[v] = MULTIPLY_ADD(convert_float16(codes[v]), (float16)(scale), (float16)(offset));
   }
 }
 
 #elif FORMAT_fp8
 #define HAS_STEP 1
 // Bits of E4M3 moved to those of float32 are the value times 2^-120, subnormals too: those become right by conversion.
-inline float decode_one(const Row* layout, global const uchar* row, uint column) {
+INLINE float decode_one(const Row* layout, global const uchar* row, uint column) {
   const uint code = row[column], magnitude = code & 127;
   const uint bits = magnitude < 8    ? as_uint((float)magnitude * 0x1p-9f)
                     : magnitude < 127 ? (magnitude << 20) + (120u << 23)
@@ -179,7 +223,8 @@ inline float decode_one(const Row* layout, global const uchar* row, uint column)
   const float scale = load_float(row + layout->columns + 4 * (size_t)group_of(layout, column));
   return as_float((code & 128) << 24 | bits) * scale;
 }
-inline void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
+INLINE void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
+#pragma unroll
   for (uint v = 0; v < 4; ++v) {
     const uint column = 64 * step + 16 * v;
     const uint16 code = convert_uint16(load_bytes(row + column)), magnitude = code & 127;
@@ -193,29 +238,31 @@ inline void decode_step(const Row* layout, global const uchar* row, uint step, f
 #elif FORMAT_mxfp4
 #define HAS_STEP 1
 // 2^(byte - 127); the least is no normal number.
-inline float power_of_two(uint byte) { return as_float(byte == 255 ? 0x7fc00000u : byte == 0 ? 0x00400000u : byte << 23); }
-inline float decode_one(const Row* layout, global const uchar* row, uint column) {
+INLINE float power_of_two(uint byte) { return as_float(byte == 255 ? 0x7fc00000u : byte == 0 ? 0x00400000u : byte << 23); }
+INLINE float decode_one(const Row* layout, global const uchar* row, uint column) {
   return kFloat4[nibble(row, column)] * power_of_two(row[layout->code_bytes + column / 32]);
 }
-inline void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
-  uchar16 codes[4];
+INLINE void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
+  uint16 codes[4];
   nibbles(row + 32 * (size_t)step, codes);
+#pragma unroll
   for (uint b = 0; b < 2; ++b) {
     const float16 levels = vload16(0, kFloat4) * power_of_two(row[layout->code_bytes + 2 * step + b]);
-    weights[2 * b] = look_up(levels, convert_uint16(codes[2 * b]));
-    weights[2 * b + 1] = look_up(levels, convert_uint16(codes[2 * b + 1]));
+    weights[2 * b] = look_up(levels, codes[2 * b]);
+    weights[2 * b + 1] = look_up(levels, codes[2 * b + 1]);
   }
 }
 
 #elif FORMAT_nf4
 #define HAS_STEP 1
-inline float decode_one(const Row* layout, global const uchar* row, uint column) {
+INLINE float decode_one(const Row* layout, global const uchar* row, uint column) {
   return kNormalFloat4[nibble(row, column)] * load_float(row + layout->code_bytes + 4 * (size_t)(column / 64));
 }
-inline void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
-  uchar16 codes[4];
+INLINE void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
+  uint16 codes[4];
   nibbles(row + 32 * (size_t)step, codes);
   const float16 levels = vload16(0, kNormalFloat4) * load_float(row + layout->code_bytes + 4 * (size_t)step);
-  for (uint v = 0; v < 4; ++v) weights[v] = look_up(levels, convert_uint16(codes[v]));
+#pragma unroll
+  for (uint v = 0; v < 4; ++v) weights[v] = look_up(levels, codes[v]);
 }
 #endif

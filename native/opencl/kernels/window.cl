@@ -4,12 +4,12 @@
 #define HAS_STEP 1
 
 // Eight codes of three bits, of which those that are 7 have a bit set.
-inline uint sevens_of(uint codes) { return codes & codes >> 1 & codes >> 2 & 0x249249u; }
+INLINE uint sevens_of(uint codes) { return codes & codes >> 1 & codes >> 2 & 0x249249u; }
 
-inline uint load_codes(global const uchar* source) { return load_ushort(source) | (uint)source[2] << 16; }
+INLINE uint load_codes(global const uchar* source) { return load_ushort(source) | (uint)source[2] << 16; }
 
 // Columns 8 * l + i of a step are in place 16 * l + i, columns 32 + 8 * l + i in place 16 * l + 8 + i.
-inline uint place_of(uint column) { return column / 8 % 4 * 16 + column / 32 * 8 + column % 8; }
+INLINE uint place_of(uint column) { return column / 8 % 4 * 16 + column / 32 * 8 + column % 8; }
 
 typedef struct {
   global const uchar* places;  // of the step
@@ -18,7 +18,7 @@ typedef struct {
   uint least;
 } Window;
 
-inline Window find_step(const Row* layout, global const uchar* row, uint step) {
+INLINE Window find_step(const Row* layout, global const uchar* row, uint step) {
   const uint window = step / 8, within = step % 8;
   const uint windows = (layout->columns + 511) / 512;
   const uint steps = (min(layout->columns - 512 * window, 512u) + 63) / 64;
@@ -31,11 +31,11 @@ inline Window find_step(const Row* layout, global const uchar* row, uint step) {
   return found;
 }
 
-inline float window_value(uint rest, uint exponent) {
+INLINE float window_value(uint rest, uint exponent) {
   return as_float(rest << 31 | (exponent & 255) << 23 | (rest & 254) << 15);
 }
 
-inline float decode_one(const Row* layout, global const uchar* row, uint column) {
+INLINE float decode_one(const Row* layout, global const uchar* row, uint column) {
   const Window window = find_step(layout, row, column / 64);
   const uint place = place_of(column % 64), group = place / 8, bit = 3 * (place % 8);
   uint escapes = 0;
@@ -45,7 +45,7 @@ inline float decode_one(const Row* layout, global const uchar* row, uint column)
   return window_value(window.places[place], code == 7 ? window.escape[escapes] : window.least + code);
 }
 
-inline void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
+INLINE void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
   Window window = find_step(layout, row, step);
   float values[64];
   for (uint group = 0; group < 8; ++group) {
