@@ -42,7 +42,10 @@ const modeFlags = optimized ? ["-O3"] : ["-O1", "-g1", `-fsanitize=${sanitizers}
 const commonFlags = ["-std=c++20", "-Wall", "-Wextra", "-pthread", "-ffp-contract=off"];
 const mode = options.arm64 ? "arm64" : optimized ? "plain" : options.thread ? "thread" : "sanitized";
 const folder = path.join(root, "build", "native-tests", mode);
-const environment = options.thread ? { ...process.env, LAYERSTREAM_SIMD: "scalar" } : process.env;
+/** Drivers of OpenCL are not instrumented: under the thread sanitizer, there are none. */
+const environment = options.thread
+  ? { ...process.env, LAYERSTREAM_SIMD: "scalar", OCL_ICD_VENDORS: path.join(folder, "no-drivers") }
+  : process.env;
 /** Programs whose own threads, or those of what they test, meet. */
 const threaded = [
   ...[
