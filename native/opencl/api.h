@@ -30,19 +30,15 @@ using cl_kernel = struct Kernel*;
 using cl_event = struct EventHandle*;
 
 constexpr cl_int CL_SUCCESS = 0;
-constexpr cl_int CL_DEVICE_NOT_FOUND = -1;
 constexpr cl_int CL_MEM_OBJECT_ALLOCATION_FAILURE = -4;
 constexpr cl_int CL_OUT_OF_RESOURCES = -5;
 constexpr cl_int CL_OUT_OF_HOST_MEMORY = -6;
 constexpr cl_int CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST = -14;
 constexpr cl_int CL_INVALID_BUFFER_SIZE = -61;
-constexpr cl_int CL_PLATFORM_NOT_FOUND_KHR = -1001;
 
 constexpr cl_bool CL_TRUE = 1;
 constexpr cl_bool CL_FALSE = 0;
 
-constexpr cl_uint CL_PLATFORM_VERSION = 0x0901;
-constexpr cl_uint CL_PLATFORM_NAME = 0x0902;
 
 constexpr cl_bitfield CL_DEVICE_TYPE_CPU = 1 << 1;
 constexpr cl_bitfield CL_DEVICE_TYPE_GPU = 1 << 2;
@@ -50,7 +46,6 @@ constexpr cl_bitfield CL_DEVICE_TYPE_ALL = 0xffffffff;
 
 constexpr cl_uint CL_DEVICE_TYPE = 0x1000;
 constexpr cl_uint CL_DEVICE_MAX_COMPUTE_UNITS = 0x1002;
-constexpr cl_uint CL_DEVICE_MAX_WORK_GROUP_SIZE = 0x1004;
 constexpr cl_uint CL_DEVICE_MAX_MEM_ALLOC_SIZE = 0x1010;
 constexpr cl_uint CL_DEVICE_GLOBAL_MEM_SIZE = 0x101f;
 constexpr cl_uint CL_DEVICE_ENDIAN_LITTLE = 0x1026;
@@ -79,7 +74,6 @@ constexpr cl_uint CL_PROFILING_COMMAND_END = 0x1283;
 // name, result, parameters. Callbacks and property lists are never used: they are plain pointers here.
 #define LAYERSTREAM_OPENCL_FUNCTIONS(each)                                                                             \
   each(clGetPlatformIDs, cl_int, (cl_uint, cl_platform_id*, cl_uint*))                                                 \
-  each(clGetPlatformInfo, cl_int, (cl_platform_id, cl_uint, size_t, void*, size_t*))                                   \
   each(clGetDeviceIDs, cl_int, (cl_platform_id, cl_bitfield, cl_uint, cl_device_id*, cl_uint*))                        \
   each(clGetDeviceInfo, cl_int, (cl_device_id, cl_uint, size_t, void*, size_t*))                                       \
   each(clCreateContext, cl_context, (const intptr_t*, cl_uint, const cl_device_id*, void*, void*, cl_int*))            \

@@ -117,17 +117,19 @@ class OpenClDevice final : public Device {
 // Memory that the driver has pinned; where a buffer cannot be that long, memory of the host alone.
 void* OpenClDevice::alloc_pinned(uint64_t bytes) {
   Pinned pinned{};
-  if (bytes <= context_->max_allocation() && context_->max_allocation() - bytes > kPageBytes) {
+  const uint64_t alignment = bytes >= kHugePageBytes ? kHugePageBytes : kPageBytes;
+  if (bytes <= context_->max_allocation() && context_->max_allocation() - bytes > alignment) {
     const Api& api = context_->api();
-    pinned.memory = context_->create_host_buffer(bytes + kPageBytes);
+    pinned.memory = context_->create_host_buffer(bytes + alignment);
     cl_int status = CL_SUCCESS;
     pinned.mapped = api.clEnqueueMapBuffer(context_->host_queue(), pinned.memory, CL_TRUE, CL_MAP_READ | CL_MAP_WRITE, 0,
-                                           bytes + kPageBytes, 0, nullptr, nullptr, &status);
+                                           bytes + alignment, 0, nullptr, nullptr, &status);
     if (status != CL_SUCCESS || pinned.mapped == nullptr) {
       api.clReleaseMemObject(pinned.memory);
       check(status, "clEnqueueMapBuffer");
     }
-    pinned.address = reinterpret_cast<void*>(align_up(reinterpret_cast<uintptr_t>(pinned.mapped), kPageBytes));
+    pinned.address = reinterpret_cast<void*>(align_up(reinterpret_cast<uintptr_t>(pinned.mapped), alignment));
+    prefer_huge_pages(pinned.address, bytes);
     volatile uint8_t* const touched = static_cast<uint8_t*>(pinned.address);
     for (uint64_t offset = 0; offset < bytes; offset += kPageBytes) touched[offset] = 0;
   } else {

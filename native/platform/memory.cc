@@ -9,6 +9,16 @@
 
 namespace layerstream {
 
+void prefer_huge_pages(void* memory, size_t bytes) {
+#ifdef MADV_HUGEPAGE
+  // Only whole huge pages: small ones around them keep the resident size exact.
+  const uint64_t address = reinterpret_cast<uint64_t>(memory);
+  const uint64_t begin = align_up(address, kHugePageBytes);
+  const uint64_t end = align_down(address + bytes, kHugePageBytes);
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
+}
+
 Arena::Arena(size_t bytes, bool committed) {
   if (bytes == 0) return;
   if (bytes > SIZE_MAX / 2) throw Error("DEVICE_FAILED", "No system has " + std::to_string(bytes) + " bytes of memory.");
@@ -25,14 +35,7 @@ Arena::Arena(size_t bytes, bool committed) {
   if (committed) commit(0, size_);
 }
 
-void Arena::commit(size_t offset, size_t bytes) {
-#ifdef MADV_HUGEPAGE
-  // Only whole huge pages: small ones around them keep the resident size exact.
-  const uint64_t begin = align_up(offset, kHugePageBytes);
-  const uint64_t end = align_down(offset + bytes, kHugePageBytes);
-  if (begin < end) madvise(data_ + begin, end - begin, MADV_HUGEPAGE);
-#endif
-}
+void Arena::commit(size_t offset, size_t bytes) { prefer_huge_pages(data_ + offset, bytes); }
 
 void Arena::populate(size_t offset, size_t bytes) {
 #ifdef __linux__

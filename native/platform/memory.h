@@ -12,6 +12,9 @@ constexpr size_t kHugePageBytes = size_t{2} << 20;
 constexpr uint64_t align_up(uint64_t value, uint64_t alignment) { return (value + alignment - 1) / alignment * alignment; }
 constexpr uint64_t align_down(uint64_t value, uint64_t alignment) { return value / alignment * alignment; }
 
+// Whole huge pages of memory that has not been touched yet, where the system grants them. Reads into them are far faster.
+void prefer_huge_pages(void* memory, size_t bytes);
+
 // One mapping, zero-filled, on 2 MiB huge pages where the system grants them, freed on destruction.
 // Pages are resident only once touched.
 class Arena {
