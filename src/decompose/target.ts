@@ -28,18 +28,21 @@ export type TargetState =
  * not, of another checkpoint or with other settings; STORE_CORRUPT, NOT_WRITABLE
  */
 export async function examineTarget(directory: string, plan: TargetPlan): Promise<TargetState> {
+  // In this order, another process may begin or finish the store meanwhile: its journal comes before its other files, and
+  // goes after its manifest has come.
+  const names = await listDirectory(directory);
+  const journal = await readJournalOf(directory);
   if (await isLayerStore(directory)) {
     const { manifest } = await openLayerStore(directory);
     const difference = differenceOf(manifest, plan);
     if (difference) throw outdated(directory, difference);
     return { state: "finished", manifest };
   }
-  const journal = await readJournalOf(directory);
   if (journal) {
     if (journal !== "damaged" && journal.plan === plan.hash) return { state: "unfinished", journal };
     throw outdated(directory, "is the unfinished store of another checkpoint, version or setting");
   }
-  const foreign = (await listDirectory(directory)).find((name) => !isOwnLeftover(name));
+  const foreign = names.find((name) => !isOwnLeftover(name));
   if (foreign === undefined) return { state: "empty" };
   throw new LayerstreamError(
     "INVALID_ARGUMENT",
@@ -69,12 +72,12 @@ function outdated(directory: string, difference: string): LayerstreamError {
 
 /** True if a run that was killed left a lock or a journal behind. */
 export async function hasLeftovers(directory: string): Promise<boolean> {
-  return (await listDirectory(directory)).some((name) => isOwnLeftover(name) || name === JOURNAL_FILE);
+  return (await listDirectory(directory)).some(isOwnLeftover);
 }
 
-/** What a run leaves that was killed before it wrote its journal. */
+/** What a run keeps beside the store while it writes. */
 function isOwnLeftover(name: string): boolean {
-  return name.startsWith(LOCK_FILE) || name === `${JOURNAL_FILE}.tmp`;
+  return name.startsWith(LOCK_FILE) || name === JOURNAL_FILE || name === `${JOURNAL_FILE}.tmp`;
 }
 
 async function readJournalOf(directory: string): Promise<Journal | "damaged" | undefined> {

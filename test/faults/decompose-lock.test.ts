@@ -1,11 +1,16 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import path from "node:path";
+import { setImmediate } from "node:timers/promises";
 import { describe, expect, it, onTestFinished } from "vitest";
+import { openLayerStore } from "../../dist/checkpoint/layer-store.js";
+import { MANIFEST_FILE } from "../../dist/checkpoint/manifest.js";
 import { decompose } from "../../dist/decompose/decompose.js";
+import { JOURNAL_FILE } from "../../dist/decompose/journal.js";
 import { lockStore } from "../../dist/decompose/lock.js";
+import { examineTarget } from "../../dist/decompose/target.js";
 import { verifyStore } from "../../dist/decompose/verify.js";
 import { writeCheckpoint } from "../helpers/checkpoint.js";
 import { startDecompose } from "../helpers/child.js";
@@ -47,6 +52,40 @@ describe("the lock of a store", () => {
     expect(codes).toContain("done");
     expect(codes.filter((code) => code !== "done" && code !== "STORE_LOCKED")).toEqual([]);
     expect(await verifyStore(store)).toMatchObject({ ok: true });
+  });
+
+  it("is no matter for a look at a store that another process begins and finishes meanwhile", async () => {
+    const { checkpoint, store: finished } = workplace();
+    await decompose({ checkpoint, store: finished });
+    const { manifest } = await openLayerStore(finished);
+    const plan = { identity: manifest.source.identity, settings: manifest, hash: "" };
+    const files = readdirSync(finished).filter((name) => name !== MANIFEST_FILE);
+    const parent = temporaryDirectory();
+    for (let round = 0; round < 240; round++) {
+      const store = path.join(parent, `${round}`);
+      mkdirSync(store);
+      const put = (name: string, content: string | Buffer): void => {
+        writeFileSync(path.join(store, `${name}.tmp`), content);
+        renameSync(path.join(store, `${name}.tmp`), path.join(store, name));
+      };
+      const copy = (name: string): void => put(name, readFileSync(path.join(finished, name)));
+      const steps = [
+        () => put(JOURNAL_FILE, JSON.stringify({ plan: plan.hash, finished: {} })),
+        () => files.forEach(copy),
+        () => copy(MANIFEST_FILE),
+        () => rmSync(path.join(store, JOURNAL_FILE)),
+      ];
+      // Some have been done when the look begins, others follow while it lasts.
+      for (const step of steps.splice(0, round % 4)) step();
+      const look = examineTarget(store, plan);
+      for (const step of steps) {
+        for (let wait = round % 30; wait > 0; wait--) await setImmediate();
+        step();
+      }
+      // What it finds depends on when; that the other process writes a store does not.
+      expect(["empty", "unfinished", "finished"]).toContain((await look).state);
+      expect(await examineTarget(store, plan)).toMatchObject({ state: "finished" });
+    }
   });
 
   it("is held within one process too", async () => {
