@@ -51,11 +51,9 @@ const threaded = [
   ...[
     "blocks",
     "choice",
-    "conformance",
     "decoders",
     "device",
     "experts",
-    "fake_device",
     "kv_spill",
     "ops",
     "read_faults",

@@ -430,13 +430,18 @@ class FakeDevice final : public Device {
     for (const auto& stream : streams_) stream->commands.clear();
   }
 
-  // The stream's first command, or the first part of a copy.
+  // The stream's first command, or the first part of a copy. Whether it has to be taken away.
   bool run(FakeStream& stream, uint64_t part) {
     Command* command = nullptr;
     {
       std::lock_guard lock(mutex_);
       command = &stream.commands.front();
-      if (const auto* record = std::get_if<RecordCommand>(command)) record->event->completed = std::max(record->event->completed, record->sequence);
+      if (const auto* record = std::get_if<RecordCommand>(command)) {
+        record->event->completed = std::max(record->event->completed, record->sequence);
+        // Gone at once: who waits for the event may destroy it now.
+        stream.commands.pop_front();
+        return false;
+      }
       if (const auto* label = std::get_if<LabelCommand>(command)) stream.stage = label->stage;
     }
     auto* copy = std::get_if<CopyCommand>(command);
