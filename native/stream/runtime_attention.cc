@@ -2,33 +2,22 @@
 #include <algorithm>
 
 #include "runtime.h"
+#include "step_ops.h"
 
 namespace layerstream {
 
 // All but what tells segments apart.
 AttentionOp Runtime::attention_op(uint32_t index, const AttentionStep& step) {
-  AttentionOp op{};
+  AttentionOp op = op_of(step, description_);
   op.query_stride = width(step.query);
   op.key_stride = width(step.key);
   op.output_stride = width(step.output);
   op.key_cache = take_layer_cache(index);
-  op.kv_format = description_.kv_format;
-  op.page_bytes = description_.kv_page_bytes();
-  op.values_in_keys = step.value == Register::kCount;
   if (!op.values_in_keys) {
     op.value_stride = width(step.value);
     const uint64_t keys_bytes = description_.kv_keys_bytes();
     op.value_cache = op.key_cache.at(keys_bytes, op.key_cache.size - keys_bytes);
   }
-  op.page_positions = description_.page_positions;
-  op.heads = step.heads;
-  op.kv_heads = step.kv_heads;
-  op.head_dim = step.head_dim;
-  op.value_dim = step.value_dim;
-  op.window = step.window;
-  op.scale = step.scale;
-  op.soft_cap = step.soft_cap;
-  op.logn_length = step.logn_length;
   op.sinks = vector(description_.stages[index], step.sinks_vector);
   op.slopes = step.slopes;
   return op;

@@ -8,6 +8,7 @@
 #include "../platform/memory.h"
 #include "first_maximum.h"
 #include "runtime.h"
+#include "step_ops.h"
 
 namespace layerstream {
 
@@ -148,7 +149,10 @@ void Runtime::gather_embeddings(const PassRequest& request) {
   const auto embed = [&](Range row, uint32_t token) {
     const uint64_t row_bytes = uint64_t{width(Register::kHidden)} * sizeof(float);
     const Range output = registers(Register::kHidden).at(token * row_bytes, row_bytes);
-    launch(EmbedOp{matrix.format, matrix.block, matrix.columns, description_.embedding.scale, row, output});
+    EmbedOp op = embed_op(description_);
+    op.row = row;
+    op.output = output;
+    launch(op);
   };
   const auto count = static_cast<uint32_t>(request.tokens.size());
   if (trace_) device_->label(compute_, description_.embedding.stage);

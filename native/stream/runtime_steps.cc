@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "runtime.h"
+#include "step_ops.h"
 
 namespace layerstream {
 
@@ -87,12 +88,8 @@ void Runtime::launch_rows(const Stage& stage, const MatmulStep& step, uint32_t r
   for (uint32_t row = row_begin, end = 0; row < row_end; row = end) {
     const uint32_t group = row / group_rows;
     end = static_cast<uint32_t>(std::min<uint64_t>(row_end, (uint64_t{group} + 1) * group_rows));
-    MatmulOp op{};
-    op.format = matrix.format;
-    op.block = matrix.block;
-    op.row_bytes = matrix.row_bytes;
+    MatmulOp op = op_of(step, matrix, description_);
     op.rows = end - row;
-    op.columns = matrix.columns;
     op.tokens = tokens;
     op.weight = weight.at((row - row_begin) * matrix.row_bytes, op.rows * matrix.row_bytes);
     op.input = registers(step.input, step.input_offset + uint64_t{group} * step.group_input_stride);
@@ -112,10 +109,6 @@ void Runtime::launch_rows(const Stage& stage, const MatmulStep& step, uint32_t r
     };
     op.bias = rows_of(step.bias_vector);
     op.row_scale = rows_of(step.row_scale_vector);
-    op.accumulate = step.accumulate;
-    op.scale = step.scale;
-    // A rounded score could choose another expert.
-    op.precision = step.output == Register::kRouter ? Precision::kExact : description_.precision;
     op.many_tokens = many_tokens_;
     result_.bytes_multiplied += op.weight.size;
     const Multiplied input = {op.input.buffer, op.input.offset, op.input_stride, op.columns, tokens};
@@ -131,31 +124,22 @@ void Runtime::launch_adapter(const Matrix& matrix, const Adapter& adapter, const
   for (uint32_t row = 0, end = 0; row < matrix.rows; row = end) {
     const uint32_t group = row / group_rows;
     end = row + std::min(group_rows, matrix.rows - row);
-    MatmulOp down{};
-    down.format = Format::kF32;
+    MatmulOp down = down_op(adapter, matrix);
     down.weight = adapter.a_memory;
-    down.row_bytes = matrix.columns * sizeof(float);
-    down.rows = adapter.rank;
-    down.columns = matrix.columns;
     down.tokens = tokens;
     down.input = registers(step.input, step.input_offset + uint64_t{group} * step.group_input_stride);
     down.input_stride = width(step.input);
     down.output = adapted_;
     down.output_stride = adapter.rank;
     launch(down);
-    MatmulOp up{};
-    up.format = Format::kF32;
-    up.row_bytes = adapter.rank * sizeof(float);
+    MatmulOp up = up_op(adapter, matrix, step);
     up.rows = end - row;
     up.weight = adapter.b_memory.at(row * up.row_bytes, up.rows * up.row_bytes);
-    up.columns = adapter.rank;
     up.tokens = tokens;
     up.input = adapted_;
     up.input_stride = adapter.rank;
     up.output = registers(step.output, step.output_offset + uint64_t{group} * step.group_output_stride);
     up.output_stride = width(step.output);
-    up.accumulate = true;
-    up.scale = adapter.scale * step.scale;
     launch(up);
   }
 }
@@ -163,41 +147,30 @@ void Runtime::launch_adapter(const Matrix& matrix, const Adapter& adapter, const
 // --- the others --------------------------------------------------------------------------------------------------
 
 void Runtime::run(const Stage& stage, const NormStep& step, uint32_t tokens) {
-  NormOp op{};
+  NormOp op = op_of(step);
   op.input = registers(step.input);
   op.output = registers(step.output);
   op.weight = vector(stage, step.weight_vector);
   op.bias = vector(stage, step.bias_vector);
   op.tokens = tokens;
-  op.groups = step.groups;
-  op.width = step.width;
   op.input_stride = width(step.input);
   op.output_stride = width(step.output);
-  op.epsilon = step.epsilon;
-  op.centered = step.centered;
-  op.group_weights = step.group_weights;
-  op.accumulate = step.accumulate;
   launch(op);
 }
 
 void Runtime::run(const RopeStep& step, uint32_t tokens) {
-  RopeOp op{};
+  RopeOp op = op_of(step);
   op.target = registers(step.target);
   const uint64_t first = uint64_t{block_.first} * step.rotary_dim / 2 * sizeof(float);
   op.cosine = cosines_[step.table].at(first, cosines_[step.table].size - first);
   op.sine = sines_[step.table].at(first, sines_[step.table].size - first);
   op.tokens = tokens;
   op.stride = width(step.target);
-  op.heads = step.heads;
-  op.head_dim = step.head_dim;
-  op.rotary_dim = step.rotary_dim;
-  op.offset = step.offset;
-  op.interleaved = step.interleaved;
   launch(op);
 }
 
 void Runtime::run(const ActivationStep& step, uint32_t tokens) {
-  ActivationOp op{};
+  ActivationOp op = op_of(step);
   op.gate = registers(step.gate);
   op.gate_stride = width(step.gate);
   if (step.up != Register::kCount) {
@@ -205,19 +178,25 @@ void Runtime::run(const ActivationStep& step, uint32_t tokens) {
     op.up_stride = width(step.up);
   }
   op.tokens = tokens;
-  op.width = step.width;
-  op.activation = step.activation;
-  op.alpha = step.alpha;
-  op.limit = step.limit;
   launch(op);
 }
 
 void Runtime::run(const ScaleTokensStep& step, uint32_t tokens) {
-  launch(ScaleTokensOp{registers(step.target), registers(step.factor), tokens, step.width, width(step.target), width(step.factor)});
+  ScaleTokensOp op = op_of(step);
+  op.target = registers(step.target);
+  op.factor = registers(step.factor);
+  op.tokens = tokens;
+  op.target_stride = width(step.target);
+  op.factor_stride = width(step.factor);
+  launch(op);
 }
 
 void Runtime::run(const SoftCapStep& step, uint32_t tokens) {
-  launch(SoftCapOp{registers(step.target), tokens, step.width, width(step.target), step.cap});
+  SoftCapOp op = op_of(step);
+  op.target = registers(step.target);
+  op.tokens = tokens;
+  op.stride = width(step.target);
+  launch(op);
 }
 
 }  // namespace layerstream
