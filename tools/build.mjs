@@ -34,7 +34,10 @@ export async function build({ addonOnly = false, force = false, verbose = false 
 function buildAddon(force, verbose) {
   const sources = [
     path.join(root, "binding.gyp"),
-    path.join(root, "tools", "list-sources.cjs"),
+    ...fs
+      .readFileSync(path.join(root, "binding.gyp"), "utf8")
+      .match(/tools\/[\w-]+\.\w+/g)
+      .map((script) => path.join(root, script)),
     ...filesUnder(path.join(root, "native")),
   ];
   const hash = hashOf(sources, `${process.platform} ${process.arch}`);
