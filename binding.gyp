@@ -59,16 +59,7 @@
       "include_dirs": ["<(node_addon_api)"],
       "defines": ["NAPI_VERSION=8"],
       "sources": [
-        "<!@(<(list) native)",
-        "<!@(<(list) native/backend)",
-        "<!@(<(list) native/cpu)",
-        "<!@(<(list) native/cpu/scalar)",
-        "<!@(<(list) native/cpu/neon)",
-        "<!@(<(list) native/codec)",
-        "<!@(<(list) native/io)",
-        "<!@(<(list) native/opencl)",
-        "<!@(<(list) native/stream)",
-        "<!@(<(list) native/platform)",
+        "<!@(<(list) --all)",
         "<(SHARED_INTERMEDIATE_DIR)/opencl_kernels.cc"
       ],
       "actions": [

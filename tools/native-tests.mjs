@@ -65,9 +65,6 @@ const threaded = [
 ];
 /** Lanes are many temporaries; checking when each ends takes the compiler three times as long. */
 const kernelFlags = optimized ? [] : ["-fno-sanitize-address-use-after-scope"];
-/** Everything below the addon that no test includes by itself. */
-const sourceFolders = ["backend", "codec", "cpu", "cpu/scalar", "cpu/neon", "io", "opencl", "platform", "stream"];
-
 /** The flags that binding.gyp gives each instruction set's folder on x64. */
 function instructionSetFlags() {
   const gyp = JSON.parse(fs.readFileSync(path.join(root, "binding.gyp"), "utf8"));
@@ -82,6 +79,17 @@ function instructionSetFlags() {
 function sourcesIn(directory, suffix) {
   const files = fs.readdirSync(path.join(root, directory)).filter((file) => file.endsWith(suffix));
   return files.sort().map((file) => path.join(directory, file));
+}
+
+/** Everything but what is Node's. */
+function sourcesBelow(directory) {
+  const instructionSets = instructionSetFlags();
+  const flagsOf = (folder) => instructionSets.get(folder) ?? (folder === "scalar" ? kernelFlags : []);
+  const files = fs.readdirSync(path.join(root, directory), { recursive: true, encoding: "utf8" });
+  return files
+    .filter((file) => file.endsWith(".cc") && path.dirname(file) !== ".")
+    .sort()
+    .map((file) => ({ file: path.join(directory, file), flags: flagsOf(path.basename(path.dirname(file))) }));
 }
 
 function modified(file) {
@@ -159,10 +167,7 @@ async function embedKernels() {
 
 async function main() {
   fs.mkdirSync(folder, { recursive: true });
-  const instructionSets = [...instructionSetFlags()].map(([set, flags]) => [`cpu/${set}`, flags]);
-  const folders = sourceFolders.map((name) => [name, name === "cpu/scalar" ? kernelFlags : []]);
-  const sets = [...folders, ...instructionSets];
-  const sources = sets.flatMap(([name, flags]) => sourcesIn(`native/${name}`, ".cc").map((file) => ({ file, flags })));
+  const sources = sourcesBelow("native");
   const programs = sourcesIn("test/native", options.bench ? "_bench.cc" : "_test.cc")
     .filter((file) => names.length === 0 || names.some((name) => path.basename(file).startsWith(name)))
     .filter((file) => !options.thread || threaded.includes(path.basename(file, "_test.cc")));
