@@ -1,0 +1,154 @@
+#include "context.h"
+
+#include <algorithm>
+
+#include "../platform/error.h"
+#include "kernel_images.h"
+
+namespace layerstream::cuda {
+
+namespace {
+
+// The driver takes none of the kernels in an image.
+bool is_unsuitable(CUresult status) {
+  return status == CUDA_ERROR_INVALID_IMAGE || status == CUDA_ERROR_NO_BINARY_FOR_GPU || status == CUDA_ERROR_INVALID_PTX ||
+         status == CUDA_ERROR_JIT_COMPILER_NOT_FOUND || status == CUDA_ERROR_UNSUPPORTED_PTX_VERSION;
+}
+
+}  // namespace
+
+Context::Context(const Api& api, CUdevice device) : api_(api), device_(device) {
+  char name[256] = {};
+  check(api.cuDeviceGetName(name, sizeof name - 1, device), "cuDeviceGetName");
+  name_ = name;
+  int version = 0;
+  check(api.cuDriverGetVersion(&version), "cuDriverGetVersion");
+  driver_ = "CUDA " + version_text(version);
+  const auto attribute = [&](int which) {
+    int value = 0;
+    check(api.cuDeviceGetAttribute(&value, which, device), "cuDeviceGetAttribute");
+    return static_cast<uint32_t>(std::max(value, 0));
+  };
+  limits_.multiprocessors = std::max(attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT), 1u);
+  limits_.compute_capability =
+      10 * attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) + attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
+  limits_.shared_bytes = attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
+  size_t total = 0;
+  check(api.cuDeviceTotalMem(&total, device), "cuDeviceTotalMem");
+  memory_bytes_ = total;
+  const bool virtual_memory = attribute(CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED) != 0;
+  check(api.cuDevicePrimaryCtxRetain(&context_, device), "cuDevicePrimaryCtxRetain");
+  try {
+    enter();
+    if (virtual_memory) {
+      const CUmemAllocationProp properties = allocation();
+      size_t granularity = 0;
+      check(api.cuMemGetAllocationGranularity(&granularity, &properties, CU_MEM_ALLOC_GRANULARITY_MINIMUM),
+            "cuMemGetAllocationGranularity");
+      granularity_ = granularity;
+    }
+    load_kernels();
+  } catch (...) {
+    release();
+    throw;
+  }
+}
+
+Context::~Context() { release(); }
+
+void Context::release() noexcept {
+  if (enter_quietly() != nullptr) {
+    for (const CUmodule module : modules_) api_.cuModuleUnload(module);
+  }
+  api_.cuDevicePrimaryCtxRelease(device_);
+}
+
+void Context::load_kernels() {
+  if (kKernelImages->source == nullptr) {
+    throw Error("DEVICE_UNAVAILABLE",
+                "this layerstream was built where NVIDIA's compiler was not installed, so it has no kernels for it. Install nvcc "
+                "(CUDA toolkit 12 or newer; pip install nvidia-cuda-nvcc) and run: npx layerstream build --force");
+  }
+  for (const KernelImage* image = kKernelImages; image->source != nullptr; ++image) {
+    CUmodule module = nullptr;
+    const CUresult status = api_.cuModuleLoadData(&module, image->data);
+    if (is_unsuitable(status)) {
+      throw Error("DEVICE_UNAVAILABLE", "the driver of " + name_ + " supports " + driver_ + " and does not take the kernels, which are for CUDA " +
+                                            version_text(kKernelVersion) + " (" + image->source + ": " + status_name(api_, status) +
+                                            "). Install a driver for CUDA " + version_text(kKernelVersion) +
+                                            " or newer, or use --device opencl.");
+    }
+    check(status, "cuModuleLoadData");
+    modules_.push_back(module);
+  }
+}
+
+const Api& Context::enter() {
+  if (lost_.load(std::memory_order_acquire)) {
+    std::lock_guard lock(mutex_);
+    throw Error("DEVICE_FAILED", lost_reason_);
+  }
+  check(api_.cuCtxSetCurrent(context_), "cuCtxSetCurrent");
+  return api_;
+}
+
+const Api* Context::enter_quietly() noexcept {
+  const bool usable = !lost_.load(std::memory_order_acquire) && context_ != nullptr && api_.cuCtxSetCurrent(context_) == CUDA_SUCCESS;
+  return usable ? &api_ : nullptr;
+}
+
+std::string Context::failure(CUresult status, const char* call) {
+  if (status == CUDA_SUCCESS) return {};
+  std::string message = "CUDA: " + std::string(call) + " on " + name_ + " failed with " + status_name(api_, status) + '.';
+  if (status == CUDA_ERROR_OUT_OF_MEMORY) message += " The device or the host has too little memory: lower --vram or --memory.";
+  if (!is_lost(status)) return message;
+  message += " The device is lost: dispose of all models on it and load them again, in a new process if it stays lost.";
+  std::lock_guard lock(mutex_);
+  if (!lost_.load(std::memory_order_relaxed)) lost_reason_ = message;
+  lost_.store(true, std::memory_order_release);
+  return message;
+}
+
+void Context::check(CUresult status, const char* call) {
+  if (status != CUDA_SUCCESS) throw Error("DEVICE_FAILED", failure(status, call));
+}
+
+CUfunction Context::function(const char* name, uint32_t shared_bytes) {
+  std::lock_guard lock(mutex_);
+  auto found = functions_.find(name);
+  if (found == functions_.end()) {
+    Function function{nullptr, 0};
+    for (const CUmodule module : modules_) {
+      if (api_.cuModuleGetFunction(&function.handle, module, name) == CUDA_SUCCESS) break;
+      function.handle = nullptr;
+    }
+    if (function.handle == nullptr) throw Error("INTERNAL", std::string("There is no CUDA kernel ") + name + ".");
+    found = functions_.emplace(name, function).first;
+  }
+  Function& function = found->second;
+  if (shared_bytes > function.shared_bytes) {
+    const CUresult status =
+        api_.cuFuncSetAttribute(function.handle, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, static_cast<int>(shared_bytes));
+    if (status != CUDA_SUCCESS) {
+      throw Error("DEVICE_FAILED", name_ + " has no " + std::to_string(shared_bytes) + " bytes of shared memory for the kernel " + name + " (" +
+                                       status_name(api_, status) + ").");
+    }
+    function.shared_bytes = shared_bytes;
+  }
+  return function.handle;
+}
+
+uint64_t Context::free_bytes() {
+  size_t free = 0, total = 0;
+  check(enter().cuMemGetInfo(&free, &total), "cuMemGetInfo");
+  return free;
+}
+
+CUmemAllocationProp Context::allocation() const {
+  CUmemAllocationProp properties{};
+  properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
+  properties.location = {CU_MEM_LOCATION_TYPE_DEVICE, device_};
+  return properties;
+}
+
+}  // namespace layerstream::cuda

@@ -1,0 +1,117 @@
+#include "stream.h"
+
+#include "../platform/error.h"
+
+namespace layerstream::cuda {
+
+DeviceEvent::DeviceEvent(std::shared_ptr<Context> context) : context_(std::move(context)) {
+  // Blocking: threads that spin would take processors from those that read and decode.
+  context_->check(context_->enter().cuEventCreate(&handle_, CU_EVENT_BLOCKING_SYNC | CU_EVENT_DISABLE_TIMING), "cuEventCreate");
+}
+
+DeviceEvent::~DeviceEvent() {
+  if (const Api* const api = context_->enter_quietly()) api->cuEventDestroy(handle_);
+}
+
+void DeviceEvent::set_record(Record record) {
+  std::lock_guard lock(mutex_);
+  record_ = std::move(record);
+}
+
+DeviceEvent::Record DeviceEvent::last_record() {
+  std::lock_guard lock(mutex_);
+  return record_;
+}
+
+void DeviceEvent::synchronize() {
+  const Record record = last_record();
+  const Api& api = context_->enter();
+  if (record.log == nullptr) return;
+  context_->check(api.cuEventSynchronize(handle_), "cuEventSynchronize");
+  record.log->harvest();
+  if (!record.failure.empty()) throw Error("DEVICE_FAILED", record.failure);
+}
+
+DeviceStream::DeviceStream(std::shared_ptr<Context> context)
+    : context_(std::move(context)), log_(std::make_shared<CommandLog>(context_)) {
+  context_->check(context_->enter().cuStreamCreate(&handle_, CU_STREAM_NON_BLOCKING), "cuStreamCreate");
+}
+
+DeviceStream::~DeviceStream() {
+  const Api* const api = context_->enter_quietly();
+  if (api == nullptr) return;
+  api->cuStreamSynchronize(handle_);
+  api->cuStreamDestroy(handle_);
+}
+
+template <class Enqueue>
+void DeviceStream::submit(const char* call, const Enqueue& enqueue) {
+  const Api& api = context_->enter();
+  log_->throw_failure();
+  const std::string failure = context_->failure(enqueue(api), call);
+  if (failure.empty()) return;
+  // What follows depends on what failed.
+  log_->fail(failure);
+  throw Error("DEVICE_FAILED", failure);
+}
+
+void DeviceStream::record(DeviceEvent& event) {
+  const Api& api = context_->enter();
+  log_->pause(handle_);
+  context_->check(api.cuEventRecord(event.handle(), handle_), "cuEventRecord");
+  event.set_record({log_, log_->failure()});
+  log_->harvest();
+}
+
+void DeviceStream::wait(DeviceEvent& event) {
+  const Api& api = context_->enter();
+  const DeviceEvent::Record record = event.last_record();
+  if (record.log == nullptr || record.log == log_) return;
+  log_->pause(handle_);
+  context_->check(api.cuStreamWaitEvent(handle_, event.handle(), 0), "cuStreamWaitEvent");
+  if (!record.failure.empty()) log_->fail(record.failure);
+}
+
+void DeviceStream::upload(CUdeviceptr target, const void* source, uint64_t bytes) {
+  begin(Activity::kCopy, {bytes, 0});
+  submit("cuMemcpyHtoDAsync", [&](const Api& api) { return api.cuMemcpyHtoDAsync(target, source, bytes, handle_); });
+  end();
+}
+
+void DeviceStream::download(void* target, CUdeviceptr source, uint64_t bytes) {
+  begin(Activity::kCopy, {bytes, 0});
+  submit("cuMemcpyDtoHAsync", [&](const Api& api) { return api.cuMemcpyDtoHAsync(target, source, bytes, handle_); });
+  end();
+}
+
+void DeviceStream::copy(CUdeviceptr target, CUdeviceptr source, uint64_t bytes) {
+  begin(Activity::kCopy, {bytes, 0});
+  submit("cuMemcpyDtoDAsync", [&](const Api& api) { return api.cuMemcpyDtoDAsync(target, source, bytes, handle_); });
+  end();
+}
+
+void DeviceStream::launch(const char* name, Grid grid, uint32_t threads, uint32_t shared_bytes, const void* arguments, size_t) {
+  const CUfunction function = context_->function(name, shared_bytes);
+  void* parameters[] = {const_cast<void*>(arguments)};
+  submit(name, [&](const Api& api) {
+    return api.cuLaunchKernel(function, grid.x, grid.y, grid.z, threads, 1, 1, shared_bytes, handle_, parameters, nullptr);
+  });
+}
+
+CUdeviceptr DeviceStream::scratch(uint64_t bytes) {
+  if (scratch_bytes_ < bytes) {
+    scratch_.push_back(std::make_unique<DeviceMemory>(context_, bytes, false));
+    scratch_bytes_ = bytes;
+  }
+  return scratch_.empty() ? 0 : scratch_.back()->address();
+}
+
+void DeviceStream::begin(Activity activity, Work work) {
+  context_->enter();
+  log_->throw_failure();
+  log_->begin(activity, stage_, work, handle_);
+}
+
+void DeviceStream::end() { log_->end(handle_); }
+
+}  // namespace layerstream::cuda
