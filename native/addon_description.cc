@@ -231,6 +231,7 @@ RuntimeDescription read_description(const Napi::Object& object) {
   }
   description.chunk_bytes = bytes_at(object, "chunkBytes");
   description.ring_bytes = bytes_at(object, "ringBytes");
+  description.slot_bytes = bytes_at(object, "slotBytes");
   description.read_ahead = flag_at(object, "readAhead");
   description.expert_ring_bytes = bytes_at(object, "expertRingBytes");
   description.max_tokens = uint_at(object, "maxTokens");

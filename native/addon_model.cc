@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -124,13 +125,13 @@ Napi::Value set_held(const Napi::CallbackInfo& info) {
     const Napi::Value stage = stages.Get(index);
     flags.push_back(stage.IsUndefined() ? std::vector<uint8_t>() : flags_of(stage));
   }
-  uint64_t rings[2];
-  for (size_t index = 0; index < 2; ++index) {
+  uint64_t rings[3];
+  for (size_t index = 0; index < std::size(rings); ++index) {
     const double bytes = info[2 + index].ToNumber().DoubleValue();
     if (!(bytes >= 0 && bytes <= 0x1p50)) throw Error("INTERNAL", "No ring of that size.");
     rings[index] = static_cast<uint64_t>(bytes);
   }
-  find(info[0])->runtime->set_held(std::move(flags), rings[0], rings[1]);
+  find(info[0])->runtime->set_held(std::move(flags), {.staging = rings[0], .experts = rings[1], .slots = rings[2]});
   return info.Env().Undefined();
 }
 

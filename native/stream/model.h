@@ -254,6 +254,7 @@ struct RuntimeDescription {
   std::vector<uint32_t> rope_dims;                // rotary_dim of each rope table
   uint64_t chunk_bytes = 0;
   uint64_t ring_bytes = 0;
+  uint64_t slot_bytes = 0;                        // device memory for chunks that are not held there; unified devices need none
   bool read_ahead = true;                         // between passes, until the ring is full
   uint64_t expert_ring_bytes = 0;                 // 0: no stage is routed, or all are held in unified memory
   uint32_t max_tokens = 0;                        // tokens in one pass

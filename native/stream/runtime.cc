@@ -85,9 +85,10 @@ Runtime::~Runtime() {
     if (stream != nullptr) device_->destroy(stream);
   }
   experts_.reset();
+  slots_.reset();
   spill_.reset();
   for (Event* event : chunk_events_) device_->destroy(event);
-  for (Event* event : {copied_, finished_, block_events_[0], block_events_[1]}) {
+  for (Event* event : {finished_, block_events_[0], block_events_[1]}) {
     if (event != nullptr) device_->destroy(event);
   }
   for (Buffer* buffer : buffers_) device_->free(buffer);
@@ -122,20 +123,20 @@ bool Runtime::loaded(uint32_t index) const {
   return std::ranges::all_of(description_.stages.at(index).chunks, [](const Chunk& chunk) { return chunk.loaded || !chunk.held; });
 }
 
-void Runtime::set_held(std::vector<std::vector<uint8_t>> flags, uint64_t ring_bytes, uint64_t expert_ring_bytes) {
+void Runtime::set_held(std::vector<std::vector<uint8_t>> flags, const RingSizes& rings) {
   std::vector<Stage>& stages = description_.stages;
   if (flags.size() != stages.size()) throw Error("INTERNAL", "Stages and flags for what is held disagree.");
   for (size_t index = 0; index < stages.size(); ++index) check_held(description_, index, flags[index]);
   populator_.stop();
   std::vector<std::vector<uint8_t>> held_before;
   for (const Stage& stage : stages) held_before.push_back(stage.held_chunks);
-  const uint64_t ring_before = description_.ring_bytes, expert_ring_before = description_.expert_ring_bytes;
+  const RingSizes before{description_.ring_bytes, description_.expert_ring_bytes, description_.slot_bytes};
   try {
-    change_held(flags, ring_bytes, expert_ring_bytes);
+    change_held(flags, rings);
   } catch (...) {
     const std::exception_ptr failure = std::current_exception();
     try {
-      change_held(held_before, ring_before, expert_ring_before);
+      change_held(held_before, before);
     } catch (...) {
       // Passes are refused until a later change succeeds.
     }
@@ -143,18 +144,19 @@ void Runtime::set_held(std::vector<std::vector<uint8_t>> flags, uint64_t ring_by
   }
 }
 
-void Runtime::change_held(const std::vector<std::vector<uint8_t>>& flags, uint64_t ring_bytes, uint64_t expert_ring_bytes) {
+void Runtime::change_held(const std::vector<std::vector<uint8_t>>& flags, const RingSizes& rings) {
   std::vector<Stage>& stages = description_.stages;
   usable_ = false;
   // First what gives memory back.
   experts_.reset();
   for (size_t index = 0; index < stages.size(); ++index) discard_held(stages[index], flags[index]);
-  if (ring_bytes != description_.ring_bytes) {
+  if (rings.staging != description_.ring_bytes) {
     free_ring();
-    allocate_ring(ring_bytes);
+    allocate_ring(rings.staging);
   }
+  allocate_slots(rings.slots);
   for (Stage& stage : stages) commit_held(stage);
-  description_.expert_ring_bytes = expert_ring_bytes;
+  description_.expert_ring_bytes = rings.experts;
   allocate_experts();
   usable_ = true;
 }
@@ -228,10 +230,13 @@ PassResult Runtime::run(PassRequest& request, bool at_once) {
   } catch (...) {
     error = std::current_exception();
     // What was enqueued still uses the ring and the caller's memory.
-    try {
-      device_->record(finished_, compute_);
-      device_->synchronize(finished_);
-    } catch (...) {
+    for (Stream* stream : {copies_, compute_}) {
+      if (stream == nullptr) continue;
+      try {
+        device_->record(finished_, stream);
+        device_->synchronize(finished_);
+      } catch (...) {
+      }
     }
     if (experts_) experts_->drain();
     abort_spilled();

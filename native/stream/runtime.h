@@ -2,7 +2,7 @@
 //
 // Three kinds of threads meet here. The reader (a piscina worker) is inside read_tape. The pass thread walks the stages of a
 // pass and enqueues ops on the compute stream as chunks arrive. The release thread waits for the event behind a chunk's
-// last op and frees its space. None of them allocates per stage.
+// last op, or behind its copy to the device, and frees its space. None of them allocates per stage.
 //
 // Routed stages (experts) are not on the tape. At a route step the pass thread waits for the router's logits, chooses
 // experts on the host, and has the chosen ones read by `Experts` while the rest of the stage runs; then each of them runs
@@ -36,6 +36,7 @@
 #include "populator.h"
 #include "read_meter.h"
 #include "router.h"
+#include "slots.h"
 #include "tape.h"
 
 namespace layerstream {
@@ -93,6 +94,11 @@ struct TokenBlock {
   bool last = true;
 };
 
+// Memory that chunks pass through.
+struct RingSizes {
+  uint64_t staging = 0, experts = 0, slots = 0;  // as RuntimeDescription::ring_bytes, expert_ring_bytes, slot_bytes
+};
+
 // Embedding rows that are read at once.
 constexpr uint32_t kGatherRows = 64;
 
@@ -121,10 +127,10 @@ class Runtime {
   // All held chunks of the stage have been read. When no pass runs.
   bool loaded(uint32_t stage) const;
   // When the tape has been cancelled, the reader has returned and no pass runs; reset() must follow. Changes what is held (a
-  // flag for each chunk of each stage, as in Stage::held_chunks) and the size of the rings. Memory of chunks that are held
+  // flag for each chunk of each stage, as in Stage::held_chunks) and the sizes of rings. Memory of chunks that are held
   // no longer is given back at once; new ones are read by the next pass. Throws what check_held throws, before any
   // change, and Error{"DEVICE_FAILED"}: what was held before is held again then, if there is the memory for that.
-  void set_held(std::vector<std::vector<uint8_t>> flags, uint64_t ring_bytes, uint64_t expert_ring_bytes);
+  void set_held(std::vector<std::vector<uint8_t>> flags, const RingSizes& rings);
   // When no pass runs: from now on passes have at most so many tokens, and only these pages of the KV cache (a flag each)
   // are used, of which `kv_layers` layers are in memory and the others in a temporary file. What is left out loses its
   // content and gives its memory back at once; what is new costs memory once it is used. At first there is none. Throws
@@ -152,7 +158,8 @@ class Runtime {
   void allocate();
   void allocate_ring(uint64_t bytes);
   void free_ring();
-  void change_held(const std::vector<std::vector<uint8_t>>& flags, uint64_t ring_bytes, uint64_t expert_ring_bytes);
+  void allocate_slots(uint64_t bytes);
+  void change_held(const std::vector<std::vector<uint8_t>>& flags, const RingSizes& rings);
   void commit_held(Stage& stage);
   void discard_held(Stage& stage, const std::vector<uint8_t>& flags);
   void allocate_tables();
@@ -189,13 +196,18 @@ class Runtime {
   Range take_chunk(uint32_t index);
   // The pass thread has waited for the disk since `start`, for bytes of the stage.
   void count_wait(uint32_t index, Trace::Time start);
+  // To device memory, for the ops that are enqueued from now on.
+  void copy_chunk(uint32_t index, Range destination, const uint8_t* source, Event* copied);
+  // The oldest chunk leaves the tape once what its event was recorded behind has run.
+  void leave_tape();
+  Event* next_chunk_event() { return chunk_events_[next_sequence_ % Tape::kSlots]; }
   // Waits for the compute stream, for the sake of the stage.
   void wait_for_compute(uint32_t index, Event* event);
   void finish_chunk(uint32_t index);
   void finish_stage(uint32_t index);
   // runtime_blocks.cc
   void run_stage(uint32_t index, const PassRequest& request, uint32_t tokens);
-  void check_ring_holds(uint32_t index) const;
+  void check_room_for_blocks(uint32_t index) const;
   Range use_chunk(uint32_t index);
   void leave_chunk(uint32_t index);
   uint32_t block_rows(uint32_t tokens) const;
@@ -250,15 +262,15 @@ class Runtime {
   std::vector<Buffer*> buffers_;  // everything from device_->alloc and alias_host
   std::vector<void*> pinned_;     // everything from device_->alloc_pinned
   uint8_t* ring_memory_ = nullptr;
-  Buffer* ring_slots_ = nullptr;  // alias of the ring, or its mirror in device memory
+  Buffer* ring_alias_ = nullptr;  // on unified devices
+  std::unique_ptr<Slots> slots_;  // on the others
   ReadMeter meter_;
   Tape tape_;
   std::unique_ptr<Decoders> decoders_;  // null without compressed chunks
   std::vector<Decoders::Work> encoded_ = std::vector<Decoders::Work>(Tape::kSlots);  // being read, by sequence; the reader's
   Stream* compute_ = nullptr;
   Stream* copies_ = nullptr;
-  std::vector<Event*> chunk_events_;
-  Event* copied_ = nullptr;
+  std::vector<Event*> chunk_events_;  // by sequence: behind the last op on what is on the tape, or behind its copy to the device
   Event* finished_ = nullptr;
   Event* block_events_[2] = {};   // the pass thread stays at most two blocks ahead, so that an abort is prompt
   uint64_t blocks_run_ = 0;

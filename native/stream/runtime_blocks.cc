@@ -18,7 +18,7 @@ bool Runtime::pass_wide(Register name) const {
 
 void Runtime::run_stage(uint32_t index, const PassRequest& request, uint32_t tokens) {
   const uint32_t rows = block_rows(tokens);
-  if (rows < tokens) check_ring_holds(index);
+  if (rows < tokens) check_room_for_blocks(index);
   staying_ = kNone;
   for (uint32_t first = 0; first < tokens; first += rows) {
     if (tape_.cancelled()) throw Error("ABORTED", "The pass was aborted.");
@@ -33,21 +33,23 @@ void Runtime::run_stage(uint32_t index, const PassRequest& request, uint32_t tok
   block_ = {};
 }
 
-// From the first streamed chunk on, all that pass through the ring must fit there together: later ones would wait for ever.
-// Those before it leave the ring with the first block.
-void Runtime::check_ring_holds(uint32_t index) const {
+// Chunks that stay until the last block must fit together, or later ones would wait for ever: in the slots those that are not
+// held; on unified devices in the staging ring all that pass through it from the first streamed one on.
+void Runtime::check_room_for_blocks(uint32_t index) const {
   uint64_t bytes = 0, largest = 0;
   bool stays = false;
   for (const Chunk& chunk : description_.stages[index].chunks) {
-    const uint64_t staged = chunk.loaded ? 0 : chunk.staging_bytes(0, unified_ && chunk.held);
+    const uint64_t staged = unified_ ? (chunk.loaded ? 0 : chunk.staging_bytes(0, chunk.held)) : (chunk.held ? 0 : chunk.length);
     stays = stays || !chunk.held;
     if (stays) bytes += staged;
     largest = std::max(largest, staged);
   }
+  const uint64_t room = unified_ ? description_.ring_bytes : description_.slot_bytes;
   // A chunk is never cut by the ring's end.
-  if (bytes == 0 || bytes + largest <= description_.ring_bytes) return;
-  throw Error("INTERNAL", "A staging ring of " + std::to_string(description_.ring_bytes) + " bytes does not hold the " +
-                              std::to_string(bytes) + " bytes of stage " + std::to_string(index) + " for blocks of tokens.");
+  if (bytes == 0 || bytes + largest <= room) return;
+  throw Error("INTERNAL", "A " + std::string(unified_ ? "staging ring" : "ring of slots") + " of " + std::to_string(room) +
+                              " bytes does not hold the " + std::to_string(bytes) + " bytes of stage " + std::to_string(index) +
+                              " for blocks of tokens.");
 }
 
 // The current chunk of the stage: taken off the tape by the first block, and kept for the others.
@@ -56,11 +58,11 @@ Range Runtime::use_chunk(uint32_t index) {
   return arrived_[chunk_index_];
 }
 
-// Chunks leave the tape in order: with the first block as long as they are held, which are then where they stay, and with
-// the last one from the first streamed one on.
+// What was copied to a slot stays there until the last block. On unified devices, chunks leave the tape in order: with the first
+// block as long as they are held, which are then where they stay, and with the last one from the first streamed one on.
 void Runtime::leave_chunk(uint32_t index) {
-  if (block_.first == 0 && staying_ == kNone && !description_.stages[index].chunks[chunk_index_].held) staying_ = chunk_index_;
-  const bool stays = chunk_index_ >= staying_;
+  if (unified_ && block_.first == 0 && staying_ == kNone && !description_.stages[index].chunks[chunk_index_].held) staying_ = chunk_index_;
+  const bool stays = !unified_ || chunk_index_ >= staying_;
   if (stays ? block_.last : block_.first == 0) return finish_chunk(index);
   ++chunk_index_;
   piece_index_ = 0;

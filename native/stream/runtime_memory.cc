@@ -35,11 +35,12 @@ void Runtime::allocate() {
     if (copies_ != nullptr) device_->observe(copies_, trace_.get(), Track::kCopies);
   }
   for (uint32_t slot = 0; slot < Tape::kSlots; ++slot) chunk_events_.push_back(device_->create_event());
-  copied_ = device_->create_event();
   finished_ = device_->create_event();
   for (Event*& event : block_events_) event = device_->create_event();
 
   allocate_ring(std::exchange(description_.ring_bytes, 0));
+  if (!unified_) slots_ = std::make_unique<Slots>(*device_, compute_, copies_);
+  allocate_slots(std::exchange(description_.slot_bytes, 0));
   for (Stage& stage : description_.stages) commit_held(stage);
   // Before the page table, which is as long as the cache and touched at once: a cache too large fails here.
   reserve_working_memory();
@@ -55,7 +56,7 @@ void Runtime::allocate_ring(uint64_t bytes) {
   if (bytes == 0) return;
   try {
     ring_memory_ = static_cast<uint8_t*>(device_->alloc_pinned(bytes));
-    ring_slots_ = unified_ ? device_->alias_host(ring_memory_, bytes) : device_->alloc(bytes);
+    if (unified_) ring_alias_ = device_->alias_host(ring_memory_, bytes);
   } catch (...) {
     free_ring();
     throw;
@@ -67,8 +68,15 @@ void Runtime::allocate_ring(uint64_t bytes) {
 void Runtime::free_ring() {
   tape_.set_ring(nullptr, 0);
   description_.ring_bytes = 0;
-  if (ring_slots_ != nullptr) device_->free(std::exchange(ring_slots_, nullptr));
+  if (ring_alias_ != nullptr) device_->free(std::exchange(ring_alias_, nullptr));
   if (ring_memory_ != nullptr) device_->free_pinned(std::exchange(ring_memory_, nullptr));
+}
+
+// On unified devices, chunks are used where they lie in the staging ring.
+void Runtime::allocate_slots(uint64_t bytes) {
+  description_.slot_bytes = 0;
+  if (slots_) slots_->resize(bytes);
+  description_.slot_bytes = bytes;
 }
 
 // Neighbouring chunks are committed together, so that huge pages may lie across them.

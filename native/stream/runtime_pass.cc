@@ -41,6 +41,7 @@ PassResult Runtime::execute(const PassRequest& request) {
   const uint64_t busy_before = device_->busy_nanoseconds(compute_);
   result_ = {};
   block_ = {};
+  if (slots_) slots_->clear();
   many_tokens_ = request.request_tokens > kFewTokens;
   auto tokens = static_cast<uint32_t>(request.tokens.size());
   allocate_token_tables();
@@ -221,15 +222,19 @@ Range Runtime::take_chunk(uint32_t index) {
   uint8_t* host = tape_.wait_ready(taken_sequence_++);
   count_wait(index, start);
   result_.bytes_taken += chunk.read_bytes(known);
-  const Range slot = chunk.held ? Range{stage.memory, chunk.offset - stage.extent_offset, chunk.length}
-                                : Range{ring_slots_, static_cast<uint64_t>(host - ring_memory_), chunk.length};
-  if (!unified_) {
-    if (trace_) device_->label(copies_, index);
-    device_->upload(copies_, slot.at(known, chunk.length - known), host);
-    device_->record(copied_, copies_);
-    device_->wait(compute_, copied_);
-  }
-  return slot;
+  const Range held{stage.memory, chunk.offset - stage.extent_offset, chunk.length};
+  if (unified_) return chunk.held ? held : Range{ring_alias_, static_cast<uint64_t>(host - ring_memory_), chunk.length};
+  const Range range = chunk.held ? held : slots_->take(chunk.length);
+  copy_chunk(index, range.at(known, chunk.length - known), host, next_chunk_event());
+  leave_tape();
+  return range;
+}
+
+void Runtime::copy_chunk(uint32_t index, Range destination, const uint8_t* source, Event* copied) {
+  if (trace_) device_->label(copies_, index);
+  device_->upload(copies_, destination, source);
+  device_->record(copied, copies_);
+  device_->wait(compute_, copied);
 }
 
 void Runtime::count_wait(uint32_t index, Trace::Time start) {
@@ -246,14 +251,23 @@ void Runtime::wait_for_compute(uint32_t index, Event* event) {
   if (end - start >= kLeastWait) trace_->record(Track::kPass, Activity::kComputeWait, index, start, end);
 }
 
+// The last op on the current chunk has been enqueued, of this block and all others.
 void Runtime::finish_chunk(uint32_t index) {
+  const Stage& stage = description_.stages[index];
+  const Chunk& chunk = stage.chunks[chunk_index_];
   ++chunk_index_;
   piece_index_ = 0;
-  if (description_.stages[index].routed()) {
+  if (stage.routed()) {
     experts_->finish();
-    return;
+  } else if (unified_) {
+    device_->record(next_chunk_event(), compute_);
+    leave_tape();
+  } else if (!chunk.held) {
+    slots_->finish();
   }
-  device_->record(chunk_events_[next_sequence_ % Tape::kSlots], compute_);
+}
+
+void Runtime::leave_tape() {
   ++next_sequence_;
   std::lock_guard lock(release_mutex_);
   recorded_ = next_sequence_;

@@ -56,6 +56,7 @@ export class Engine {
       ropeDims: architecture.ropes.map((rope) => rope.rotaryDim),
       chunkBytes: plan.chunkBytes,
       ringBytes: plan.ringBytes,
+      slotBytes: plan.slotBytes,
       readAhead: options.prefetching ?? true,
       expertRingBytes: plan.expertRingBytes,
       maxTokens: reserved.tokens,

@@ -274,9 +274,9 @@ export class Passes {
   private async rearrange(change: MemoryChange | undefined): Promise<void> {
     if (!change) return;
     const addon = native();
-    const { held, ringBytes, expertRingBytes, heldBytes, working, kvLayers } = change.plan;
+    const { held, ringBytes, expertRingBytes, slotBytes, heldBytes, working, kvLayers } = change.plan;
     const changes = [
-      () => addon.setHeld(this.parts.model, held, ringBytes, expertRingBytes),
+      () => addon.setHeld(this.parts.model, held, ringBytes, expertRingBytes, slotBytes),
       () => addon.setWorkingMemory(this.parts.model, working.tokens, change.pages, kvLayers),
     ];
     if (heldBytes > this.plan.heldBytes || kvLayers < this.plan.kvLayers) changes.reverse();

@@ -74,6 +74,7 @@ export function residencyInputOf(
     maxSeqLen: options.maxSeqLen,
     hold: options.hold,
     prefetching: options.prefetching,
+    ownMemory: options.device !== "cpu",
     alwaysStaged: options.device !== "cpu" || description.compressed,
     compressed: description.compressed,
   };

@@ -75,6 +75,8 @@ export interface ResidencyInput {
   held?: readonly Uint8Array[];
   /** Weights go through the ring even when they are held: to memory that is not the host's, or compressed. */
   alwaysStaged?: boolean;
+  /** The device has memory of its own. */
+  ownMemory?: boolean;
   /** Some weights are stored compressed. */
   compressed?: boolean;
 }
@@ -87,6 +89,8 @@ export interface ResidencyPlan {
   chunkBytes: number;
   /** 0 when nothing is streamed. */
   ringBytes: number;
+  /** Of device memory, for chunks that are not held there; 0 on devices that share the host's. */
+  slotBytes: number;
   /** Where experts are read to; 0 when there are none or all are held. */
   expertRingBytes: number;
   /** Tokens of prompt and answer together, at most. */
@@ -179,6 +183,7 @@ export function planResidency(input: ResidencyInput): ResidencyPlan {
     ),
     chunkBytes: sizes.chunkBytes,
     ringBytes,
+    slotBytes: input.ownMemory ? ringBytes : 0,
     expertRingBytes,
     maxSeqLen,
     pageCount,

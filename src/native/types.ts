@@ -257,6 +257,8 @@ export interface NativeModelDescription {
   ropeDims: number[];
   chunkBytes: number;
   ringBytes: number;
+  /** Device memory for chunks that are not held there; devices that share the host's memory need none. */
+  slotBytes: number;
   /** Read on between passes, until the ring is full. */
   readAhead: boolean;
   /** For chunks of experts that are not held; 0 if there are none. */
@@ -397,7 +399,13 @@ export interface NativeEngine {
    * at once; new ones are read by the next pass. Between cancelModel and resetTape, when no readTape and no runPass is
    * running. Rings are made anew if their size changes.
    */
-  setHeld(model: number, held: readonly (Uint8Array | undefined)[], ringBytes: number, expertRingBytes: number): void;
+  setHeld(
+    model: number,
+    held: readonly (Uint8Array | undefined)[],
+    ringBytes: number,
+    expertRingBytes: number,
+    slotBytes: number,
+  ): void;
   /**
    * How much of the KV cache (a flag a page) and of the registers (tokens of a pass) is in use; what is left out loses
    * its content and gives its memory back at once. `kvLayers` layers of the cache are in memory, the others in a file.

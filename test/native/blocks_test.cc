@@ -62,7 +62,7 @@ void test_same_bits(const RuntimeDescription& base, const std::vector<float>& ex
           // Nothing of this model uses the `normed` of the stage before.
           description.normed_carried = mask == 0;
           hold_mask(description, mask);
-          description.ring_bytes = std::max(least_ring(description, discrete), largest_chunk(description));
+          give_ring(description, std::max(least_ring(description, discrete), largest_chunk(description)));
           const std::string name = std::string(device) + ", chunks of " + std::to_string(chunk_bytes) + ", blocks of " +
                                    std::to_string(block_tokens) + ", held " + std::to_string(mask);
           Loaded model(description);
@@ -79,7 +79,7 @@ void test_small_ring(RuntimeDescription description, const std::vector<float>& e
   description.chunk_bytes = 4096;
   description.block_tokens = 4;
   hold_mask(description, 0);
-  description.ring_bytes = least_ring(description, true) / 2;
+  give_ring(description, least_ring(description, true) / 2);
   Loaded model(description);
   std::vector<float> logits(kVocab);
   PassRequest request = make_request(kPrompt, 0, 0);
@@ -100,7 +100,7 @@ void test_cancel(RuntimeDescription description, const std::vector<float>& expec
   description.chunk_bytes = 4096;
   description.block_tokens = 1;
   hold_mask(description, 0b00100010);
-  description.ring_bytes = least_ring(description, false);
+  give_ring(description, least_ring(description, false));
   Loaded model(description);
   for (int round = 0; round < 20; ++round) {
     model.abort(make_request(kPrompt, 0, 0), std::chrono::microseconds(round * round * 20));

@@ -160,7 +160,7 @@ int main() {
     RuntimeDescription description = write_model(directory.path(), false);
     description.device = device;
     for (Stage& stage : description.stages) hold(description, stage, true);
-    description.ring_bytes = 4 * largest_chunk(description);
+    give_ring(description, 4 * largest_chunk(description));
     Loaded model(description);
     const std::vector<int64_t> expected = one_after_the_other(model);
     check(std::count(expected.begin(), expected.end(), expected[0]) < kSteps, "tokens differ");

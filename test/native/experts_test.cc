@@ -80,7 +80,7 @@ Reference reference_of(const RuntimeDescription& description) {
 }
 
 void give_rings(RuntimeDescription& description, uint64_t places, uint64_t rest = 0) {
-  description.ring_bytes = places * largest_chunk(description) + rest;
+  give_ring(description, places * largest_chunk(description) + rest);
   description.expert_ring_bytes = places * largest_chunk(description, true) + rest;
 }
 

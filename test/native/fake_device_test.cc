@@ -60,9 +60,14 @@ std::vector<float> conversation(Loaded& model, const RuntimeDescription& descrip
   return all;
 }
 
-void give_rings(RuntimeDescription& description, uint64_t chunks) {
+void give_rings(RuntimeDescription& description, uint64_t chunks, uint64_t slots) {
   description.ring_bytes = chunks * largest_chunk(description);
+  description.slot_bytes = slots * largest_chunk(description);
   description.expert_ring_bytes = chunks * largest_chunk(description, true);
+}
+
+RingSizes rings_of(const RuntimeDescription& description) {
+  return {description.ring_bytes, description.expert_ring_bytes, description.slot_bytes};
 }
 
 std::string name_of(const Model& model, const FakeOptions& options) {
@@ -81,7 +86,7 @@ void test_same_bits(const Model& model) {
         RuntimeDescription description = model.description;
         description.chunk_bytes = seed % 3 == 0 ? 4096 : 10000;
         for (Stage& stage : description.stages) hold(description, stage, static_cast<int>(random() % 100) < percent);
-        give_rings(description, 1 + seed % 3);
+        give_rings(description, 1 + seed % 3, 1 + seed % 4);
         Loaded loaded(description, fake.device());
         check(equal(conversation(loaded, description), model.expected), "other bits: " + name_of(model, fake.options));
         if (percent == 50) check(equal(conversation(loaded, description), model.expected), "other bits the second time: " + name_of(model, fake.options));
@@ -99,7 +104,7 @@ void test_blocks(const Model& model) {
         RuntimeDescription description = model.description;
         description.chunk_bytes = 10000;
         description.block_tokens = block_tokens;
-        give_rings(description, 60);
+        give_rings(description, unified ? 60 : 2, 60);
         Loaded loaded(description, fake.device());
         check(equal(conversation(loaded, description), model.expected), "other bits in blocks: " + name_of(model, fake.options));
       }
@@ -113,7 +118,7 @@ void test_spill(const Model& model, const std::string& directory) {
   for (bool failed = true; failed; ++failing) {
     RuntimeDescription description = model.description;
     description.spill_directory = directory;
-    give_rings(description, 2);
+    give_rings(description, 2, 2);
     uint64_t load_allocations = 0;
     {
       Fake fake({.unified = true});
@@ -140,7 +145,7 @@ void test_changes(const Model& model) {
   for (const bool unified : {false, true}) {
     Fake fake({.unified = unified, .order = Order::kOnDemand});
     RuntimeDescription description = model.description;
-    give_rings(description, 2);
+    give_rings(description, 2, 2);
     Loaded loaded(description, fake.device());
     std::mt19937 random(8);
     for (int round = 0; round < 6; ++round) {
@@ -149,8 +154,8 @@ void test_changes(const Model& model) {
         hold(description, stage, random() % 2 == 0);
         flags.push_back(stage.held_chunks);
       }
-      give_rings(description, 1 + random() % 3);
-      loaded.player.set_held(flags, description.ring_bytes, description.expert_ring_bytes);
+      give_rings(description, 1 + random() % 3, 1 + random() % 3);
+      loaded.player.set_held(flags, rings_of(description));
       const uint32_t tokens = round % 2 == 0 ? 13 : description.max_tokens;
       loaded.runtime.set_working_memory(tokens, std::vector<uint8_t>(description.page_count, 1), description.kv_layers);
       check(equal(conversation(loaded, description), model.expected), "other bits after changes: " + name_of(model, fake.options));
@@ -162,7 +167,7 @@ void test_changes(const Model& model) {
 void test_out_of_memory(const Model& model) {
   RuntimeDescription description = model.description;
   for (size_t index = 0; index < description.stages.size(); ++index) hold(description, description.stages[index], index % 3 == 0);
-  give_rings(description, 2);
+  give_rings(description, 2, 2);
   for (const bool unified : {false, true}) {
     uint64_t load_allocations = 0, allocations = 0, handles = 0;
     {
@@ -200,7 +205,7 @@ void test_change_out_of_memory(const Model& model, bool unified, uint64_t failur
   bool failed = true;
   for (uint64_t failing = 1; failed; ++failing) {
     RuntimeDescription description = model.description;
-    give_rings(description, 2);
+    give_rings(description, 2, 2);
     uint64_t load_allocations = 0;
     {
       Fake fake({.unified = unified});
@@ -214,9 +219,9 @@ void test_change_out_of_memory(const Model& model, bool unified, uint64_t failur
       hold(description, description.stages[index], index % 2 == 0);
       flags.push_back(description.stages[index].held_chunks);
     }
-    give_rings(description, 3);
+    give_rings(description, 3, 3);
     const auto change = [&] {
-      loaded.player.set_held(flags, description.ring_bytes, description.expert_ring_bytes);
+      loaded.player.set_held(flags, rings_of(description));
       loaded.runtime.set_working_memory(description.max_tokens, std::vector<uint8_t>(description.page_count, 1), description.kv_layers);
     };
     const Failure failure = failure_of(change);
@@ -242,7 +247,7 @@ void test_lost(const Model& model) {
   for (const bool unified : {false, true}) {
     RuntimeDescription description = model.description;
     for (size_t index = 0; index < description.stages.size(); ++index) hold(description, description.stages[index], index % 3 == 0);
-    give_rings(description, 2);
+    give_rings(description, 2, 2);
     uint64_t loading = 0, commands = 0;
     {
       Fake fake({.unified = unified});
@@ -275,7 +280,7 @@ void test_abort(const Model& model) {
   for (const Order order : kOrders) {
     Fake fake({.order = order});
     RuntimeDescription description = model.description;
-    give_rings(description, 2);
+    give_rings(description, 2, 2);
     Loaded loaded(description, fake.device());
     for (int round = 0; round < 10; ++round) loaded.abort(request_of(description, kPrompt, 0, 0), std::chrono::microseconds(round * 300));
     check(equal(conversation(loaded, description), model.expected), "other bits after aborts: " + name_of(model, fake.options));
@@ -293,7 +298,7 @@ void test_unsupported(const Model& model) {
       {[](const Op& op) { return std::holds_alternative<PermuteOp>(op); }, "permute"},
   };
   RuntimeDescription description = model.description;
-  give_rings(description, 2);
+  give_rings(description, 2, 2);
   for (const auto& [matches, name] : missing) {
     Fake fake({.supports = [&](const Op& op) { return !matches(op); }});
     const Failure failure = failure_of([&] { Runtime runtime(description, fake.device()); });
@@ -320,7 +325,7 @@ int main() {
   Model mixture{"mixture of experts", write_mixture(mixture_directory.path()), {}};
   Model latent{"latent attention", write_latent(latent_directory.path()), {}};
   for (Model* model : {&plain, &mixture, &latent}) {
-    give_rings(model->description, 4);
+    give_rings(model->description, 4, 4);
     Loaded loaded(model->description);
     model->expected = conversation(loaded, model->description);
   }

@@ -37,7 +37,7 @@ std::vector<float> conversation(Loaded& model, const Function& before_pass) {
 RuntimeDescription spilling(RuntimeDescription description, const std::string& directory, uint32_t block_tokens) {
   description.spill_directory = directory;
   description.block_tokens = block_tokens;
-  description.ring_bytes = 4 << 20;
+  give_ring(description, 4 << 20);
   return description;
 }
 
@@ -45,7 +45,7 @@ void test_same_bits(const RuntimeDescription& base, const std::string& directory
   for (const KvFormat format : {KvFormat::kF32, KvFormat::kBF16, KvFormat::kQ8}) {
     RuntimeDescription plain = base;
     plain.kv_format = format;
-    plain.ring_bytes = 4 << 20;
+    give_ring(plain, 4 << 20);
     Loaded in_memory(plain);
     const std::vector<float> expected = conversation(in_memory, [] {});
     for (const uint32_t block_tokens : {0u, 3u}) {
@@ -105,7 +105,7 @@ void test_cancel(const RuntimeDescription& base, const std::string& directory, c
 
 void test_refused(const RuntimeDescription& base, const std::string& directory) {
   RuntimeDescription plain = base;
-  plain.ring_bytes = 4 << 20;
+  give_ring(plain, 4 << 20);
   Loaded nowhere(plain);
   check(failure_of([&] { nowhere.runtime.set_working_memory(kMaxTokens, kAllPages, 1); }).code == "INTERNAL", "no directory is named");
   Loaded model(spilling(base, directory, 0));
@@ -124,7 +124,7 @@ int main() {
   const TemporaryDirectory directory;
   const RuntimeDescription description = write_model(directory.path(), false);
   RuntimeDescription plain = description;
-  plain.ring_bytes = 4 << 20;
+  give_ring(plain, 4 << 20);
   Loaded in_memory(plain);
   const std::vector<float> expected = conversation(in_memory, [] {});
   const std::string spill = directory.path().string();

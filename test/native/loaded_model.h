@@ -44,6 +44,9 @@ inline uint64_t largest_chunk(RuntimeDescription description, bool routed = fals
   return largest;
 }
 
+// A staging ring of so many bytes, and slots where the device needs them.
+inline void give_ring(RuntimeDescription& description, uint64_t bytes) { description.ring_bytes = description.slot_bytes = bytes; }
+
 // All chunks of the stage or none, once its chunks' size is known.
 inline void hold(const RuntimeDescription& description, Stage& stage, bool held) {
   cut_into_chunks(stage, description.chunk_bytes);
@@ -124,9 +127,9 @@ class Player {
   }
 
   // Between passes.
-  void set_held(const std::vector<std::vector<uint8_t>>& flags, uint64_t ring_bytes, uint64_t expert_ring_bytes = 0) {
+  void set_held(const std::vector<std::vector<uint8_t>>& flags, const RingSizes& rings) {
     std::unique_lock lock = leave();
-    runtime_.set_held(flags, ring_bytes, expert_ring_bytes);
+    runtime_.set_held(flags, rings);
     runtime_.reset();
     failed_ = false;
   }

@@ -259,7 +259,7 @@ void test_cancelled_stall(RuntimeDescription description, const std::vector<floa
 }
 
 void test_model(RuntimeDescription description, bool routed) {
-  description.ring_bytes = 2 * largest_chunk(description);
+  give_ring(description, 2 * largest_chunk(description));
   description.expert_ring_bytes = 2 * largest_chunk(description, true);
   refuse_uring = false;
   std::vector<float> expected;

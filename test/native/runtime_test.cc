@@ -100,7 +100,7 @@ void test_same_bits(const RuntimeDescription& base, const std::vector<float>& ex
         description.threads = 1 + number % 3;
         const uint64_t chunk = largest_chunk(description);
         const uint64_t rings[] = {chunk, chunk + 4096, 2 * chunk + 100, 3 * chunk, 5 * chunk + 4096, 4 << 20};
-        description.ring_bytes = rings[number++ % std::size(rings)];
+        give_ring(description, rings[number++ % std::size(rings)]);
         Loaded model(description);
         check(equal(conversation(model), expected), "other bits: " + name_of(description, mask));
         check(equal(conversation(model), expected), "other bits the second time: " + name_of(description, mask));
@@ -138,13 +138,14 @@ void test_held_chunks(const RuntimeDescription& base, const std::vector<float>& 
       RuntimeDescription description = base;
       description.device = device;
       description.chunk_bytes = chunk_bytes;
-      description.ring_bytes = 3 * largest_chunk(description);
+      give_ring(description, 3 * largest_chunk(description));
       Loaded model(description);
       for (const uint32_t percent : {50, 20, 90, 0, 70, 100, 0, 50}) {
         const std::vector<std::vector<uint8_t>> flags = random_flags(description, percent, random);
         for (size_t stage = 0; stage < flags.size(); ++stage) description.stages[stage].held_chunks = flags[stage];
         const bool ring = percent < 100 || !model.runtime.unified();
-        model.player.set_held(flags, ring ? (1 + random() % 3) * largest_chunk(description) : 0);
+        const uint64_t chunk = largest_chunk(description);
+        model.player.set_held(flags, {.staging = ring ? (1 + random() % 3) * chunk : 0, .slots = percent < 100 ? (1 + random() % 3) * chunk : 0});
         const std::string name = name_of(description, percent);
         check(equal(conversation(model), expected), "other bits, percent: " + name);
         PassResult result;
@@ -156,7 +157,7 @@ void test_held_chunks(const RuntimeDescription& base, const std::vector<float>& 
       for (const std::vector<uint8_t>& wrong : {std::vector<uint8_t>{2}, std::vector<uint8_t>(1000, 1)}) {
         std::vector<std::vector<uint8_t>> flags = none;
         flags[2] = wrong;
-        check(failure_of([&] { model.player.set_held(flags, 1 << 20); }).code == "INTERNAL", "flags that do not fit");
+        check(failure_of([&] { model.player.set_held(flags, {.staging = 1 << 20}); }).code == "INTERNAL", "flags that do not fit");
         model.player.recover();
       }
       check(equal(conversation(model), expected), "other bits after flags that were refused");
@@ -170,7 +171,7 @@ void test_working_memory(const RuntimeDescription& base, const std::vector<float
   for (const char* device : {"cpu", "cpu-discrete"}) {
     RuntimeDescription description = base;
     description.device = device;
-    description.ring_bytes = 3 * largest_chunk(description);
+    give_ring(description, 3 * largest_chunk(description));
     Loaded model(description);
     std::vector<uint8_t> pages(description.page_count, 0);
     for (uint32_t page = 0; page * description.page_positions < 20; ++page) pages[page] = 1;
@@ -192,7 +193,7 @@ void test_working_memory(const RuntimeDescription& base, const std::vector<float
 
 // Several sequences in one pass: each as if it were alone.
 void test_segments(RuntimeDescription description) {
-  description.ring_bytes = 3 * largest_chunk(description);
+  give_ring(description, 3 * largest_chunk(description));
   Loaded model(description);
   const std::vector<float> first = model.logits(make_request({9, 8, 7, 6}, 0, 0), false);
   const std::vector<float> second = model.logits(make_request({100, 200, 300}, 0, 4), false);
@@ -208,7 +209,7 @@ void test_segments(RuntimeDescription description) {
 // An abort at any moment: the pass ends, and after a reset everything is as new.
 void test_cancel(RuntimeDescription description, const std::vector<float>& expected) {
   hold_mask(description, 0b00100010);
-  description.ring_bytes = 2 * largest_chunk(description);
+  give_ring(description, 2 * largest_chunk(description));
   Loaded model(description);
   for (int round = 0; round < 40; ++round) {
     model.abort(make_request(kPrompt, 0, 0), std::chrono::microseconds(round * round * 5));
@@ -219,7 +220,7 @@ void test_cancel(RuntimeDescription description, const std::vector<float>& expec
 
 // A pass that waits for data that nobody reads: only the abort can end it.
 void test_cancel_while_waiting(RuntimeDescription description) {
-  description.ring_bytes = 4 * largest_chunk(description);
+  give_ring(description, 4 * largest_chunk(description));
   Runtime runtime(description);
   runtime.set_idle(false);
   std::promise<std::string> code;
@@ -244,7 +245,7 @@ void test_truncated_file(const filesystem::path& directory, const RuntimeDescrip
     for (const uint64_t length : {size / 2 / kPageBytes * kPageBytes, size / 2 | 1, uint64_t{0}}) {
       RuntimeDescription description = base;
       hold_mask(description, mask);
-      description.ring_bytes = 3 * largest_chunk(description);
+      give_ring(description, 3 * largest_chunk(description));
       filesystem::copy_file(file, directory / "copy", filesystem::copy_options::overwrite_existing);
       Loaded model(description);
       if (mask == 0) check(equal(conversation(model), expected), "before the file shrinks");
@@ -267,7 +268,7 @@ void test_truncated_file(const filesystem::path& directory, const RuntimeDescrip
     }
   }
   RuntimeDescription description = base;
-  description.ring_bytes = 3 * largest_chunk(description);
+  give_ring(description, 3 * largest_chunk(description));
   Loaded model(description);
   filesystem::resize_file(directory / "embed", kPageBytes);
   const Failure failure = failure_of([&] { model.logits(make_request({508}, 0, 0), false); });
@@ -276,7 +277,7 @@ void test_truncated_file(const filesystem::path& directory, const RuntimeDescrip
 
 void test_many_passes(RuntimeDescription description) {
   hold_mask(description, 0b00001000);
-  description.ring_bytes = largest_chunk(description) + 4096;
+  give_ring(description, largest_chunk(description) + 4096);
   Loaded model(description);
   const std::vector<float> expected = model.logits(make_request({33}, 0, 0), false);
   for (int pass = 0; pass < 150; ++pass) {
@@ -289,7 +290,7 @@ void test_many_passes(RuntimeDescription description) {
 // A reader that is ahead of the pass does not outlast it, although nobody tells the tape that it is idle.
 void test_end_of_pass(RuntimeDescription description) {
   for (const bool read_ahead : {true, false}) {
-    description.ring_bytes = 2 * largest_chunk(description);
+    give_ring(description, 2 * largest_chunk(description));
     description.read_ahead = read_ahead;
     Runtime runtime(description);
     for (int pass = 0; pass < 3; ++pass) {
@@ -310,7 +311,7 @@ void test_end_of_pass(RuntimeDescription description) {
 
 // As in the addon: whoever leaves last destroys, and that may be the reader.
 void test_destroy(RuntimeDescription description) {
-  description.ring_bytes = largest_chunk(description);
+  give_ring(description, largest_chunk(description));
   for (int round = 0; round < 20; ++round) {
     auto runtime = std::make_shared<Runtime>(description);
     runtime->set_idle(round % 2 == 0);
@@ -328,7 +329,7 @@ void test_destroy(RuntimeDescription description) {
 
 // Who reads a tape reads it alone.
 void test_one_reader(RuntimeDescription description) {
-  description.ring_bytes = largest_chunk(description);
+  give_ring(description, largest_chunk(description));
   Runtime runtime(description);
   runtime.set_idle(false);
   std::atomic<int> refused = 0;
@@ -358,7 +359,7 @@ void test_constructor_failures(const RuntimeDescription& base) {
   for (const char* device : {"cpu", "cpu-discrete"}) {
     RuntimeDescription description = base;
     description.device = device;
-    description.ring_bytes = 1 << 20;
+    give_ring(description, 1 << 20);
     RuntimeDescription missing = description;
     missing.files.back().path += ".missing";
     check(code(missing) == "IO_ERROR", "a missing file");
@@ -385,7 +386,7 @@ void test_constructor_failures(const RuntimeDescription& base) {
 
 void test_ring_too_small(RuntimeDescription description) {
   for (const uint64_t ring_bytes : {uint64_t{0}, largest_chunk(description) - 1}) {
-    description.ring_bytes = ring_bytes;
+    give_ring(description, ring_bytes);
     Loaded model(description);
     const Failure failure = failure_of([&] { model.logits(make_request({1}, 0, 0), false); });
     check(failure.code == "INTERNAL", "a ring of " + std::to_string(ring_bytes) + " bytes: " + failure.code);

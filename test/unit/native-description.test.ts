@@ -94,6 +94,7 @@ function description(): NativeModelDescription {
     ropeDims: [],
     chunkBytes: 4096,
     ringBytes: 0,
+    slotBytes: 0,
     readAhead: true,
     expertRingBytes: 0,
     maxTokens: 4,
