@@ -1,7 +1,8 @@
 {
   "variables": {
     "node_addon_api": "<!(node -p \"require('node-addon-api').include_dir\")",
-    "list": "node tools/list-sources.cjs"
+    "list": "node tools/list-sources.cjs",
+    "cuda_compiler": "<!(node tools/embed-cuda-kernels.cjs --compiler)"
   },
   "target_defaults": {
     "include_dirs": ["native"],
@@ -60,7 +61,8 @@
       "defines": ["NAPI_VERSION=8"],
       "sources": [
         "<!@(<(list) --all)",
-        "<(SHARED_INTERMEDIATE_DIR)/opencl_kernels.cc"
+        "<(SHARED_INTERMEDIATE_DIR)/opencl_kernels.cc",
+        "<(SHARED_INTERMEDIATE_DIR)/cuda_kernels.cc"
       ],
       "actions": [
         {
@@ -68,6 +70,12 @@
           "inputs": ["tools/embed-kernels.cjs", "<!@(<(list) native/opencl/kernels .cl)"],
           "outputs": ["<(SHARED_INTERMEDIATE_DIR)/opencl_kernels.cc"],
           "action": ["node", "tools/embed-kernels.cjs", "native/opencl/kernels", "<@(_outputs)"]
+        },
+        {
+          "action_name": "embed_cuda_kernels",
+          "inputs": ["tools/embed-cuda-kernels.cjs", "<!@(<(list) native/cuda/kernels .cu)", "<!@(<(list) native/cuda/kernels .h)"],
+          "outputs": ["<(SHARED_INTERMEDIATE_DIR)/cuda_kernels.cc"],
+          "action": ["node", "tools/embed-cuda-kernels.cjs", "<(cuda_compiler)", "native/cuda/kernels", "<@(_outputs)"]
         }
       ]
     }

@@ -40,7 +40,8 @@ function buildAddon(force, verbose) {
       .map((script) => path.join(root, script)),
     ...filesUnder(path.join(root, "native")),
   ];
-  const hash = hashOf(sources, `${process.platform} ${process.arch}`);
+  const { findCompiler, identify } = createRequire(import.meta.url)("./embed-cuda-kernels.cjs");
+  const hash = hashOf(sources, `${process.platform} ${process.arch} ${identify(findCompiler())}`);
   const stamp = path.join(buildFolder, "addon.stamp");
   if (!force && fs.existsSync(addonFile) && readStamp(stamp) === hash) return;
 

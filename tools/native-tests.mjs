@@ -177,9 +177,12 @@ async function main() {
   // Under the thread sanitizer, kernels of instruction sets are only linked.
   const linked = shipped ? sources : options.thread ? sources.filter(({ file }) => instructionSetOf(file)) : [];
   if (linked.length > 0) await build({ addonOnly: true });
-  const kernels = await embedKernels();
+  const embedded = [
+    await embedKernels(),
+    { file: path.join("test", "native", "cuda_driver", "kernel_images.cc"), flags: [] },
+  ];
   const compiled = [
-    kernels,
+    ...embedded,
     ...sources.filter((source) => !linked.includes(source)),
     ...programs.map((file) => ({ file, flags: [] })),
   ];
@@ -187,7 +190,7 @@ async function main() {
   const library = sources.map((source) =>
     linked.includes(source) ? addonObject(source.file) : objects.get(source.file),
   );
-  library.push(objects.get(kernels.file));
+  library.push(...embedded.map(({ file }) => objects.get(file)));
   const test = async (file) => {
     const program = path.join(folder, path.basename(file, ".cc"));
     await run(compiler, [...commonFlags, ...modeFlags, ...library, objects.get(file), "-o", program]);

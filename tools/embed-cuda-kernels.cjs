@@ -1,0 +1,155 @@
+// Compiles the CUDA kernels of a folder and writes them as the table `kKernelImages` of native/cuda/kernel_images.h.
+//
+//   embed-cuda-kernels.cjs --compiler           prints NVIDIA's compiler as "PATH@VERSION", or "none"
+//   embed-cuda-kernels.cjs COMPILER FOLDER OUTPUT
+//
+// COMPILER is what --compiler printed; with "none" the table is empty. Each source becomes a fat binary, which is kept in
+// build/cuda and compiled again only if it, a header or the compiler changed.
+const { spawn, spawnSync } = require("node:child_process");
+const { createHash } = require("node:crypto");
+const {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} = require("node:fs");
+const path = require("node:path");
+
+const root = path.resolve(__dirname, "..");
+
+/** Machine code for what is common, and PTX for everything else: the driver compiles that when it first loads it. */
+const machineCode = ["80", "86", "89", "90", "100", "120"];
+const intermediateCode = ["75", "80"];
+const flags = ["-std=c++17", "-O3"];
+
+/** The first nvcc that runs, of $NVCC, $CUDA_HOME, $CUDA_PATH, $PATH and the usual folders. */
+function findCompiler() {
+  const inFolder = (folder) => (folder ? [path.join(folder, "bin", "nvcc")] : []);
+  const usual = ["/usr/local/cuda", "/opt/cuda"].filter((folder) => existsSync(folder));
+  const given = [process.env.NVCC, ...inFolder(process.env.CUDA_HOME), ...inFolder(process.env.CUDA_PATH)].filter(
+    Boolean,
+  );
+  for (const compiler of [...given, "nvcc", ...usual.flatMap(inFolder)]) {
+    const { status, stdout } = spawnSync(compiler, ["--version"], { encoding: "utf8" });
+    const version = /\bV(\d+\.\d+\.\d+)/.exec(stdout ?? "")?.[1];
+    if (status === 0 && version !== undefined) return { compiler, version };
+  }
+  return undefined;
+}
+
+function identify(found) {
+  return found === undefined ? "none" : `${found.compiler}@${found.version}`;
+}
+
+/** As drivers number theirs. */
+function driverVersion(version) {
+  const [major, minor] = version.split(".").map(Number);
+  return major * 1000 + minor * 10;
+}
+
+function architectures(compiler) {
+  const known = (option) => spawnSync(compiler, [option], { encoding: "utf8" }).stdout.split(/\s+/);
+  const codes = known("--list-gpu-code");
+  const kinds = known("--list-gpu-arch");
+  return [
+    ...intermediateCode
+      .filter((each) => kinds.includes(`compute_${each}`))
+      .map((each) => `arch=compute_${each},code=compute_${each}`),
+    ...machineCode.filter((each) => codes.includes(`sm_${each}`)).map((each) => `arch=compute_${each},code=sm_${each}`),
+  ];
+}
+
+function run(command, args) {
+  return new Promise((resolve, reject) => {
+    const child = spawn(command, args, { stdio: ["ignore", 2, 2] });
+    child.on("error", reject);
+    child.on("exit", (code) =>
+      code === 0 ? resolve() : reject(new Error(`${command} ${args.join(" ")} ended with ${code}`)),
+    );
+  });
+}
+
+/** Compiles what is not in build/cuda, two at a time, the largest first. Returns the file of each source. */
+async function compile(compiler, version, folder) {
+  const files = existsSync(folder) ? readdirSync(folder).sort() : [];
+  const sources = files.filter((file) => file.endsWith(".cu"));
+  const targets = architectures(compiler).flatMap((each) => ["-gencode", each]);
+  const cache = path.join(root, "build", "cuda");
+  mkdirSync(cache, { recursive: true });
+  const common = createHash("sha256").update([version, ...flags, ...targets].join("\n"));
+  for (const file of files.filter((each) => !each.endsWith(".cu")))
+    common.update(`\n${file}\n`).update(readFileSync(path.join(folder, file)));
+  const images = new Map(
+    sources.map((source) => {
+      const hash = common
+        .copy()
+        .update(readFileSync(path.join(folder, source)))
+        .digest("hex")
+        .slice(0, 32);
+      return [source, path.join(cache, `${path.basename(source, ".cu")}-${hash}.fatbin`)];
+    }),
+  );
+  const bytes = (source) => statSync(path.join(folder, source)).size;
+  const missing = sources.filter((source) => !existsSync(images.get(source))).sort((a, b) => bytes(b) - bytes(a));
+  const worker = async () => {
+    for (let source = missing.shift(); source !== undefined; source = missing.shift()) {
+      const image = images.get(source);
+      await run(compiler, [...flags, ...targets, "-fatbin", path.join(folder, source), "-o", `${image}.new`]);
+      renameSync(`${image}.new`, image);
+    }
+  };
+  await Promise.all([worker(), worker()]);
+  const current = new Set([...images.values()].map((image) => path.basename(image)));
+  for (const file of readdirSync(cache)) if (!current.has(file)) rmSync(path.join(cache, file));
+  return images;
+}
+
+/** Words, which compilers read faster than bytes; fat binaries begin on a multiple of 8. */
+function table(images, version) {
+  const entries = [...images].map(([source, file]) => {
+    const content = readFileSync(file);
+    return { source, content, padded: Buffer.concat([content], Math.ceil(content.length / 8) * 8) };
+  });
+  const arrays = entries.map(({ padded }, index) => {
+    const words = Array.from(
+      { length: padded.length / 8 },
+      (_, i) => `0x${padded.readBigUInt64LE(8 * i).toString(16)}`,
+    );
+    return `const uint64_t kImage${index}[] = {${words.join(",")}};`;
+  });
+  const header = path.join(root, "native", "cuda", "kernel_images.h").replaceAll("\\", "/");
+  return [
+    "#include <cstdint>",
+    `#include "${header}"`,
+    "namespace layerstream::cuda {",
+    "namespace {",
+    ...arrays,
+    "}  // namespace",
+    `const int kKernelVersion = ${version};`,
+    "const KernelImage kKernelImages[] = {",
+    ...entries.map(({ source, content }, index) => `    {"${source}", kImage${index}, ${content.length}},`),
+    "    {nullptr, nullptr, 0},",
+    "};",
+    "}  // namespace layerstream::cuda",
+    "",
+  ].join("\n");
+}
+
+async function main(given, folder, output) {
+  if (given === "--compiler") return console.log(identify(findCompiler()));
+  if (given === "none") return writeFileSync(output, table(new Map(), 0));
+  const [compiler, version] = given.split("@");
+  writeFileSync(output, table(await compile(compiler, version, folder), driverVersion(version)));
+}
+
+module.exports = { findCompiler, identify };
+if (require.main === module) {
+  main(...process.argv.slice(2)).catch((error) => {
+    console.error(`embed-cuda-kernels: ${error.message}`);
+    process.exitCode = 1;
+  });
+}
