@@ -1,4 +1,4 @@
-// devices(): what backends() can run here.
+// devices(): what there is on this machine.
 #include "addon.h"
 #include "backend/device.h"
 
@@ -6,22 +6,32 @@ namespace layerstream {
 
 namespace {
 
+Napi::Object describe(Napi::Env env, const ListedDevice& device) {
+  const DeviceInfo& info = device.info;
+  const Napi::Object object = Napi::Object::New(env);
+  object.Set("name", info.name);
+  if (!device.reason.empty()) {
+    object.Set("reason", device.reason);
+    return object;
+  }
+  object.Set("kernels", info.kernels);
+  object.Set("kind", info.kind == DeviceKind::kGpu ? "gpu" : "processor");
+  object.Set("driver", info.driver);
+  object.Set("memoryBytes", static_cast<double>(info.memory_bytes));
+  object.Set("unified", info.unified);
+  return object;
+}
+
 Napi::Value devices(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  const Napi::Array list = Napi::Array::New(env);
+  const Napi::Array list = Napi::Array::New(info.Env());
   for (const Backend& backend : backends()) {
-    std::string reason;
-    const std::unique_ptr<Device> device = backend.open({}, &reason);
-    const Napi::Object each = Napi::Object::New(env);
-    each.Set("name", backend.name);
-    if (device) {
-      const DeviceInfo found = device->info();
-      each.Set("kernels", found.kernels);
-      each.Set("unified", found.unified);
-    } else {
-      each.Set("reason", reason);
+    const std::vector<ListedDevice> listed = backend.list();
+    for (uint32_t index = 0; index < listed.size(); ++index) {
+      const Napi::Object each = describe(info.Env(), listed[index]);
+      each.Set("backend", backend.name);
+      each.Set("index", index);
+      list.Set(list.Length(), each);
     }
-    list.Set(list.Length(), each);
   }
   return list;
 }

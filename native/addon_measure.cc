@@ -4,11 +4,10 @@
 #include <chrono>
 #include <cstring>
 #include <memory>
-#include <thread>
 #include <vector>
 
 #include "addon.h"
-#include "backend/device.h"
+#include "backend/measure.h"
 #include "io/reader.h"
 #include "platform/error.h"
 #include "platform/memory.h"
@@ -80,45 +79,24 @@ Napi::Value measure_read_rate(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(bytes) / seconds);
 }
 
-// Runs body(thread) on `threads` threads at once.
-template <typename Body>
-void on_threads(uint32_t threads, const Body& body) {
-  std::vector<std::thread> others;
-  for (uint32_t thread = 1; thread < threads; ++thread) others.emplace_back([&body, thread] { body(thread); });
-  body(0u);
-  for (std::thread& other : others) other.join();
-}
-
-// Fetched ahead, as the kernels do: without, memory gives a tenth less.
-uint64_t sum_words(const uint8_t* data, size_t bytes) {
-  constexpr size_t kAheadBytes = 32 << 10;
-  uint64_t sums[8] = {};
-  const auto* words = reinterpret_cast<const uint64_t*>(data);
-  for (size_t word = 0; word + 8 <= bytes / 8; word += 8) {
-    __builtin_prefetch(data + word * 8 + kAheadBytes, 0, 2);
-    for (size_t lane = 0; lane < 8; ++lane) sums[lane] += words[word + lane];
-  }
-  uint64_t sum = 0;
-  for (const uint64_t lane : sums) sum += lane;
-  return sum;
-}
-
 // measureMemoryRate(bytes, threads, seconds)
-Napi::Value measure_memory_rate(const Napi::CallbackInfo& info) {
+Napi::Value js_measure_memory_rate(const Napi::CallbackInfo& info) {
   const auto bytes = static_cast<size_t>(number_argument(info, 0, 1 << 20, 64e9));
   const auto threads = static_cast<uint32_t>(number_argument(info, 1, 1, 1024));
   const double limit = number_argument(info, 2, 0.01, 3600);
-  Arena memory(bytes);
-  memory.touch();
-  const size_t part = align_down(bytes / threads, 64);
-  std::atomic<uint64_t> sink{0};
-  uint64_t rounds = 0;
-  const Clock::time_point start = Clock::now();
-  do {
-    on_threads(threads, [&](uint32_t thread) { sink += sum_words(memory.data() + thread * part, part); });
-    ++rounds;
-  } while (seconds_since(start) < limit);
-  return Napi::Number::New(info.Env(), static_cast<double>(rounds * part * threads) / seconds_since(start));
+  return Napi::Number::New(info.Env(), measure_host_memory_rate(bytes, threads, limit));
+}
+
+// measureDevice(name, seconds, threads): each measurement takes `seconds`.
+Napi::Value measure_device(const Napi::CallbackInfo& info) {
+  const double seconds = number_argument(info, 1, 0.001, 3600);
+  const auto threads = static_cast<uint32_t>(number_argument(info, 2, 1, 1024));
+  const std::unique_ptr<Device> device = open_device(info[0].ToString().Utf8Value(), {threads});
+  const Napi::Object result = Napi::Object::New(info.Env());
+  result.Set("freeBytes", static_cast<double>(device->free_bytes()));
+  result.Set("copyBytesPerSecond", measure_copy_rate(*device, seconds));
+  result.Set("memoryBytesPerSecond", measure_memory_rate(*device, seconds));
+  return result;
 }
 
 // measureMatmulRate(format, rows, columns, block, tokens, threads, seconds, exact): through a device, as the engine does.
@@ -210,8 +188,9 @@ Napi::Value cpu_kernels(const Napi::CallbackInfo& info) {
 
 void register_measure(Napi::Env env, Napi::Object exports) {
   exports.Set("cpuKernels", guarded(env, "cpuKernels", cpu_kernels));
+  exports.Set("measureDevice", guarded(env, "measureDevice", measure_device));
   exports.Set("measureReadRate", guarded(env, "measureReadRate", measure_read_rate));
-  exports.Set("measureMemoryRate", guarded(env, "measureMemoryRate", measure_memory_rate));
+  exports.Set("measureMemoryRate", guarded(env, "measureMemoryRate", js_measure_memory_rate));
   exports.Set("measurePeakRate", guarded(env, "measurePeakRate", measure_peak_rate));
   exports.Set("measureMatmulRate", guarded(env, "measureMatmulRate", measure_matmul_rate));
 }

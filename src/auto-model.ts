@@ -4,6 +4,7 @@ import { readEosTokenIds } from "./checkpoint/generation-config.js";
 import { defaultCacheDirectory, isLayerStore, type LayerStore, openLayerStore } from "./checkpoint/layer-store.js";
 import { type LoraAdapter, readLoraAdapter } from "./checkpoint/lora-adapter.js";
 import type { GenerateOptions, Generation, LoadOptions, Model, Prompt, TokenizerLike } from "./engine/contract.js";
+import { resolveDevice } from "./engine/device.js";
 import { Engine } from "./engine/engine.js";
 import { checkTokens, startGeneration } from "./engine/generation.js";
 import { defaultBudgetBytes } from "./engine/memory.js";
@@ -192,12 +193,6 @@ function checkOptions(options: LoadOptions) {
       },
     );
   }
-  const device = options.device ?? "auto";
-  if (!["auto", "cpu", "cpu-discrete", "opencl"].includes(device)) {
-    throw new LayerstreamError("DEVICE_UNAVAILABLE", `The device ${JSON.stringify(device)} is not in this version.`, {
-      remedy: "Use auto, cpu or opencl.",
-    });
-  }
   const { maxSeqLen, threads, precision = "fast", kvDtype = "f32" } = options;
   if (!["fast", "exact"].includes(precision)) {
     throw new LayerstreamError("INVALID_ARGUMENT", `precision is ${JSON.stringify(precision)}.`, {
@@ -220,7 +215,7 @@ function checkOptions(options: LoadOptions) {
   }
   return {
     budgetBytes: options.memory === undefined ? defaultBudgetBytes() : parseBytes(options.memory, "memory"),
-    device: device === "auto" ? "cpu" : device,
+    device: resolveDevice(options.device ?? "auto"),
     threads: threads ?? availableParallelism(),
     precision,
     maxSeqLen,

@@ -17,6 +17,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "../platform/trace.h"
 #include "ops.h"
@@ -30,17 +31,24 @@ struct Event {};
 // What a device's arithmetic is measured with.
 enum class PeakKind : uint8_t { kFloat32, kBFloat16 };
 
+enum class DeviceKind : uint8_t { kProcessor, kGpu };
+
 struct DeviceInfo {
-  std::string name;         // "cpu"
-  std::string kernels;      // the kernel set in use, for example "avx512"
+  std::string name;         // as open_device takes it: "cpu", "opencl:1"
+  std::string kernels;      // the kernel set in use, for example "avx512", or what the device is called
   bool unified = false;     // pinned host memory is device memory: alias_pinned works and copies can be skipped
   uint32_t threads = 0;     // host threads that execute kernels; 0 where the device computes by itself
+  DeviceKind kind = DeviceKind::kProcessor;
+  std::string driver = {};    // its version; empty where there is no driver
+  uint64_t memory_bytes = 0;  // of its own; 0: it uses the host's
 };
 
 class Device {
  public:
   virtual ~Device() = default;
   virtual DeviceInfo info() const = 0;
+  // Bytes of its own memory that can be allocated now; 0 where it uses the host's.
+  virtual uint64_t free_bytes() const = 0;
 
   virtual Buffer* alloc(uint64_t bytes) = 0;
   virtual void free(Buffer* buffer) = 0;
@@ -92,17 +100,31 @@ struct DeviceOptions {
   uint32_t threads = 1;
   std::string cache_directory = {};  // where a device may keep kernels that it compiles; empty: nowhere
   uint64_t max_allocation = 0;   // bytes of one allocation of a driver, where its own limit is larger; 0: no other limit
+  uint32_t index = 0;            // which of the backend's devices
+  bool as_gpu = false;           // for tests: kernels are launched as a GPU's also where the device is a processor
+};
+
+// A device that is there, or would be.
+struct ListedDevice {
+  DeviceInfo info;     // `threads` is 0
+  std::string reason;  // why it cannot run here, and what to do about it, in a sentence or two; then only its name is known
 };
 
 struct Backend {
   const char* name;
-  // Null where it cannot run here; `reason` then says why, and what to do about it, in a sentence or two.
+  // Every device, the best first, without opening any; one with the reason where there is none.
+  std::vector<ListedDevice> (*list)();
+  // Null where there is no device of that index or it cannot run; `reason` then says why, and what to do about it.
   std::unique_ptr<Device> (*open)(const DeviceOptions& options, std::string* reason);
 };
 
 std::span<const Backend> backends();
 
-// Throws Error{"DEVICE_UNAVAILABLE"} with the reason where no backend of that name can run.
+// "opencl", or "opencl:1".
+std::string device_name(const char* backend, uint32_t index);
+
+// Opens the device of that name, whose index replaces that of the options. Throws Error{"DEVICE_UNAVAILABLE"} with the
+// reason, or with what is there.
 std::unique_ptr<Device> open_device(const std::string& name, const DeviceOptions& options);
 
 }  // namespace layerstream

@@ -14,12 +14,17 @@ Worker& worker_of(Stream* stream) { return static_cast<CpuStream*>(stream)->work
 CpuEvent& event_of(Event* event) { return *static_cast<CpuEvent*>(event); }
 Arena& arena_of(Range range) { return static_cast<CpuBuffer*>(range.buffer)->arena; }
 
+DeviceInfo info_of(const KernelTable& kernels, bool unified, uint32_t threads) {
+  return {unified ? "cpu" : "cpu-discrete", kernels.name, unified, threads};
+}
+
 class CpuDevice final : public Device {
  public:
   CpuDevice(const DeviceOptions& options, bool unified)
       : unified_(unified), kernels_(best_kernels()), executor_(kernels_, options.threads), threads_(options.threads) {}
 
-  DeviceInfo info() const override { return {unified_ ? "cpu" : "cpu-discrete", kernels_.name, unified_, threads_}; }
+  DeviceInfo info() const override { return info_of(kernels_, unified_, threads_); }
+  uint64_t free_bytes() const override { return 0; }
 
   Buffer* alloc(uint64_t bytes) override { return new CpuBuffer(Arena(bytes)); }
   void free(Buffer* buffer) override { delete static_cast<CpuBuffer*>(buffer); }
@@ -119,12 +124,20 @@ class CpuDevice final : public Device {
   std::vector<Arena> pinned_;
 };
 
+std::unique_ptr<Device> open(const DeviceOptions& options, bool unified, std::string* reason) {
+  if (options.index == 0) return std::make_unique<CpuDevice>(options, unified);
+  *reason = "All processors together are one device, of index 0.";
+  return nullptr;
+}
+
 }  // namespace
 
-std::unique_ptr<Device> open_device(const DeviceOptions& options, std::string*) { return std::make_unique<CpuDevice>(options, true); }
+std::vector<ListedDevice> list_devices() { return {{info_of(best_kernels(), true, 0), ""}}; }
 
-std::unique_ptr<Device> open_discrete_device(const DeviceOptions& options, std::string*) {
-  return std::make_unique<CpuDevice>(options, false);
-}
+std::unique_ptr<Device> open_device(const DeviceOptions& options, std::string* reason) { return open(options, true, reason); }
+
+std::vector<ListedDevice> list_discrete_devices() { return {{info_of(best_kernels(), false, 0), ""}}; }
+
+std::unique_ptr<Device> open_discrete_device(const DeviceOptions& options, std::string* reason) { return open(options, false, reason); }
 
 }  // namespace layerstream::cpu

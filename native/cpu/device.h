@@ -2,13 +2,16 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "../backend/device.h"
 
 namespace layerstream::cpu {
 
+std::vector<ListedDevice> list_devices();
 std::unique_ptr<Device> open_device(const DeviceOptions& options, std::string* reason);
 // Behaves like a device with memory of its own (no aliasing, uploads copy).
+std::vector<ListedDevice> list_discrete_devices();
 std::unique_ptr<Device> open_discrete_device(const DeviceOptions& options, std::string* reason);
 
 }  // namespace layerstream::cpu

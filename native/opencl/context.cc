@@ -42,46 +42,74 @@ std::vector<cl_device_id> all_devices(const Api& api) {
 
 // Why it cannot be used, or nothing.
 std::string objection(const Api& api, cl_device_id device) {
+  std::string what;
   const std::string version = text_of(api, device, CL_DEVICE_VERSION);  // "OpenCL 1.2 ..."
-  if (version.rfind("OpenCL 1.0", 0) == 0 || version.rfind("OpenCL 1.1", 0) == 0) return "has " + version.substr(0, 10) + ", and 1.2 is needed";
-  if (!number_of<cl_bool>(api, device, CL_DEVICE_COMPILER_AVAILABLE)) return "has no compiler";
-  if (!number_of<cl_bool>(api, device, CL_DEVICE_ENDIAN_LITTLE)) return "is big-endian";
-  return {};
+  if (version.rfind("OpenCL 1.0", 0) == 0 || version.rfind("OpenCL 1.1", 0) == 0) what = "has " + version.substr(0, 10) + ", and 1.2 is needed";
+  else if (!number_of<cl_bool>(api, device, CL_DEVICE_COMPILER_AVAILABLE)) what = "has no compiler";
+  else if (!number_of<cl_bool>(api, device, CL_DEVICE_ENDIAN_LITTLE)) what = "is big-endian";
+  if (what.empty()) return what;
+  return "The OpenCL device " + text_of(api, device, CL_DEVICE_NAME) + " " + what + ". Install a newer driver of it.";
 }
 
-int rank(const Api& api, cl_device_id device) {
-  const auto type = number_of<cl_bitfield>(api, device, CL_DEVICE_TYPE);
-  return (type & CL_DEVICE_TYPE_GPU) != 0 ? 2 : (type & CL_DEVICE_TYPE_CPU) != 0 ? 0 : 1;
+bool is_processor(const Api& api, cl_device_id device) {
+  return (number_of<cl_bitfield>(api, device, CL_DEVICE_TYPE) & CL_DEVICE_TYPE_CPU) != 0;
+}
+
+// All but its name, which depends on the others.
+DeviceInfo info_of(const Api& api, cl_device_id device) {
+  DeviceInfo info;
+  info.kernels = text_of(api, device, CL_DEVICE_NAME);
+  info.kind = is_processor(api, device) ? DeviceKind::kProcessor : DeviceKind::kGpu;
+  info.driver = text_of(api, device, CL_DRIVER_VERSION);
+  info.memory_bytes = number_of<cl_ulong>(api, device, CL_DEVICE_GLOBAL_MEM_SIZE);
+  return info;
+}
+
+FoundDevice examine(const Api& api, cl_device_id id) {
+  FoundDevice device;
+  device.id = id;
+  device.rank = 3;
+  try {
+    device.listed.reason = objection(api, id);
+    if (!device.listed.reason.empty()) return device;
+    device.listed.info = info_of(api, id);
+    const bool gpu = (number_of<cl_bitfield>(api, id, CL_DEVICE_TYPE) & CL_DEVICE_TYPE_GPU) != 0;
+    device.rank = is_processor(api, id) ? 2 : gpu ? 0 : 1;
+  } catch (const Error& error) {
+    device.listed.reason = std::string(error.what()) + " Reinstall the driver.";
+  }
+  return device;
+}
+
+FoundDevice none(std::string reason) {
+  FoundDevice none;
+  none.listed.info.name = device_name("opencl", 0);
+  none.listed.reason = std::move(reason);
+  return none;
 }
 
 }  // namespace
 
-cl_device_id choose_device(std::string* reason) {
+std::vector<FoundDevice> find_devices() {
   const Api* const api = find_api();
   if (api == nullptr) {
-    *reason = api_error() + " Install the OpenCL driver of your GPU, which brings the loader, or your system's package of the loader (ocl-icd).";
-    return nullptr;
+    return {none(api_error() + " Install the OpenCL driver of your GPU, which brings the loader, or your system's package of the loader (ocl-icd).")};
   }
-  cl_device_id best = nullptr;
-  *reason = "The OpenCL loader finds no device. Install the OpenCL driver of your GPU, or pocl-opencl-icd for the processor.";
-  for (const cl_device_id device : all_devices(*api)) {
-    const std::string why_not = objection(*api, device);
-    if (!why_not.empty()) {
-      if (best == nullptr) *reason = "The OpenCL device " + text_of(*api, device, CL_DEVICE_NAME) + " " + why_not + ". Install a newer driver of it.";
-    } else if (best == nullptr || rank(*api, device) > rank(*api, best)) {
-      best = device;
-    }
+  std::vector<FoundDevice> found;
+  for (const cl_device_id id : all_devices(*api)) found.push_back(examine(*api, id));
+  if (found.empty()) {
+    return {none("The OpenCL loader finds no device. Install the OpenCL driver of your GPU, or pocl-opencl-icd for the processor.")};
   }
-  return best;
+  std::ranges::stable_sort(found, {}, &FoundDevice::rank);
+  for (uint32_t index = 0; index < found.size(); ++index) found[index].listed.info.name = device_name("opencl", index);
+  return found;
 }
 
-Context::Context(const Api& api, cl_device_id device, uint64_t max_allocation) : api_(api), device_(device) {
-  name_ = text_of(api, device, CL_DEVICE_NAME);
-  driver_ = text_of(api, device, CL_DRIVER_VERSION);
-  host_processor_ = (number_of<cl_bitfield>(api, device, CL_DEVICE_TYPE) & CL_DEVICE_TYPE_CPU) != 0;
+Context::Context(const Api& api, cl_device_id device, const DeviceInfo& info, const DeviceOptions& options)
+    : api_(api), device_(device), info_(info) {
+  host_processor_ = info_.kind == DeviceKind::kProcessor && !options.as_gpu;
   max_allocation_ = number_of<cl_ulong>(api, device, CL_DEVICE_MAX_MEM_ALLOC_SIZE);
-  if (max_allocation > 0) max_allocation_ = std::min(max_allocation_, max_allocation);
-  memory_bytes_ = number_of<cl_ulong>(api, device, CL_DEVICE_GLOBAL_MEM_SIZE);
+  if (options.max_allocation > 0) max_allocation_ = std::min(max_allocation_, options.max_allocation);
   compute_units_ = number_of<cl_uint>(api, device, CL_DEVICE_MAX_COMPUTE_UNITS);
   cl_int status = CL_SUCCESS;
   context_ = api.clCreateContext(nullptr, 1, &device, nullptr, nullptr, &status);
@@ -104,13 +132,18 @@ cl_mem Context::create_buffer(uint64_t bytes) {
   cl_int status = CL_MEM_OBJECT_ALLOCATION_FAILURE;
   cl_mem memory = nullptr;
   // Many drivers allocate at the first use only, where a failure would come late and without a number.
-  if (bytes <= memory_bytes_ && before <= memory_bytes_ - bytes) {
+  if (bytes <= memory_bytes() && before <= memory_bytes() - bytes) {
     memory = api_.clCreateBuffer(context_, CL_MEM_READ_WRITE, bytes, nullptr, &status);
   }
   if (memory != nullptr && status == CL_SUCCESS) return memory;
   allocated_ -= bytes;
-  throw Error("DEVICE_FAILED", name_ + " has no room for " + std::to_string(bytes) + " bytes beside the " + std::to_string(before) +
-                                   " in use, of " + std::to_string(memory_bytes_) + " (" + status_name(status) + ").");
+  throw Error("DEVICE_FAILED", name() + " has no room for " + std::to_string(bytes) + " bytes beside the " + std::to_string(before) +
+                                   " in use, of " + std::to_string(memory_bytes()) + " (" + status_name(status) + ").");
+}
+
+uint64_t Context::free_bytes() const {
+  const uint64_t used = allocated_.load();
+  return used < memory_bytes() ? memory_bytes() - used : 0;
 }
 
 cl_mem Context::create_host_buffer(uint64_t bytes) {

@@ -5,15 +5,16 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "../backend/device.h"
 #include "api.h"
 
 namespace layerstream::opencl {
 
 class Context {
  public:
-  // `max_allocation`: no larger buffers, beside the device's own limit; 0 for that alone.
-  Context(const Api& api, cl_device_id device, uint64_t max_allocation);
+  Context(const Api& api, cl_device_id device, const DeviceInfo& info, const DeviceOptions& options);
   ~Context();
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
@@ -30,28 +31,37 @@ class Context {
   const Api& api() const { return api_; }
   cl_device_id device() const { return device_; }
   cl_context handle() const { return context_; }
-  const std::string& name() const { return name_; }
-  const std::string& driver() const { return driver_; }
+  // What it is called by its driver.
+  const std::string& name() const { return info_.kernels; }
+  const std::string& driver() const { return info_.driver; }
+  const DeviceInfo& info() const { return info_; }
   // It is a processor of the host: one work item does what a work group of a GPU does.
   bool host_processor() const { return host_processor_; }
   uint64_t max_allocation() const { return max_allocation_; }
-  uint64_t memory_bytes() const { return memory_bytes_; }
+  uint64_t memory_bytes() const { return info_.memory_bytes; }
+  uint64_t free_bytes() const;
   uint32_t compute_units() const { return compute_units_; }
 
  private:
   const Api& api_;
   const cl_device_id device_;
-  std::string name_, driver_;
+  const DeviceInfo info_;
   bool host_processor_ = false;
-  uint64_t max_allocation_ = 0, memory_bytes_ = 0;
+  uint64_t max_allocation_ = 0;
   uint32_t compute_units_ = 0;
   std::atomic<uint64_t> allocated_{0};
   cl_context context_ = nullptr;
   cl_command_queue host_queue_ = nullptr;
 };
 
-// The best device of all platforms: a GPU, rather than an accelerator, rather than a processor. Null where there is none
-// that can be used; `reason` then says why.
-cl_device_id choose_device(std::string* reason);
+struct FoundDevice {
+  cl_device_id id = nullptr;
+  int rank = 0;  // from the best on
+  ListedDevice listed;
+};
+
+// The devices of all platforms: GPUs, then accelerators, then processors, then what cannot be used. Where there are none, one
+// without an id that says why.
+std::vector<FoundDevice> find_devices();
 
 }  // namespace layerstream::opencl

@@ -27,7 +27,8 @@ class OpenClDevice final : public Device {
     for (const Pinned& pinned : pinned_) release(pinned);
   }
 
-  DeviceInfo info() const override { return {"opencl", context_->name(), false, 0}; }
+  DeviceInfo info() const override { return context_->info(); }
+  uint64_t free_bytes() const override { return context_->free_bytes(); }
 
   Buffer* alloc(uint64_t bytes) override {
     auto memory = std::make_unique<DeviceMemory>(*context_, bytes);
@@ -160,10 +161,23 @@ void OpenClDevice::free_pinned(void* memory) {
 
 }  // namespace
 
+std::vector<ListedDevice> list_devices() {
+  std::vector<ListedDevice> listed;
+  for (FoundDevice& device : find_devices()) listed.push_back(std::move(device.listed));
+  return listed;
+}
+
 std::unique_ptr<Device> open_device(const DeviceOptions& options, std::string* reason) {
-  const cl_device_id device = choose_device(reason);
-  if (device == nullptr) return nullptr;
-  return std::make_unique<OpenClDevice>(std::make_shared<Context>(*find_api(), device, options.max_allocation), options.cache_directory);
+  const std::vector<FoundDevice> found = find_devices();
+  const bool none = found.front().id == nullptr;
+  if (!none && options.index >= found.size()) {
+    *reason = "There are " + std::to_string(found.size()) + " OpenCL devices, counted from 0: see layerstream doctor.";
+    return nullptr;
+  }
+  const FoundDevice& device = found[none ? 0 : options.index];
+  *reason = device.listed.reason;
+  if (!reason->empty()) return nullptr;
+  return std::make_unique<OpenClDevice>(std::make_shared<Context>(*find_api(), device.id, device.listed.info, options), options.cache_directory);
 }
 
 }  // namespace layerstream::opencl

@@ -6,14 +6,19 @@ import path from "node:path";
 import { availableBytes, cgroupLimitBytes, defaultBudgetBytes } from "../engine/memory.js";
 import { LayerstreamError } from "../errors.js";
 import { native } from "../native/binding.js";
-import { formatBytes } from "../units.js";
+import type { NativeDevice, NativeDeviceRates } from "../native/types.js";
+import { formatBytes, formatRate } from "../units.js";
 
 export interface Check {
   name: string;
   /** False where layerstream cannot work, or not as it should; `detail` then says what to do. */
   ok: boolean;
   detail: string;
+  /** Of a device: what it is, and what has been measured. */
+  device?: NativeDevice & Partial<NativeDeviceRates>;
 }
+
+const MEASURED_SECONDS = 0.3;
 
 /** Examines this machine; `directory` is where models would lie. */
 export async function examine(directory: string): Promise<Check[]> {
@@ -62,22 +67,37 @@ function checkKernels(): Check {
   }
 }
 
-/** Devices beside the processor. Their absence is no failure. */
+/** What models can run on. That there is no GPU is no failure; a device that is there and does not work is one. */
 function checkDevices(): Check[] {
-  const own = ["cpu", "cpu-discrete"];
   try {
-    const others = native()
+    return native()
       .devices()
-      .filter((device) => !own.includes(device.name));
-    return others.map(({ name, kernels, reason }) => ({
-      name: `device ${name}`,
-      ok: true,
-      detail: kernels ?? `not available: ${reason}`,
-    }));
+      .filter(({ backend }) => backend !== "cpu-discrete")
+      .map(checkDevice);
   } catch (error) {
     if (!(error instanceof Error)) throw error;
     return [{ name: "devices", ok: false, detail: error.message }];
   }
+}
+
+function checkDevice(device: NativeDevice): Check {
+  const name = `device ${device.name}`;
+  if (device.reason !== undefined) return { name, ok: true, detail: `not available: ${device.reason}`, device };
+  try {
+    const rates = native().measureDevice(device.name, MEASURED_SECONDS, os.availableParallelism());
+    return { name, ok: true, detail: describeDevice(device, rates), device: { ...device, ...rates } };
+  } catch (error) {
+    if (!(error instanceof Error)) throw error;
+    return { name, ok: false, detail: error.message, device };
+  }
+}
+
+function describeDevice({ kernels, kind, driver, memoryBytes = 0 }: NativeDevice, rates: NativeDeviceRates): string {
+  const parts = [`${kernels} (${kind}${driver ? `, driver ${driver}` : ""})`];
+  if (memoryBytes > 0) parts.push(`${formatBytes(rates.freeBytes)} free of ${formatBytes(memoryBytes)}`);
+  if (rates.copyBytesPerSecond > 0) parts.push(`copies to it ${formatRate(rates.copyBytesPerSecond)}`);
+  parts.push(`its memory ${formatRate(rates.memoryBytesPerSecond)}`);
+  return parts.join(", ");
 }
 
 function checkMemory(): Check {

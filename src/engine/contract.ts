@@ -194,7 +194,10 @@ export interface LoadOptions {
   hold?: boolean;
   /** Directories of LoRA adapters (PEFT), applied in this order beside the store's weights, which stay as they are. */
   lora?: string | readonly string[];
-  /** "auto" or "cpu" in this version. */
+  /**
+   * "cpu", "opencl", "cuda", or with an index, as "opencl:1". Default "auto": the first CUDA device, else the first GPU
+   * through OpenCL, else the processor.
+   */
   device?: string;
   /**
    * "fast" rounds activations to 13 bits or more of the largest of their group where the processor multiplies integers

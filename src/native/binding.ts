@@ -64,6 +64,7 @@ const functionNames = {
   encodeWindows: true,
   dropFileCache: true,
   expandRows: true,
+  measureDevice: true,
   measureMatmulRate: true,
   measureMemoryRate: true,
   measurePeakRate: true,

@@ -443,18 +443,38 @@ export interface NativeTransfers {
 }
 
 export interface NativeDevice {
+  /** As `createModel` takes it: "cpu", "opencl" for its first device, "opencl:1" for the next. */
   name: string;
-  /** The kernels that it runs, or what runs them; absent where the device cannot be used here. */
-  kernels?: string;
-  /** Its memory is that of the host. */
-  unified?: boolean;
-  /** Why it cannot be used, and what to do about it. */
+  backend: string;
+  index: number;
+  /** Why it cannot be used here, and what to do about it; then the rest is absent. */
   reason?: string;
+  /** The kernels that it runs, or what it is called. */
+  kernels?: string;
+  kind?: "processor" | "gpu";
+  /** Version of its driver; empty where there is none. */
+  driver?: string;
+  /** Of its own; 0: the host's. */
+  memoryBytes?: number;
+  /** Its memory is that of the host, and nothing is copied. */
+  unified?: boolean;
 }
 
 export interface NativeDevices {
-  /** What models can run on here. Opens each: some drivers take a second. */
+  /**
+   * Every device of every backend, the best of a backend first; of a backend without any, one with the reason. Opens
+   * none, but loads drivers.
+   */
   devices(): NativeDevice[];
+}
+
+export interface NativeDeviceRates {
+  /** Of its own memory, that can be allocated now; 0: it uses the host's. */
+  freeBytes: number;
+  /** From pinned memory of the host to the device; 0 where nothing is copied. */
+  copyBytesPerSecond: number;
+  /** Of its memory: what threads read, or what copies within it read and write. */
+  memoryBytesPerSecond: number;
 }
 
 export interface NativeMeasure {
@@ -465,6 +485,8 @@ export interface NativeMeasure {
    * Bytes a second.
    */
   measureReadRate(files: readonly { path: string; size: number }[], seconds: number): number;
+  /** Opens the device and measures twice for `seconds`; a processor with `threads` threads. Blocks. @throws DEVICE_UNAVAILABLE */
+  measureDevice(name: string, seconds: number, threads: number): NativeDeviceRates;
   /** Bytes a second that `threads` threads read from memory together, over a buffer of `bytes`. Blocks. */
   measureMemoryRate(bytes: number, threads: number, seconds: number): number;
   /**

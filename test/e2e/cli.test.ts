@@ -223,7 +223,6 @@ describe("generate", () => {
     [["-p", "hello"], "TOKENIZER_MISSING"],
     [["--tokens", "4000000000"], "TOKEN_OUT_OF_RANGE"],
     [["--tokens", "1", "--memory", "1MiB"], "MEMORY_BUDGET_TOO_SMALL"],
-    [["--tokens", "1", "--device", "cuda"], "DEVICE_UNAVAILABLE"],
     [["--tokens", "1,2,3", "--max-seq-len", "2"], "PROMPT_TOO_LONG"],
   ])("refuses %j in one line", async (extra, code) => {
     const { exitCode, stdout, stderr } = await runCli(["generate", store, ...extra]);
@@ -284,6 +283,11 @@ describe("doctor", () => {
       ok: true,
       failing: [],
     });
+    const devices = checks.flatMap(({ device }: { device?: object }) => device ?? []);
+    expect(devices).toContainEqual(expect.objectContaining({ name: "cpu", kind: "processor", memoryBytes: 0 }));
+    for (const device of devices) {
+      expect(device.reason ?? device.memoryBytesPerSecond, device.name).toBeTruthy();
+    }
   });
 
   it("exits with 1 and the remedy when a directory is missing", async () => {

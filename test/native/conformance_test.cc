@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <map>
 
+#include "../../native/backend/measure.h"
 #include "../../native/backend/op_names.h"
 #include "attention_cases.h"
 #include "device_semantics.h"
@@ -57,21 +58,51 @@ void check_ops(const std::vector<std::vector<Problem>>& problems, Device& device
   printf("conformance_test: %s: %zu of %zu cells of the table op x format\n", name, cells - empty, cells);
 }
 
+// An open device is what was listed, and measures what its plans are made from.
+void check_info(Device& device, const DeviceInfo& listed) {
+  const DeviceInfo info = device.info();
+  const bool same = info.name == listed.name && info.kernels == listed.kernels && info.kind == listed.kind && info.driver == listed.driver &&
+                    info.memory_bytes == listed.memory_bytes && info.unified == listed.unified;
+  check(same, listed.name + " is what was listed");
+  check(info.memory_bytes >= device.free_bytes() && (info.memory_bytes == 0) == (device.free_bytes() == 0), "free memory of " + info.name);
+  check((measure_copy_rate(device, 0.01) > 0) != info.unified, "copies to " + info.name);
+  check(measure_memory_rate(device, 0.01) > 0, "memory of " + info.name);
+  if (info.memory_bytes == 0) return;
+  const uint64_t before = device.free_bytes();
+  Buffer* const buffer = device.alloc(uint64_t{1} << 20);
+  check(device.free_bytes() < before, "allocated memory of " + info.name + " is not free");
+  device.free(buffer);
+}
+
+void check_names() {
+  for (const char* name : {"", "gpu", "cpu:", "cpu:x", "cpu:1x", "cpu:-1", ":0", "cpu:1", "opencl:99999", "cpu:99999999999"}) {
+    check(code_of([&] { open_device(name, {}); }) == "DEVICE_UNAVAILABLE", std::string("a device called '") + name + "'");
+  }
+  check(open_device("cpu:0", {})->info().name == "cpu", "the first device by its index");
+}
+
 }  // namespace
 
 int main() {
   const std::vector<std::vector<Problem>> problems = {make_op_problems(), make_weight_problems(), make_attention_problems()};
+  check_names();
   size_t devices = 0;
   for (const Backend& backend : backends()) {
-    std::string reason;
-    const std::unique_ptr<Device> device = backend.open({2}, &reason);
-    if (!device) {
-      printf("conformance_test: skipped %s: %s\n", backend.name, reason.c_str());
-      continue;
+    for (const auto& [info, reason] : backend.list()) {
+      if (!reason.empty()) {
+        printf("conformance_test: skipped %s: %s\n", info.name.c_str(), reason.c_str());
+        continue;
+      }
+      const std::unique_ptr<Device> device = open_device(info.name, {.threads = 2});
+      check_info(*device, info);
+      devices++;
+      check_semantics(*device);
+      check_ops(problems, *device, info.name.c_str());
+      if (backend.name != std::string("opencl") || info.kind != DeviceKind::kProcessor) continue;
+      // The kernels that GPUs get, where there is none.
+      const std::string name = info.name + " as a GPU";
+      check_ops(problems, *open_device(info.name, {.threads = 2, .as_gpu = true}), name.c_str());
     }
-    devices++;
-    check_semantics(*device);
-    check_ops(problems, *device, backend.name);
   }
   check(devices >= 2, "cpu and cpu-discrete are devices everywhere");
   printf("conformance_test: %zu devices, %zu words and %d other checks\n", devices, verified_words, checks.load());
