@@ -229,13 +229,14 @@ void check_embedding(const RuntimeDescription& description) {
 
 }  // namespace
 
-void check_held(const RuntimeDescription& description, size_t index, std::span<const uint8_t> flags) {
+void check_held(const RuntimeDescription& description, size_t index, std::span<const uint8_t> tiers, bool unified) {
   const Stage& stage = description.stages[index];
-  require(flags.empty() || flags.size() == stage.chunks.size(), "chunks and flags for what is held disagree");
-  require(std::ranges::all_of(flags, [](uint8_t flag) { return flag <= 1; }), "a flag is neither 0 nor 1");
+  require(tiers.empty() || tiers.size() == stage.chunks.size(), "chunks and tiers for what is held disagree");
+  const auto most = static_cast<uint8_t>(unified ? Tier::kDevice : Tier::kHost);
+  require(std::ranges::all_of(tiers, [&](uint8_t tier) { return tier <= most; }), "a tier that the device does not have");
   const bool gathered = index == description.embedding.stage && index + 1 != description.stages.size();
   if (!stage.routed() && !gathered) return;
-  require(std::ranges::adjacent_find(flags, std::ranges::not_equal_to()) == flags.end(), "a part of an expert or an embedding is held");
+  require(std::ranges::adjacent_find(tiers, std::ranges::not_equal_to()) == tiers.end(), "a part of an expert or an embedding is held");
 }
 
 void check_description(const RuntimeDescription& description) {

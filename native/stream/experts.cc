@@ -30,7 +30,7 @@ Experts::Experts(Device& device, Stream* compute, Stream* copies, std::span<cons
     if (!stage.routed()) continue;
     ++routed;
     for (const Chunk& chunk : stage.chunks) {
-      place_bytes = std::max(place_bytes, chunk.staging_bytes(0, chunk.held && unified));
+      place_bytes = std::max(place_bytes, chunk.staging_bytes(0, chunk.held() && unified));
     }
   }
   if (place_bytes > ring_bytes) {
@@ -90,10 +90,13 @@ void Experts::read(uint64_t sequence, const Stage& stage, size_t index) {
   target.stage = &stage;
   target.chunk = &chunk;
   target.known = stage.known(index);
-  target.ready = false;
-  const bool in_place = chunk.held && copies_ == nullptr;
+  const bool on_host = chunk.tier == Tier::kHost;
+  const bool in_place = on_host || (chunk.held_on_device() && copies_ == nullptr);
   const Range held{stage.memory, chunk.offset + target.known - stage.extent_offset, chunk.length - target.known};
-  target.memory = in_place ? static_cast<uint8_t*>(device_.host_address(held)) : target.host;
+  target.memory = on_host ? chunk.host : in_place ? static_cast<uint8_t*>(device_.host_address(held)) : target.host;
+  // Only what is held in pinned memory comes here loaded.
+  target.ready = chunk.loaded;
+  if (target.ready) return;
   uint8_t* const destination = chunk.encoded() ? target.host + (in_place ? 0 : chunk.length) : target.memory;
   const uint64_t offset = chunk.stored_offset + target.known;
   ++reading_;
@@ -131,11 +134,11 @@ Range Experts::take() {
   ++taken_;
   const Stage& stage = *current.stage;
   const Chunk& chunk = *current.chunk;
-  const Range range = chunk.held ? Range{stage.memory, chunk.offset - stage.extent_offset, chunk.length}
-                                 : current.device.at(0, chunk.length);
+  const Range range = chunk.held_on_device() ? Range{stage.memory, chunk.offset - stage.extent_offset, chunk.length}
+                                             : current.device.at(0, chunk.length);
   if (copies_ != nullptr) {
     if (trace_ != nullptr) device_.label(copies_, index_of(stage));
-    device_.upload(copies_, range.at(current.known, chunk.length - current.known), current.host);
+    device_.upload(copies_, range.at(current.known, chunk.length - current.known), current.memory);
     device_.record(copied_, copies_);
     device_.wait(compute_, copied_);
   }

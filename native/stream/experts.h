@@ -3,7 +3,7 @@
 // An expert is read because a token chose it, so the pass thread itself starts the reads: of the first chunks as soon as
 // the choice is known, and of each later one when a place is free, across experts. A place holds one chunk and is read
 // into again when the ops on its last chunk have run. Held experts are read into their own memory when they are first
-// chosen. Everything is called by the pass thread.
+// chosen; those in pinned memory are copied from there through places. Everything is called by the pass thread.
 #pragma once
 
 #include <cstdint>

@@ -13,13 +13,14 @@ uint64_t RuntimeDescription::kv_page_bytes() const {
 void mark_held(Stage& stage) {
   for (size_t index = 0; index < stage.chunks.size(); ++index) {
     Chunk& chunk = stage.chunks[index];
-    chunk.held = !stage.held_chunks.empty() && stage.held_chunks[index] != 0;
-    chunk.loaded &= chunk.held;
+    const Tier before = chunk.tier;
+    chunk.tier = stage.held_chunks.empty() ? Tier::kDisk : static_cast<Tier>(stage.held_chunks[index]);
+    chunk.loaded &= chunk.tier == before;
   }
 }
 
 bool Stage::resident() const {
-  return std::ranges::all_of(chunks, [](const Chunk& chunk) { return chunk.loaded; });
+  return std::ranges::all_of(chunks, [](const Chunk& chunk) { return chunk.loaded && chunk.held_on_device(); });
 }
 
 }  // namespace layerstream

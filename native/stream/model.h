@@ -169,6 +169,13 @@ struct Vector {
 
 struct Stage;
 
+// Where a chunk stays between passes.
+enum class Tier : uint8_t {
+  kDisk,    // streamed
+  kDevice,  // held in the device's memory
+  kHost,    // held in pinned memory, and copied to a slot in each pass; not on unified devices, where it is the device's
+};
+
 // Rows of one matrix within a chunk.
 struct Piece {
   uint32_t matrix = 0;
@@ -185,9 +192,12 @@ struct Chunk {
   uint64_t blocks_offset = 0;                     // of the first of them, in the file
   uint64_t shared = 0;  // bytes at its front that the chunk before it ends with: at most a page, never all
   std::vector<Piece> pieces;
-  bool held = false;
-  bool loaded = false;  // held, and read into its stage's memory
+  Tier tier = Tier::kDisk;
+  bool loaded = false;      // held, and read into its place
+  uint8_t* host = nullptr;  // its place in the host tier, pinned
 
+  bool held() const { return tier != Tier::kDisk; }
+  bool held_on_device() const { return tier == Tier::kDevice; }
   bool encoded() const { return block_end > block_begin; }
   // What is read when `known` bytes at the front are there already.
   uint64_t read_bytes(uint64_t known) const { return encoded() ? stored_length : length - known; }
@@ -206,26 +216,28 @@ struct Stage {
   uint32_t file = 0;
   uint32_t layer = kNone;   // index in the KV cache; kNone for embed and head
   uint32_t expert = kNone;  // of the route step in the stage before the layer's first expert; never on the tape
-  std::vector<uint8_t> held_chunks{};  // 0 or 1 for each chunk; none: nothing is held
+  std::vector<uint8_t> held_chunks{};  // a Tier for each chunk; none: nothing is held
   std::vector<Matrix> matrices;  // in the order in which the plan uses them, which is their order in the file
   std::vector<Vector> vectors;
   std::vector<Chunk> chunks;
   // All chunks, page-aligned, as they are in memory: as in the file, but with LZ4 blocks decoded.
   uint64_t extent_offset = 0, extent_bytes = 0;
-  Buffer* memory = nullptr;       // mirrors the extent; only held chunks are committed in it
+  Buffer* memory = nullptr;       // mirrors the extent; only chunks held there are committed in it
   std::vector<float> correction;  // of the stage's route step: added to scores when experts are chosen
 
   bool routed() const { return expert != kNone; }
   // Bytes at the front of a chunk that the one before brings to the same place.
-  uint64_t known(size_t chunk) const { return chunk > 0 && chunks[chunk].held && chunks[chunk - 1].held ? chunks[chunk].shared : 0; }
-  // Every chunk is in memory.
+  uint64_t known(size_t chunk) const {
+    return chunk > 0 && chunks[chunk].held_on_device() && chunks[chunk - 1].held_on_device() ? chunks[chunk].shared : 0;
+  }
+  // Every chunk is in the device's memory.
   bool resident() const;
 };
 
 // Cuts the matrices of a stage into chunks of about `chunk_bytes`, at row boundaries, and fills chunks and extent.
 void cut_into_chunks(Stage& stage, uint64_t chunk_bytes);
 
-// Sets the chunks' flags from `held_chunks`; chunks that are held no longer are not loaded either.
+// Sets the chunks' tiers from `held_chunks`; chunks whose tier changes are loaded no longer.
 void mark_held(Stage& stage);
 
 // --- the model ---------------------------------------------------------------------------------------------------
@@ -277,8 +289,8 @@ struct RuntimeDescription {
 // numbers of tensors that cannot be. What passes cannot make a step touch memory outside its registers and tensors.
 void check_description(const RuntimeDescription& description);
 
-// Throws Error{"INTERNAL"} unless there is a flag for each chunk of the stage, which has been cut, or none at all.
-// Experts, and embeddings that are gathered, are held as a whole.
-void check_held(const RuntimeDescription& description, size_t stage, std::span<const uint8_t> flags);
+// Throws Error{"INTERNAL"} unless there is a tier that the device has for each chunk of the stage, which has been cut, or none at
+// all. Experts, and embeddings that are gathered, are held as a whole.
+void check_held(const RuntimeDescription& description, size_t stage, std::span<const uint8_t> tiers, bool unified);
 
 }  // namespace layerstream

@@ -39,7 +39,7 @@ Runtime::Runtime(RuntimeDescription description, std::unique_ptr<Device> device)
   for (size_t index = 0; index < description_.stages.size(); ++index) {
     Stage& stage = description_.stages[index];
     cut_into_chunks(stage, description_.chunk_bytes);
-    check_held(description_, index, stage.held_chunks);
+    check_held(description_, index, stage.held_chunks, unified_);
     mark_held(stage);
     arrived_.resize(std::max(arrived_.size(), stage.chunks.size()));
   }
@@ -88,13 +88,16 @@ Runtime::~Runtime() {
   slots_.reset();
   spill_.reset();
   for (Event* event : chunk_events_) device_->destroy(event);
-  for (Event* event : {finished_, block_events_[0], block_events_[1]}) {
+  for (Event* event : {copied_, finished_, block_events_[0], block_events_[1]}) {
     if (event != nullptr) device_->destroy(event);
   }
   for (Buffer* buffer : buffers_) device_->free(buffer);
   if (logits_ != nullptr) device_->free(logits_);
   for (const Stage& stage : description_.stages) {
     if (stage.memory != nullptr) device_->free(stage.memory);
+    for (const Chunk& chunk : stage.chunks) {
+      if (chunk.host != nullptr) device_->free_pinned(chunk.host);
+    }
   }
   for (void* memory : pinned_) device_->free_pinned(memory);
   free_token_tables();
@@ -120,19 +123,19 @@ RuntimeStats Runtime::stats() {
 }
 
 bool Runtime::loaded(uint32_t index) const {
-  return std::ranges::all_of(description_.stages.at(index).chunks, [](const Chunk& chunk) { return chunk.loaded || !chunk.held; });
+  return std::ranges::all_of(description_.stages.at(index).chunks, [](const Chunk& chunk) { return chunk.loaded || !chunk.held(); });
 }
 
-void Runtime::set_held(std::vector<std::vector<uint8_t>> flags, const RingSizes& rings) {
+void Runtime::set_held(std::vector<std::vector<uint8_t>> tiers, const RingSizes& rings) {
   std::vector<Stage>& stages = description_.stages;
-  if (flags.size() != stages.size()) throw Error("INTERNAL", "Stages and flags for what is held disagree.");
-  for (size_t index = 0; index < stages.size(); ++index) check_held(description_, index, flags[index]);
+  if (tiers.size() != stages.size()) throw Error("INTERNAL", "Stages and tiers for what is held disagree.");
+  for (size_t index = 0; index < stages.size(); ++index) check_held(description_, index, tiers[index], unified_);
   populator_.stop();
   std::vector<std::vector<uint8_t>> held_before;
   for (const Stage& stage : stages) held_before.push_back(stage.held_chunks);
   const RingSizes before{description_.ring_bytes, description_.expert_ring_bytes, description_.slot_bytes};
   try {
-    change_held(flags, rings);
+    change_held(tiers, rings);
   } catch (...) {
     const std::exception_ptr failure = std::current_exception();
     try {
@@ -144,12 +147,12 @@ void Runtime::set_held(std::vector<std::vector<uint8_t>> flags, const RingSizes&
   }
 }
 
-void Runtime::change_held(const std::vector<std::vector<uint8_t>>& flags, const RingSizes& rings) {
+void Runtime::change_held(const std::vector<std::vector<uint8_t>>& tiers, const RingSizes& rings) {
   std::vector<Stage>& stages = description_.stages;
   usable_ = false;
   // First what gives memory back.
   experts_.reset();
-  for (size_t index = 0; index < stages.size(); ++index) discard_held(stages[index], flags[index]);
+  for (size_t index = 0; index < stages.size(); ++index) discard_held(stages[index], tiers[index]);
   if (rings.staging != description_.ring_bytes) {
     free_ring();
     allocate_ring(rings.staging);

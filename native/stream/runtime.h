@@ -127,10 +127,10 @@ class Runtime {
   // All held chunks of the stage have been read. When no pass runs.
   bool loaded(uint32_t stage) const;
   // When the tape has been cancelled, the reader has returned and no pass runs; reset() must follow. Changes what is held (a
-  // flag for each chunk of each stage, as in Stage::held_chunks) and the sizes of rings. Memory of chunks that are held
+  // Tier for each chunk of each stage, as in Stage::held_chunks) and the sizes of rings. Memory of chunks that are held
   // no longer is given back at once; new ones are read by the next pass. Throws what check_held throws, before any
   // change, and Error{"DEVICE_FAILED"}: what was held before is held again then, if there is the memory for that.
-  void set_held(std::vector<std::vector<uint8_t>> flags, const RingSizes& rings);
+  void set_held(std::vector<std::vector<uint8_t>> tiers, const RingSizes& rings);
   // When no pass runs: from now on passes have at most so many tokens, and only these pages of the KV cache (a flag each)
   // are used, of which `kv_layers` layers are in memory and the others in a temporary file. What is left out loses its
   // content and gives its memory back at once; what is new costs memory once it is used. At first there is none. Throws
@@ -159,9 +159,9 @@ class Runtime {
   void allocate_ring(uint64_t bytes);
   void free_ring();
   void allocate_slots(uint64_t bytes);
-  void change_held(const std::vector<std::vector<uint8_t>>& flags, const RingSizes& rings);
+  void change_held(const std::vector<std::vector<uint8_t>>& tiers, const RingSizes& rings);
   void commit_held(Stage& stage);
-  void discard_held(Stage& stage, const std::vector<uint8_t>& flags);
+  void discard_held(Stage& stage, const std::vector<uint8_t>& tiers);
   void allocate_tables();
   void allocate_routing();
   void allocate_experts();
@@ -174,7 +174,7 @@ class Runtime {
   // runtime_reader.cc
   void order_tape();
   void populate_held();
-  bool on_tape(const Chunk& chunk) const { return !chunk.held || (first_pass() && !chunk.loaded); }
+  bool on_tape(const Chunk& chunk) const { return !chunk.held() || (first_pass() && !chunk.loaded); }
   bool first_pass() const { return position_ < first_pass_.size(); }
   Tape::Status read_stage(uint32_t index);
   void publish_one();
@@ -189,11 +189,14 @@ class Runtime {
   void check_files() const;
   void upload_tables(const PassRequest& request);
   void gather_embeddings(const PassRequest& request);
+  const uint8_t* embedding_on_host(uint32_t token) const;
   uint32_t keep_last_tokens(const PassRequest& request);
   Range logits_range(const PassRequest& request, uint32_t rows);
   void skip_stage(uint32_t index);
-  // The current chunk of a stage that is not loaded, waiting for it if it is not there yet.
+  // The current chunk of a stage, in device memory: from the tape, from pinned memory, or an expert's.
   Range take_chunk(uint32_t index);
+  // Waits for the current chunk on the tape.
+  uint8_t* take_from_tape(uint32_t index);
   // The pass thread has waited for the disk since `start`, for bytes of the stage.
   void count_wait(uint32_t index, Trace::Time start);
   // To device memory, for the ops that are enqueued from now on.
@@ -271,6 +274,7 @@ class Runtime {
   Stream* compute_ = nullptr;
   Stream* copies_ = nullptr;
   std::vector<Event*> chunk_events_;  // by sequence: behind the last op on what is on the tape, or behind its copy to the device
+  Event* copied_ = nullptr;       // behind the copy of a chunk that is not on the tape
   Event* finished_ = nullptr;
   Event* block_events_[2] = {};   // the pass thread stays at most two blocks ahead, so that an abort is prompt
   uint64_t blocks_run_ = 0;

@@ -39,8 +39,9 @@ void Runtime::check_room_for_blocks(uint32_t index) const {
   uint64_t bytes = 0, largest = 0;
   bool stays = false;
   for (const Chunk& chunk : description_.stages[index].chunks) {
-    const uint64_t staged = unified_ ? (chunk.loaded ? 0 : chunk.staging_bytes(0, chunk.held)) : (chunk.held ? 0 : chunk.length);
-    stays = stays || !chunk.held;
+    const uint64_t in_slot = chunk.held_on_device() ? 0 : chunk.length;
+    const uint64_t staged = !unified_ ? in_slot : chunk.loaded ? 0 : chunk.staging_bytes(0, chunk.held());
+    stays = stays || !chunk.held_on_device();
     if (stays) bytes += staged;
     largest = std::max(largest, staged);
   }
@@ -61,7 +62,7 @@ Range Runtime::use_chunk(uint32_t index) {
 // What was copied to a slot stays there until the last block. On unified devices, chunks leave the tape in order: with the first
 // block as long as they are held, which are then where they stay, and with the last one from the first streamed one on.
 void Runtime::leave_chunk(uint32_t index) {
-  if (unified_ && block_.first == 0 && staying_ == kNone && !description_.stages[index].chunks[chunk_index_].held) staying_ = chunk_index_;
+  if (unified_ && block_.first == 0 && staying_ == kNone && !description_.stages[index].chunks[chunk_index_].held()) staying_ = chunk_index_;
   const bool stays = !unified_ || chunk_index_ >= staying_;
   if (stays ? block_.last : block_.first == 0) return finish_chunk(index);
   ++chunk_index_;

@@ -35,6 +35,7 @@ void Runtime::allocate() {
     if (copies_ != nullptr) device_->observe(copies_, trace_.get(), Track::kCopies);
   }
   for (uint32_t slot = 0; slot < Tape::kSlots; ++slot) chunk_events_.push_back(device_->create_event());
+  copied_ = device_->create_event();
   finished_ = device_->create_event();
   for (Event*& event : block_events_) event = device_->create_event();
 
@@ -81,20 +82,26 @@ void Runtime::allocate_slots(uint64_t bytes) {
 
 // Neighbouring chunks are committed together, so that huge pages may lie across them.
 void Runtime::commit_held(Stage& stage) {
-  const std::vector<Chunk>& chunks = stage.chunks;
+  std::vector<Chunk>& chunks = stage.chunks;
+  for (Chunk& chunk : chunks) {
+    if (chunk.tier == Tier::kHost && chunk.host == nullptr) chunk.host = static_cast<uint8_t*>(device_->alloc_pinned(chunk.length));
+  }
   for (size_t begin = 0, end = 0; begin < chunks.size(); begin = end) {
-    for (end = begin + 1; end < chunks.size() && chunks[end].held == chunks[begin].held;) ++end;
-    if (!chunks[begin].held) continue;
+    for (end = begin + 1; end < chunks.size() && chunks[end].tier == chunks[begin].tier;) ++end;
+    if (!chunks[begin].held_on_device()) continue;
     if (stage.memory == nullptr) stage.memory = device_->reserve(stage.extent_bytes);
     const uint64_t offset = chunks[begin].offset - stage.extent_offset;
     device_->commit({stage.memory, offset, chunks[end - 1].offset + chunks[end - 1].length - stage.extent_offset - offset});
   }
 }
 
-// Only `flags` are held from now on. A page that two chunks share stays while one of them is held.
-void Runtime::discard_held(Stage& stage, const std::vector<uint8_t>& flags) {
-  stage.held_chunks = flags;
+// Only what `tiers` say is held from now on. A page that two chunks share stays while one of them is held.
+void Runtime::discard_held(Stage& stage, const std::vector<uint8_t>& tiers) {
+  stage.held_chunks = tiers;
   mark_held(stage);
+  for (Chunk& chunk : stage.chunks) {
+    if (chunk.tier != Tier::kHost && chunk.host != nullptr) device_->free_pinned(std::exchange(chunk.host, nullptr));
+  }
   if (stage.memory == nullptr) return;
   const std::vector<Chunk>& chunks = stage.chunks;
   uint64_t kept_end = stage.extent_offset;
@@ -102,7 +109,7 @@ void Runtime::discard_held(Stage& stage, const std::vector<uint8_t>& flags) {
     if (end > kept_end) device_->discard({stage.memory, kept_end - stage.extent_offset, end - kept_end});
   };
   for (const Chunk& chunk : chunks) {
-    if (!chunk.held) continue;
+    if (!chunk.held_on_device()) continue;
     discard_until(chunk.offset);
     kept_end = chunk.offset + chunk.length;
   }

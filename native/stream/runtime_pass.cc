@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstring>
 #include <utility>
 
 #include "../platform/error.h"
@@ -51,7 +52,7 @@ PassResult Runtime::execute(const PassRequest& request) {
 
   const uint32_t head = static_cast<uint32_t>(description_.stages.size()) - 1;
   const uint32_t embed = description_.embedding.stage;
-  const auto held = [](const Chunk& chunk) { return chunk.held; };
+  const auto held = [](const Chunk& chunk) { return chunk.held(); };
   if (embed != head && std::ranges::any_of(description_.stages[embed].chunks, held)) skip_stage(embed);
   gather_embeddings(request);
 
@@ -143,7 +144,8 @@ void Runtime::upload_tables(const PassRequest& request) {
   }
 }
 
-// Rows for the token ids: from memory where the matrix is held and loaded, else one read a row.
+// Rows for the token ids: from the device's memory where the matrix is held there and loaded, else from pinned memory, or with one
+// read a row.
 void Runtime::gather_embeddings(const PassRequest& request) {
   const Stage& stage = description_.stages[description_.embedding.stage];
   const Matrix& matrix = stage.matrices[description_.embedding.matrix];
@@ -172,6 +174,10 @@ void Runtime::gather_embeddings(const PassRequest& request) {
       for (uint32_t i = 0; i < size; ++i) {
         const uint64_t offset = matrix.offset + request.tokens[first + i] * matrix.row_bytes;
         const uint64_t begin = align_down(offset, kPageBytes);
+        if (const uint8_t* row = embedding_on_host(request.tokens[first + i])) {
+          std::memcpy(gather_host_ + i * slot_bytes + offset % kPageBytes, row, matrix.row_bytes);
+          continue;
+        }
         if (gather_reader_->full()) gather_reader_->wait();
         gather_reader_->submit({&files_[stage.file], begin, align_up(offset + matrix.row_bytes, kPageBytes) - begin,
                                 gather_host_ + i * slot_bytes, 0, description_.embedding.stage});
@@ -193,6 +199,20 @@ void Runtime::gather_embeddings(const PassRequest& request) {
   }
 }
 
+// The token's row, where it is held in pinned memory and loaded; else null.
+const uint8_t* Runtime::embedding_on_host(uint32_t token) const {
+  const EmbeddingDescription& embedding = description_.embedding;
+  const Stage& stage = description_.stages[embedding.stage];
+  for (const Chunk& chunk : stage.chunks) {
+    if (chunk.tier != Tier::kHost || !chunk.loaded) continue;
+    for (const Piece& piece : chunk.pieces) {
+      if (piece.matrix != embedding.matrix || token < piece.row_begin || token >= piece.row_end) continue;
+      return chunk.host + piece.offset + (token - piece.row_begin) * stage.matrices[piece.matrix].row_bytes;
+    }
+  }
+  return nullptr;
+}
+
 // Moves the last token of every segment to the front of `hidden`; the head needs no others.
 uint32_t Runtime::keep_last_tokens(const PassRequest& request) {
   const uint64_t row_bytes = uint64_t{width(Register::kHidden)} * sizeof(float);
@@ -211,23 +231,35 @@ Range Runtime::take_chunk(uint32_t index) {
   const Stage& stage = description_.stages[index];
   const Chunk& chunk = stage.chunks[chunk_index_];
   const uint64_t known = stage.known(chunk_index_);
-  const Clock::time_point start = Clock::now();
   if (stage.routed()) {
+    const Clock::time_point start = Clock::now();
     if (tape_.cancelled()) throw Error("ABORTED", "The pass was aborted.");
     const Range range = experts_->take();
     count_wait(index, start);
-    result_.bytes_taken += chunk.read_bytes(known);
+    if (!chunk.loaded) result_.bytes_taken += chunk.read_bytes(known);
     return range;
   }
-  uint8_t* host = tape_.wait_ready(taken_sequence_++);
-  count_wait(index, start);
-  result_.bytes_taken += chunk.read_bytes(known);
+  if (chunk.loaded) {
+    const Range slot = slots_->take(chunk.length);
+    copy_chunk(index, slot, chunk.host, copied_);
+    return slot;
+  }
+  const uint8_t* host = take_from_tape(index);
   const Range held{stage.memory, chunk.offset - stage.extent_offset, chunk.length};
-  if (unified_) return chunk.held ? held : Range{ring_alias_, static_cast<uint64_t>(host - ring_memory_), chunk.length};
-  const Range range = chunk.held ? held : slots_->take(chunk.length);
-  copy_chunk(index, range.at(known, chunk.length - known), host, next_chunk_event());
+  if (unified_) return chunk.held() ? held : Range{ring_alias_, static_cast<uint64_t>(host - ring_memory_), chunk.length};
+  const Range range = chunk.held_on_device() ? held : slots_->take(chunk.length);
+  copy_chunk(index, range.at(known, chunk.length - known), chunk.tier == Tier::kHost ? chunk.host : host, next_chunk_event());
   leave_tape();
   return range;
+}
+
+uint8_t* Runtime::take_from_tape(uint32_t index) {
+  const Stage& stage = description_.stages[index];
+  const Clock::time_point start = Clock::now();
+  uint8_t* const host = tape_.wait_ready(taken_sequence_++);
+  count_wait(index, start);
+  result_.bytes_taken += stage.chunks[chunk_index_].read_bytes(stage.known(chunk_index_));
+  return host;
 }
 
 void Runtime::copy_chunk(uint32_t index, Range destination, const uint8_t* source, Event* copied) {
@@ -262,7 +294,7 @@ void Runtime::finish_chunk(uint32_t index) {
   } else if (unified_) {
     device_->record(next_chunk_event(), compute_);
     leave_tape();
-  } else if (!chunk.held) {
+  } else if (!chunk.held_on_device()) {
     slots_->finish();
   }
 }
@@ -277,7 +309,7 @@ void Runtime::leave_tape() {
 void Runtime::finish_stage(uint32_t index) {
   chunk_index_ = piece_index_ = 0;
   for (Chunk& chunk : description_.stages[index].chunks) {
-    if (chunk.held && !chunk.loaded) chunk.loaded = true;
+    chunk.loaded = chunk.held();
   }
 }
 
@@ -289,8 +321,15 @@ void Runtime::skip_stage(uint32_t index) {
       ++chunk_index_;
       continue;
     }
-    take_chunk(index);
-    finish_chunk(index);
+    if (unified_ || chunks[chunk_index_].held_on_device()) {
+      take_chunk(index);
+      finish_chunk(index);
+    } else {
+      take_from_tape(index);
+      device_->record(next_chunk_event(), copies_);
+      leave_tape();
+      ++chunk_index_;
+    }
   }
   finish_stage(index);
 }

@@ -31,7 +31,7 @@ void Runtime::order_tape() {
     const Stage& stage = description_.stages[index];
     if (stage.routed()) continue;
     const bool gathered = index == description_.embedding.stage && index != head;
-    const bool streams = !gathered && std::ranges::any_of(stage.chunks, [](const Chunk& chunk) { return !chunk.held; });
+    const bool streams = !gathered && std::ranges::any_of(stage.chunks, [](const Chunk& chunk) { return !chunk.held(); });
     if (streams) cycle_.push_back(index);
     if (streams || !loaded(index)) first_pass_.push_back(index);
   }
@@ -64,7 +64,7 @@ Tape::Status Runtime::read_tape() {
 // Held memory that the first pass will be read into, in its order. A huge page that two chunks share belongs to the first.
 void Runtime::populate_held() {
   std::vector<Range> ranges;
-  const auto awaited = [](const Chunk& chunk) { return chunk.held && !chunk.loaded; };
+  const auto awaited = [](const Chunk& chunk) { return chunk.held() && !chunk.loaded; };
   for (const uint32_t index : first_pass_) {
     const Stage& stage = description_.stages[index];
     const std::vector<Chunk>& chunks = stage.chunks;
@@ -99,9 +99,9 @@ Tape::Status Runtime::read_stage(uint32_t index) {
     // Held memory is computed on while later chunks arrive: no page of it is read twice, because an encrypted disk
     // writes other bytes there first.
     const uint64_t known = stage.known(reader_chunk_);
-    const bool in_place = chunk.held && unified_;
-    uint8_t* memory = nullptr;
-    if (in_place) {
+    const bool in_place = chunk.tier == Tier::kHost || (chunk.held_on_device() && unified_);
+    uint8_t* memory = chunk.host;
+    if (in_place && unified_) {
       populator_.advance();
       const Range held{stage.memory, chunk.offset + known - stage.extent_offset, chunk.length - known};
       memory = static_cast<uint8_t*>(device_->host_address(held));

@@ -70,7 +70,7 @@ void Runtime::run_matmul(uint32_t index, const MatmulStep& step, uint32_t tokens
 
 // Moves behind the pieces of neighbouring chunks in memory: they are multiplied together. Returns the row after them.
 uint32_t Runtime::pass_loaded_rows(const Stage& stage, uint32_t row, uint32_t rows) {
-  while (row < rows && stage.chunks[chunk_index_].loaded) {
+  while (row < rows && stage.chunks[chunk_index_].loaded && stage.chunks[chunk_index_].held_on_device()) {
     const Chunk& chunk = stage.chunks[chunk_index_];
     row = chunk.pieces[piece_index_].row_end;
     if (++piece_index_ < chunk.pieces.size()) continue;

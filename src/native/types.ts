@@ -237,7 +237,10 @@ export interface NativeStage {
   layer?: number;
   /** An expert of the stage with the `route` step, which its experts follow in order. Never on the tape. */
   routed?: { expert: number };
-  /** A flag for each of the stage's chunks (see `stageChunks`); absent: nothing is held. Experts: all or none. */
+  /**
+   * Of each of the stage's chunks (see `stageChunks`): 0 streamed, 1 held in device memory, 2 held in pinned host memory. Absent:
+   * nothing is held. Experts: all alike.
+   */
   heldChunks?: Uint8Array;
   matrices: NativeMatrix[];
   vectors: NativeVector[];
@@ -395,7 +398,7 @@ export interface NativeEngine {
   topCandidates(values: Float32Array, count: number, indices: Uint32Array): number;
   cancelModel(model: number): void;
   /**
-   * Changes what is held: flags for each stage, as in `heldChunks`. Memory of chunks that are held no longer is given back
+   * Changes what is held, as in `heldChunks` of each stage. Memory of chunks that are held no longer is given back
    * at once; new ones are read by the next pass. Between cancelModel and resetTape, when no readTape and no runPass is
    * running. Rings are made anew if their size changes.
    */

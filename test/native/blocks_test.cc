@@ -35,7 +35,7 @@ uint64_t least_ring(RuntimeDescription description, bool all) {
     mark_held(stage);
     uint64_t bytes = 0, largest = 0;
     for (const Chunk& chunk : stage.chunks) {
-      if (chunk.held && !all) continue;
+      if (chunk.held() && !all) continue;
       bytes += chunk.length;
       largest = std::max(largest, chunk.length);
     }

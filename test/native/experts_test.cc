@@ -114,7 +114,7 @@ void test_same_bits(const RuntimeDescription& base, const Reference& reference) 
         description.device = device;
         description.chunk_bytes = chunk_bytes;
         description.threads = 1 + number % 3;
-        for (Stage& stage : description.stages) hold(description, stage, static_cast<int>(random() % 100) < percent);
+        for (Stage& stage : description.stages) hold(description, stage, draw_tier(random, percent, description.device == "cpu"));
         const uint64_t rests[] = {0, 4096, 100};
         const uint64_t places[] = {1, 2, 3, 20};
         give_rings(description, places[number % 4], rests[number % 3]);
@@ -153,11 +153,13 @@ void test_same_bits(const RuntimeDescription& base, const Reference& reference) 
 // With everything else held, what the disk brings is the chosen experts and nothing more.
 void test_reads(const RuntimeDescription& base, const Reference& reference) {
   for (const char* device : {"cpu", "cpu-discrete"}) {
-    for (const bool all : {false, true}) {
+    const bool unified = std::string(device) == "cpu";
+    for (const Tier tier : {Tier::kDisk, Tier::kDevice, Tier::kHost}) {
+      if (unified && tier == Tier::kHost) continue;
       RuntimeDescription description = base;
       description.device = device;
       description.chunk_bytes = 4096;
-      for (Stage& stage : description.stages) hold(description, stage, all || !stage.routed());
+      for (Stage& stage : description.stages) hold(description, stage, stage.routed() ? tier : Tier::kDevice);
       give_rings(description, 3);
       Loaded model(description);
       std::set<size_t> loaded;
@@ -202,9 +204,9 @@ void test_segments(RuntimeDescription description) {
 void test_cancel(RuntimeDescription description, const std::vector<float>& expected) {
   std::mt19937 random(4);
   description.chunk_bytes = 4096;
-  for (Stage& stage : description.stages) hold(description, stage, random() % 3 == 0);
   for (const char* device : {"cpu", "cpu-discrete"}) {
     description.device = device;
+    for (Stage& stage : description.stages) hold(description, stage, draw_tier(random, 33, description.device == "cpu"));
     give_rings(description, 2);
     Loaded model(description);
     int aborted = 0;

@@ -70,6 +70,12 @@ RingSizes rings_of(const RuntimeDescription& description) {
   return {description.ring_bytes, description.expert_ring_bytes, description.slot_bytes};
 }
 
+// Every third stage, and where the device has that tier, every third in pinned memory.
+void hold_thirds(RuntimeDescription& description, bool unified) {
+  const Tier tiers[] = {Tier::kDevice, unified ? Tier::kDisk : Tier::kHost, Tier::kDisk};
+  for (size_t index = 0; index < description.stages.size(); ++index) hold(description, description.stages[index], tiers[index % 3]);
+}
+
 std::string name_of(const Model& model, const FakeOptions& options) {
   return model.name + (options.unified ? ", unified" : ", discrete") + ", order " + std::to_string(static_cast<int>(options.order)) + ", seed " +
          std::to_string(options.seed);
@@ -85,7 +91,7 @@ void test_same_bits(const Model& model) {
         Fake fake({.unified = unified, .order = order, .seed = ++seed});
         RuntimeDescription description = model.description;
         description.chunk_bytes = seed % 3 == 0 ? 4096 : 10000;
-        for (Stage& stage : description.stages) hold(description, stage, static_cast<int>(random() % 100) < percent);
+        for (Stage& stage : description.stages) hold(description, stage, draw_tier(random, percent, unified));
         give_rings(description, 1 + seed % 3, 1 + seed % 4);
         Loaded loaded(description, fake.device());
         check(equal(conversation(loaded, description), model.expected), "other bits: " + name_of(model, fake.options));
@@ -104,6 +110,7 @@ void test_blocks(const Model& model) {
         RuntimeDescription description = model.description;
         description.chunk_bytes = 10000;
         description.block_tokens = block_tokens;
+        if (block_tokens > 1) hold_thirds(description, unified);
         give_rings(description, unified ? 60 : 2, 60);
         Loaded loaded(description, fake.device());
         check(equal(conversation(loaded, description), model.expected), "other bits in blocks: " + name_of(model, fake.options));
@@ -151,7 +158,7 @@ void test_changes(const Model& model) {
     for (int round = 0; round < 6; ++round) {
       std::vector<std::vector<uint8_t>> flags;
       for (Stage& stage : description.stages) {
-        hold(description, stage, random() % 2 == 0);
+        hold(description, stage, draw_tier(random, 60, unified));
         flags.push_back(stage.held_chunks);
       }
       give_rings(description, 1 + random() % 3, 1 + random() % 3);
@@ -166,9 +173,9 @@ void test_changes(const Model& model) {
 // A load, or a pass, whose nth allocation fails: it says so, frees everything, and the next one works.
 void test_out_of_memory(const Model& model) {
   RuntimeDescription description = model.description;
-  for (size_t index = 0; index < description.stages.size(); ++index) hold(description, description.stages[index], index % 3 == 0);
   give_rings(description, 2, 2);
   for (const bool unified : {false, true}) {
+    hold_thirds(description, unified);
     uint64_t load_allocations = 0, allocations = 0, handles = 0;
     {
       Fake fake({.unified = unified});
@@ -216,7 +223,7 @@ void test_change_out_of_memory(const Model& model, bool unified, uint64_t failur
     Loaded loaded(description, fake.device());
     std::vector<std::vector<uint8_t>> flags;
     for (size_t index = 0; index < description.stages.size(); ++index) {
-      hold(description, description.stages[index], index % 2 == 0);
+      hold(description, description.stages[index], index % 2 == 1 ? Tier::kDisk : unified || index % 4 == 0 ? Tier::kDevice : Tier::kHost);
       flags.push_back(description.stages[index].held_chunks);
     }
     give_rings(description, 3, 3);
@@ -246,7 +253,7 @@ void test_change_out_of_memory(const Model& model, bool unified, uint64_t failur
 void test_lost(const Model& model) {
   for (const bool unified : {false, true}) {
     RuntimeDescription description = model.description;
-    for (size_t index = 0; index < description.stages.size(); ++index) hold(description, description.stages[index], index % 3 == 0);
+    hold_thirds(description, unified);
     give_rings(description, 2, 2);
     uint64_t loading = 0, commands = 0;
     {

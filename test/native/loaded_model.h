@@ -11,6 +11,7 @@
 #include <future>
 #include <memory>
 #include <mutex>
+#include <random>
 #include <string>
 #include <thread>
 #include <utility>
@@ -47,10 +48,19 @@ inline uint64_t largest_chunk(RuntimeDescription description, bool routed = fals
 // A staging ring of so many bytes, and slots where the device needs them.
 inline void give_ring(RuntimeDescription& description, uint64_t bytes) { description.ring_bytes = description.slot_bytes = bytes; }
 
-// All chunks of the stage or none, once its chunks' size is known.
-inline void hold(const RuntimeDescription& description, Stage& stage, bool held) {
+// All chunks of the stage in a tier, once its chunks' size is known.
+inline void hold(const RuntimeDescription& description, Stage& stage, Tier tier) {
   cut_into_chunks(stage, description.chunk_bytes);
-  stage.held_chunks.assign(stage.chunks.size(), held);
+  stage.held_chunks.assign(stage.chunks.size(), static_cast<uint8_t>(tier));
+}
+inline void hold(const RuntimeDescription& description, Stage& stage, bool held) {
+  hold(description, stage, held ? Tier::kDevice : Tier::kDisk);
+}
+
+// Held with this probability, in one of the tiers that the device has.
+inline Tier draw_tier(std::mt19937& random, uint32_t percent, bool unified) {
+  if (random() % 100 >= percent) return Tier::kDisk;
+  return unified || random() % 2 == 0 ? Tier::kDevice : Tier::kHost;
 }
 
 inline bool held(const Stage& stage) { return !stage.held_chunks.empty() && stage.held_chunks[0] != 0; }
@@ -67,7 +77,7 @@ inline uint64_t streamed_bytes(RuntimeDescription description) {
     if (stage.routed() || gathered(description, index)) continue;
     cut_into_chunks(stage, description.chunk_bytes);
     mark_held(stage);
-    for (const Chunk& chunk : stage.chunks) bytes += chunk.held ? 0 : chunk.length;
+    for (const Chunk& chunk : stage.chunks) bytes += chunk.held() ? 0 : chunk.length;
   }
   return bytes;
 }

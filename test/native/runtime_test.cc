@@ -116,18 +116,19 @@ void test_same_bits(const RuntimeDescription& base, const std::vector<float>& ex
   }
 }
 
-// A flag for each chunk: `percent` of them are held.
-std::vector<std::vector<uint8_t>> random_flags(const RuntimeDescription& description, uint32_t percent, std::mt19937& random) {
-  std::vector<std::vector<uint8_t>> flags;
+// A tier for each chunk: `percent` of them are held, in one of the tiers that the device has.
+std::vector<std::vector<uint8_t>> random_tiers(const RuntimeDescription& description, uint32_t percent, std::mt19937& random) {
+  const bool unified = description.device == "cpu";
+  std::vector<std::vector<uint8_t>> tiers;
   for (size_t index = 0; index < description.stages.size(); ++index) {
     Stage stage = description.stages[index];
     cut_into_chunks(stage, description.chunk_bytes);
-    flags.emplace_back(stage.chunks.size());
-    const auto draw = [&] { return static_cast<uint8_t>(random() % 100 < percent); };
-    if (gathered(description, index)) std::ranges::fill(flags.back(), draw());
-    else std::ranges::generate(flags.back(), draw);
+    tiers.emplace_back(stage.chunks.size());
+    const auto draw = [&] { return static_cast<uint8_t>(draw_tier(random, percent, unified)); };
+    if (gathered(description, index)) std::ranges::fill(tiers.back(), draw());
+    else std::ranges::generate(tiers.back(), draw);
   }
-  return flags;
+  return tiers;
 }
 
 // Chunks are held one by one, and what is held changes between passes: the same bits, and no byte read in vain.
@@ -141,26 +142,27 @@ void test_held_chunks(const RuntimeDescription& base, const std::vector<float>& 
       give_ring(description, 3 * largest_chunk(description));
       Loaded model(description);
       for (const uint32_t percent : {50, 20, 90, 0, 70, 100, 0, 50}) {
-        const std::vector<std::vector<uint8_t>> flags = random_flags(description, percent, random);
-        for (size_t stage = 0; stage < flags.size(); ++stage) description.stages[stage].held_chunks = flags[stage];
+        const std::vector<std::vector<uint8_t>> tiers = random_tiers(description, percent, random);
+        for (size_t stage = 0; stage < tiers.size(); ++stage) description.stages[stage].held_chunks = tiers[stage];
         const bool ring = percent < 100 || !model.runtime.unified();
         const uint64_t chunk = largest_chunk(description);
-        model.player.set_held(flags, {.staging = ring ? (1 + random() % 3) * chunk : 0, .slots = percent < 100 ? (1 + random() % 3) * chunk : 0});
+        model.player.set_held(tiers, {.staging = ring ? (1 + random() % 3) * chunk : 0, .slots = (1 + random() % 3) * chunk});
         const std::string name = name_of(description, percent);
         check(equal(conversation(model), expected), "other bits, percent: " + name);
         PassResult result;
         model.logits(make_request({1}, 0, 0), false, &result);
         check(result.bytes_taken == streamed_bytes(description), "bytes of a pass, percent: " + name);
-        for (uint32_t stage = 0; stage < flags.size(); ++stage) check(model.runtime.loaded(stage), "held chunks are loaded");
+        for (uint32_t stage = 0; stage < tiers.size(); ++stage) check(model.runtime.loaded(stage), "held chunks are loaded");
       }
       const std::vector<std::vector<uint8_t>> none(description.stages.size());
-      for (const std::vector<uint8_t>& wrong : {std::vector<uint8_t>{2}, std::vector<uint8_t>(1000, 1)}) {
-        std::vector<std::vector<uint8_t>> flags = none;
-        flags[2] = wrong;
-        check(failure_of([&] { model.player.set_held(flags, {.staging = 1 << 20}); }).code == "INTERNAL", "flags that do not fit");
+      const std::vector<uint8_t> no_tier(description.stages[2].held_chunks.size(), model.runtime.unified() ? 2 : 3);
+      for (const std::vector<uint8_t>& wrong : {std::vector<uint8_t>{1}, std::vector<uint8_t>(1000, 1), no_tier}) {
+        std::vector<std::vector<uint8_t>> tiers = none;
+        tiers[2] = wrong;
+        check(failure_of([&] { model.player.set_held(tiers, {.staging = 1 << 20}); }).code == "INTERNAL", "tiers that do not fit");
         model.player.recover();
       }
-      check(equal(conversation(model), expected), "other bits after flags that were refused");
+      check(equal(conversation(model), expected), "other bits after tiers that were refused");
     }
   }
 }
