@@ -73,7 +73,7 @@
         },
         {
           "action_name": "embed_cuda_kernels",
-          "inputs": ["tools/embed-cuda-kernels.cjs", "<!@(<(list) native/cuda/kernels .cu)", "<!@(<(list) native/cuda/kernels .h)"],
+          "inputs": ["tools/embed-cuda-kernels.cjs", "<!@(<(list) native/cuda/kernels .cu)", "<!@(<(list) native/cuda/kernels .h)", "<!@(<(list) native/cuda/kernels .cuh)", "<!@(<(list) native/backend .h)"],
           "outputs": ["<(SHARED_INTERMEDIATE_DIR)/cuda_kernels.cc"],
           "action": ["node", "tools/embed-cuda-kernels.cjs", "<(cuda_compiler)", "native/cuda/kernels", "<@(_outputs)"]
         }

@@ -21,10 +21,14 @@ const path = require("node:path");
 
 const root = path.resolve(__dirname, "..");
 
-/** Machine code for what is common, and PTX for everything else: the driver compiles that when it first loads it. */
-const machineCode = ["80", "86", "89", "90", "100", "120"];
+/**
+ * Machine code for what is common (8.0's runs on 8.6 and 8.9), and PTX for everything else: the driver compiles that when it
+ * first loads it. Each takes the compiler half a minute.
+ */
+const machineCode = ["80", "90"];
 const intermediateCode = ["75", "80"];
-const flags = ["-std=c++17", "-O3"];
+/** Without contraction: sums of products are written as such. */
+const flags = ["-std=c++20", "-O3", "--fmad=false", "--expt-relaxed-constexpr"];
 
 /** The first nvcc that runs, of $NVCC, $CUDA_HOME, $CUDA_PATH, $PATH and the usual folders. */
 function findCompiler() {
@@ -63,6 +67,13 @@ function architectures(compiler) {
   ];
 }
 
+/** Kernels include what formats and options mean. */
+function sharedHeaders() {
+  const backend = path.join(root, "native", "backend");
+  const names = readdirSync(backend).filter((file) => file.endsWith(".h"));
+  return names.sort().map((file) => path.join(backend, file));
+}
+
 function run(command, args) {
   return new Promise((resolve, reject) => {
     const child = spawn(command, args, { stdio: ["ignore", 2, 2] });
@@ -81,8 +92,9 @@ async function compile(compiler, version, folder) {
   const cache = path.join(root, "build", "cuda");
   mkdirSync(cache, { recursive: true });
   const common = createHash("sha256").update([version, ...flags, ...targets].join("\n"));
-  for (const file of files.filter((each) => !each.endsWith(".cu")))
-    common.update(`\n${file}\n`).update(readFileSync(path.join(folder, file)));
+  const headers = files.filter((file) => !file.endsWith(".cu")).map((file) => path.join(folder, file));
+  for (const file of [...headers, ...sharedHeaders()])
+    common.update(`\n${path.basename(file)}\n`).update(readFileSync(file));
   const images = new Map(
     sources.map((source) => {
       const hash = common

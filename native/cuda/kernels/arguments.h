@@ -1,0 +1,120 @@
+// What each kernel takes: one struct by value. For the compilers of the device and of the host; what ops mean is in
+// backend/ops.h. Pointers are device memory; null stands for an absent range.
+#pragma once
+
+#include <cstdint>
+
+#include "../../backend/activation.h"
+#include "../../backend/format.h"
+#include "../../backend/kv_format.h"
+
+namespace layerstream::cuda {
+
+// How a row of weights lies in memory.
+struct RowLayout {
+  uint32_t columns, block;
+  int32_t block_shift;  // log2 of the block, or -1
+  uint32_t groups;      // that have scales
+  uint32_t code_bytes;  // of a row
+};
+
+struct EmbedArguments {
+  const uint8_t* row;
+  float* output;
+  RowLayout layout;
+  Format format;
+  float scale;
+};
+
+struct NormArguments {
+  const float* input;
+  float* output;
+  const float* weight;
+  const float* bias;
+  uint32_t groups, width, input_stride, output_stride;
+  float epsilon;
+  bool centered, group_weights, accumulate;
+};
+
+struct MatmulArguments {
+  const uint8_t* weight;
+  uint64_t row_bytes;
+  const float* input;
+  float* output;
+  const float* bias;
+  const float* row_scale;
+  RowLayout layout;
+  Format format;
+  uint32_t rows, tokens, input_stride, output_stride;
+  // Of vector products: a multiple of the rows that a warp multiplies at once; columns in shared memory at a time, a multiple
+  // of what a warp takes at once (2048).
+  uint32_t rows_per_warp, chunk_columns;
+  float scale;
+  bool accumulate;
+};
+
+struct RopeArguments {
+  float* target;
+  const float* cosine;
+  const float* sine;
+  uint32_t stride, heads, head_dim, rotary_dim, offset;
+  bool interleaved;
+};
+
+struct AppendArguments {
+  const float* source;
+  uint8_t* cache;
+  const uint32_t* pages;
+  uint64_t page_bytes;
+  uint32_t stride, dim, page_positions, first_position;
+  KvFormat format;
+};
+
+struct AttentionArguments {
+  const float* query;
+  float* output;
+  float* partial;  // of split attention: for each token, head and split a maximum, a total and value_dim sums
+  const uint8_t* keys;
+  const uint8_t* values;
+  const uint32_t* pages;
+  const float* sinks;
+  const float* slopes;
+  uint64_t page_bytes;
+  uint32_t query_stride, output_stride, page_positions, first_position;
+  uint32_t heads, kv_heads, head_dim, value_dim;
+  uint32_t stored_dim;  // of a value in the cache
+  uint32_t window, splits, logn_length;
+  float scale, soft_cap;
+  bool aligned;  // four elements from a multiple of four on can be loaded at once
+};
+
+struct ActivationArguments {
+  float* gate;
+  const float* up;
+  uint32_t width, gate_stride, up_stride;
+  Activation activation;
+  float alpha, limit;
+};
+
+struct ScaleTokensArguments {
+  float* target;
+  const float* factor;
+  uint32_t width, target_stride, factor_stride;
+};
+
+struct SoftCapArguments {
+  float* target;
+  uint32_t width, stride;
+  float cap;
+};
+
+// Of gather_rows, scatter_add and permute: `indexes` are the rows or the columns.
+struct IndexedArguments {
+  const float* input;
+  float* output;
+  const uint32_t* indexes;
+  const float* weights;
+  uint32_t width, input_stride, output_stride;
+};
+
+}  // namespace layerstream::cuda

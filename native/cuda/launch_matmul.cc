@@ -1,0 +1,89 @@
+// Ops on weights: which kernels do them, and how rows and tokens are divided over blocks.
+#include <algorithm>
+#include <bit>
+#include <string>
+
+#include "../platform/memory.h"
+#include "kernels/arguments.h"
+#include "launch.h"
+
+namespace layerstream::cuda {
+
+namespace {
+
+constexpr uint32_t kVectorWarps = 8;
+// Rows that a warp multiplies at once, for one token and for more, of which it takes so many.
+constexpr uint32_t kVectorRows = 4, kVectorsRows = 2, kVectorsTokens = 4;
+// Columns that a warp takes at once, in every format.
+constexpr uint32_t kLeastChunk = 2048;
+// Of inputs in a block's shared memory: several blocks share a multiprocessor's.
+constexpr uint32_t kInputBytes = 40 << 10;
+// Blocks for each multiprocessor: two or three run at once, and the last ones to finish should be short.
+constexpr uint32_t kBlocks = 8;
+
+RowLayout layout_of(Format format, uint32_t columns, uint32_t block) {
+  const FormatTraits& traits = traits_of(format);
+  const uint64_t padding = traits.padding == 0 ? block : traits.padding;
+  RowLayout layout{};
+  layout.columns = columns;
+  layout.block = block;
+  layout.block_shift = std::has_single_bit(block) ? std::countr_zero(block) : -1;
+  layout.groups = traits.group_bytes == 0 ? 0 : static_cast<uint32_t>((uint64_t{columns} + block - 1) / block);
+  layout.code_bytes = static_cast<uint32_t>(align_up(columns, padding) * traits.bits / 8);
+  return layout;
+}
+
+template <class T>
+T* pointer(Range range) {
+  return reinterpret_cast<T*>(address_of(range));
+}
+
+uint32_t divide_up(uint32_t value, uint32_t divisor) { return value / divisor + (value % divisor != 0); }
+
+// Of `columns` inputs in shared memory, which has gaps.
+uint32_t input_bytes(uint32_t columns) { return (columns + columns / 32 * 4) * static_cast<uint32_t>(sizeof(float)); }
+
+}  // namespace
+
+void Launcher::run(const EmbedOp& op) {
+  EmbedArguments arguments{};
+  arguments.row = pointer<const uint8_t>(op.row);
+  arguments.output = pointer<float>(op.output);
+  arguments.layout = layout_of(op.format, op.columns, op.block);
+  arguments.format = op.format;
+  arguments.scale = op.scale;
+  // A thread decodes at least four columns; those without a unit end at once.
+  launch("embed", {divide_up(static_cast<uint32_t>(align_up(op.columns, 256)), 4 * 128)}, 128, 0, arguments);
+}
+
+void Launcher::run(const MatmulOp& op) {
+  MatmulArguments arguments{};
+  arguments.weight = pointer<const uint8_t>(op.weight);
+  arguments.row_bytes = op.row_bytes;
+  arguments.input = pointer<const float>(op.input);
+  arguments.output = pointer<float>(op.output);
+  arguments.bias = pointer<const float>(op.bias);
+  arguments.row_scale = pointer<const float>(op.row_scale);
+  arguments.layout = layout_of(op.format, op.columns, op.block);
+  arguments.format = op.format;
+  arguments.rows = op.rows;
+  arguments.tokens = op.tokens;
+  arguments.input_stride = op.input_stride;
+  arguments.output_stride = op.output_stride;
+  arguments.scale = op.scale;
+  arguments.accumulate = op.accumulate;
+
+  const bool one = op.tokens == 1;
+  const uint32_t tokens = one ? 1 : kVectorsTokens, rows = one ? kVectorRows : kVectorsRows;
+  const uint32_t most = std::max(kInputBytes / input_bytes(kLeastChunk) / tokens, 1u) * kLeastChunk;
+  arguments.chunk_columns = std::min(static_cast<uint32_t>(align_up(op.columns, kLeastChunk)), most);
+  // Rows follow one another in a warp as long as there are blocks for all multiprocessors.
+  const uint32_t block_rows = kVectorWarps * rows, wanted = stream_.limits().multiprocessors * kBlocks;
+  const uint32_t runs = std::max(op.rows / (block_rows * wanted), 1u);
+  arguments.rows_per_warp = runs * rows;
+  const uint32_t blocks = divide_up(op.rows, block_rows * runs) * divide_up(op.tokens, tokens);
+  const std::string name = (one ? "vector_" : "vectors_") + std::string(traits_of(op.format).name);
+  launch(name.c_str(), {blocks}, kVectorWarps * 32, tokens * input_bytes(arguments.chunk_columns), arguments);
+}
+
+}  // namespace layerstream::cuda
