@@ -114,7 +114,6 @@ struct CUDA_KERNEL_NODE_PARAMS {
   each(cuDeviceTotalMem, "cuDeviceTotalMem_v2", (size_t*, CUdevice))                                                     \
   each(cuDevicePrimaryCtxRetain, "cuDevicePrimaryCtxRetain", (CUcontext*, CUdevice))                                     \
   each(cuDevicePrimaryCtxRelease, "cuDevicePrimaryCtxRelease_v2", (CUdevice))                                            \
-  each(cuDevicePrimaryCtxReset, "cuDevicePrimaryCtxReset_v2", (CUdevice))                                                \
   each(cuCtxSetCurrent, "cuCtxSetCurrent", (CUcontext))                                                                  \
   each(cuModuleLoadData, "cuModuleLoadData", (CUmodule*, const void*))                                                   \
   each(cuModuleUnload, "cuModuleUnload", (CUmodule))                                                                     \
