@@ -22,11 +22,13 @@ const path = require("node:path");
 const root = path.resolve(__dirname, "..");
 
 /**
- * Machine code for what is common (8.0's runs on 8.6 and 8.9), and PTX for everything else: the driver compiles that when it
- * first loads it. Each takes the compiler half a minute.
+ * What kernels are compiled to: Turing's PTX, and the PTX of Ampere with machine code for what is common. Drivers compile PTX
+ * for devices that have no machine code here when they first load it.
  */
-const machineCode = ["80", "90"];
-const intermediateCode = ["75", "80"];
+const targets = [
+  { from: "75", code: ["compute_75"] },
+  { from: "80", code: ["compute_80", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"] },
+];
 /** Without contraction: sums of products are written as such. */
 const flags = ["-std=c++20", "-O3", "--fmad=false", "--expt-relaxed-constexpr"];
 
@@ -55,16 +57,19 @@ function driverVersion(version) {
   return major * 1000 + minor * 10;
 }
 
-function architectures(compiler) {
+/** What of `targets` the compiler knows, as its options. */
+function targetOptions(compiler) {
   const known = (option) => spawnSync(compiler, [option], { encoding: "utf8" }).stdout.split(/\s+/);
-  const codes = known("--list-gpu-code");
-  const kinds = known("--list-gpu-arch");
-  return [
-    ...intermediateCode
-      .filter((each) => kinds.includes(`compute_${each}`))
-      .map((each) => `arch=compute_${each},code=compute_${each}`),
-    ...machineCode.filter((each) => codes.includes(`sm_${each}`)).map((each) => `arch=compute_${each},code=sm_${each}`),
-  ];
+  const codes = [...known("--list-gpu-code"), ...known("--list-gpu-arch")];
+  return targets.flatMap(({ from, code }) => {
+    const found = code.filter((each) => codes.includes(each));
+    return found.length === 0 ? [] : ["-gencode", `arch=compute_${from},code=[${found.join(",")}]`];
+  });
+}
+
+/** A fifth of the bytes; drivers that take the code of such compilers can unpack it. */
+function compressionOptions(version) {
+  return Number(version.split(".")[0]) >= 13 ? ["-compress-mode=size"] : [];
 }
 
 /** Kernels include what formats and options mean. */
@@ -88,10 +93,10 @@ function run(command, args) {
 async function compile(compiler, version, folder) {
   const files = existsSync(folder) ? readdirSync(folder).sort() : [];
   const sources = files.filter((file) => file.endsWith(".cu"));
-  const targets = architectures(compiler).flatMap((each) => ["-gencode", each]);
+  const options = [...flags, ...targetOptions(compiler), ...compressionOptions(version)];
   const cache = path.join(root, "build", "cuda");
   mkdirSync(cache, { recursive: true });
-  const common = createHash("sha256").update([version, ...flags, ...targets].join("\n"));
+  const common = createHash("sha256").update([version, ...options].join("\n"));
   const headers = files.filter((file) => !file.endsWith(".cu")).map((file) => path.join(folder, file));
   for (const file of [...headers, ...sharedHeaders()])
     common.update(`\n${path.basename(file)}\n`).update(readFileSync(file));
@@ -110,7 +115,7 @@ async function compile(compiler, version, folder) {
   const worker = async () => {
     for (let source = missing.shift(); source !== undefined; source = missing.shift()) {
       const image = images.get(source);
-      await run(compiler, [...flags, ...targets, "-fatbin", path.join(folder, source), "-o", `${image}.new`]);
+      await run(compiler, [...options, "-fatbin", path.join(folder, source), "-o", `${image}.new`]);
       renameSync(`${image}.new`, image);
     }
   };

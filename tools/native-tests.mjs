@@ -19,6 +19,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "./build.mjs";
+import { canEmulateCuda, makeEmulatedDriver } from "./emulated-cuda.mjs";
 import { readOptions } from "./options.mjs";
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
@@ -45,7 +46,7 @@ const folder = path.join(root, "build", "native-tests", mode);
 /** Drivers of OpenCL are not instrumented: under the thread sanitizer, there are none. */
 const environment = options.thread
   ? { ...process.env, LAYERSTREAM_SIMD: "scalar", OCL_ICD_VENDORS: path.join(folder, "no-drivers") }
-  : process.env;
+  : { ...process.env };
 /** Programs whose own threads, or those of what they test, meet. */
 const threaded = [
   ...[
@@ -187,6 +188,12 @@ async function main() {
     ...programs.map((file) => ({ file, flags: [] })),
   ];
   const objects = await compile(compiled);
+  // The tests' own CUDA driver, before whatever the system has; a benchmark takes the system's.
+  if (canEmulateCuda && !options.bench && !options.thread && !options.arm64) {
+    const driver = await makeEmulatedDriver({ folder: path.join(folder, "cuda"), compiler, modeFlags });
+    const others = process.env.LD_LIBRARY_PATH ? [process.env.LD_LIBRARY_PATH] : [];
+    environment.LD_LIBRARY_PATH = [path.dirname(driver), ...others].join(":");
+  }
   const library = sources.map((source) =>
     linked.includes(source) ? addonObject(source.file) : objects.get(source.file),
   );

@@ -3,6 +3,7 @@
 #include <string_view>
 
 #include "../cpu/device.h"
+#include "../cuda/device.h"
 #include "../opencl/device.h"
 #include "../platform/error.h"
 #include "device.h"
@@ -14,6 +15,7 @@ std::span<const Backend> backends() {
       {"cpu", cpu::list_devices, cpu::open_device},
       // The same kernels behind separate memory: proves that the engine never takes host memory for device memory.
       {"cpu-discrete", cpu::list_discrete_devices, cpu::open_discrete_device},
+      {"cuda", cuda::list_devices, cuda::open_device},
       {"opencl", opencl::list_devices, opencl::open_device},
   };
   return table;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "../platform/error.h"
+#include "find.h"
 #include "kernel_images.h"
 
 namespace layerstream::cuda {
@@ -17,13 +18,7 @@ bool is_unsuitable(CUresult status) {
 
 }  // namespace
 
-Context::Context(const Api& api, CUdevice device) : api_(api), device_(device) {
-  char name[256] = {};
-  check(api.cuDeviceGetName(name, sizeof name - 1, device), "cuDeviceGetName");
-  name_ = name;
-  int version = 0;
-  check(api.cuDriverGetVersion(&version), "cuDriverGetVersion");
-  driver_ = "CUDA " + version_text(version);
+Context::Context(const Api& api, CUdevice device, const DeviceInfo& info) : api_(api), device_(device), info_(info) {
   const auto attribute = [&](int which) {
     int value = 0;
     check(api.cuDeviceGetAttribute(&value, which, device), "cuDeviceGetAttribute");
@@ -33,9 +28,6 @@ Context::Context(const Api& api, CUdevice device) : api_(api), device_(device) {
   limits_.compute_capability =
       10 * attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) + attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
   limits_.shared_bytes = attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
-  size_t total = 0;
-  check(api.cuDeviceTotalMem(&total, device), "cuDeviceTotalMem");
-  memory_bytes_ = total;
   const bool virtual_memory = attribute(CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED) != 0;
   check(api.cuDevicePrimaryCtxRetain(&context_, device), "cuDevicePrimaryCtxRetain");
   try {
@@ -64,19 +56,13 @@ void Context::release() noexcept {
 }
 
 void Context::load_kernels() {
-  if (kKernelImages->source == nullptr) {
-    throw Error("DEVICE_UNAVAILABLE",
-                "this layerstream was built where NVIDIA's compiler was not installed, so it has no kernels for it. Install nvcc "
-                "(CUDA toolkit 12 or newer; pip install nvidia-cuda-nvcc) and run: npx layerstream build --force");
-  }
   for (const KernelImage* image = kKernelImages; image->source != nullptr; ++image) {
     CUmodule module = nullptr;
     const CUresult status = api_.cuModuleLoadData(&module, image->data);
     if (is_unsuitable(status)) {
-      throw Error("DEVICE_UNAVAILABLE", "the driver of " + name_ + " supports " + driver_ + " and does not take the kernels, which are for CUDA " +
-                                            version_text(kKernelVersion) + " (" + image->source + ": " + status_name(api_, status) +
-                                            "). Install a driver for CUDA " + version_text(kKernelVersion) +
-                                            " or newer, or use --device opencl.");
+      int version = 0;
+      check(api_.cuDriverGetVersion(&version), "cuDriverGetVersion");
+      throw Error("DEVICE_UNAVAILABLE", unsuitable_driver(name(), version, std::string(" (") + image->source + ": " + status_name(api_, status) + ')'));
     }
     check(status, "cuModuleLoadData");
     modules_.push_back(module);
@@ -99,7 +85,7 @@ const Api* Context::enter_quietly() noexcept {
 
 std::string Context::failure(CUresult status, const char* call) {
   if (status == CUDA_SUCCESS) return {};
-  std::string message = "CUDA: " + std::string(call) + " on " + name_ + " failed with " + status_name(api_, status) + '.';
+  std::string message = "CUDA: " + std::string(call) + " on " + name() + " failed with " + status_name(api_, status) + '.';
   if (status == CUDA_ERROR_OUT_OF_MEMORY) message += " The device or the host has too little memory: lower --vram or --memory.";
   if (!is_lost(status)) return message;
   message += " The device is lost: dispose of all models on it and load them again, in a new process if it stays lost.";
@@ -130,7 +116,7 @@ CUfunction Context::function(const char* name, uint32_t shared_bytes) {
     const CUresult status =
         api_.cuFuncSetAttribute(function.handle, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, static_cast<int>(shared_bytes));
     if (status != CUDA_SUCCESS) {
-      throw Error("DEVICE_FAILED", name_ + " has no " + std::to_string(shared_bytes) + " bytes of shared memory for the kernel " + name + " (" +
+      throw Error("DEVICE_FAILED", info_.kernels + " has no " + std::to_string(shared_bytes) + " bytes of shared memory for the kernel " + name + " (" +
                                        status_name(api_, status) + ").");
     }
     function.shared_bytes = shared_bytes;

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "../backend/device.h"
 #include "api.h"
 
 namespace layerstream::cuda {
@@ -23,7 +24,7 @@ struct Limits {
 class Context {
  public:
   // Throws Error{"DEVICE_FAILED"}; Error{"DEVICE_UNAVAILABLE"} where the driver does not take the kernels.
-  Context(const Api& api, CUdevice device);
+  Context(const Api& api, CUdevice device, const DeviceInfo& info);
   ~Context();
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
@@ -41,11 +42,10 @@ class Context {
   CUfunction function(const char* name, uint32_t shared_bytes);
 
   const Limits& limits() const { return limits_; }
-  const std::string& name() const { return name_; }
-  const std::string& driver() const { return driver_; }
-  uint64_t memory_bytes() const { return memory_bytes_; }
+  const DeviceInfo& info() const { return info_; }
+  // As its maker calls it.
+  const std::string& name() const { return info_.kernels; }
   uint64_t free_bytes();
-  CUdevice device() const { return device_; }
   // Bytes of which virtual memory is mapped and unmapped as one; 0 where the device has no such thing.
   uint64_t granularity() const { return granularity_; }
   CUmemAllocationProp allocation() const;
@@ -57,9 +57,9 @@ class Context {
   const Api& api_;
   const CUdevice device_;
   CUcontext context_ = nullptr;
-  std::string name_, driver_;
+  const DeviceInfo info_;
   Limits limits_;
-  uint64_t memory_bytes_ = 0, granularity_ = 0;
+  uint64_t granularity_ = 0;
   std::vector<CUmodule> modules_;
   std::atomic<bool> lost_{false};
   std::mutex mutex_;  // of what follows

@@ -59,8 +59,9 @@ class DeviceStream : public Stream {
   // Commands from begin() to end() are one, of this kind.
   void begin(Activity activity, Work work);
   void end();
+  void observe(Trace* trace, Track track) { log_->observe(trace, track, handle_); }
   void label(uint32_t stage) { stage_ = stage; }
-  CommandLog& log() { return *log_; }
+  uint64_t busy_nanoseconds() { return log_->busy_nanoseconds(); }
   const Limits& limits() const { return context_->limits(); }
 
  private:
