@@ -76,6 +76,7 @@ bool DeviceMemory::used(uint64_t begin, uint64_t end) const {
 }
 
 void DeviceMemory::commit(uint64_t offset, uint64_t bytes) {
+  context_->enter();
   std::lock_guard lock(mutex_);
   if (reserved_bytes_ == 0 || bytes == 0) return;
   const uint64_t granularity = context_->granularity();
@@ -102,16 +103,16 @@ void DeviceMemory::commit(uint64_t offset, uint64_t bytes) {
 }
 
 void DeviceMemory::discard(uint64_t offset, uint64_t bytes) {
+  context_->enter();
   std::lock_guard lock(mutex_);
   if (reserved_bytes_ == 0 || bytes == 0) return;
-  context_->enter();
   const uint64_t begin = offset, end = offset + bytes;
   for (auto next = used_.lower_bound(end); next != used_.begin();) {
     const auto before = std::prev(next);
     const auto [first, last] = *before;
     if (last <= begin) break;
     next = used_.erase(before);
-    if (end < last) used_.emplace(end, last);
+    if (end < last) next = used_.emplace(end, last).first;
     if (first < begin) next = used_.emplace(first, begin).first;
   }
   const uint64_t granularity = context_->granularity();

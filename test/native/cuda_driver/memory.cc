@@ -68,10 +68,15 @@ bool Memory::free(uint64_t address) {
 uint64_t Memory::reserve(uint64_t bytes) {
   std::lock_guard lock(mutex_);
   if (granularity_ == 0 || bytes % granularity_ != 0) return 0;
-  void* const memory = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* const memory = mmap(nullptr, bytes + granularity_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) return 0;
-  reservations_.emplace(reinterpret_cast<uint64_t>(memory), bytes);
-  return reinterpret_cast<uint64_t>(memory);
+  // From a whole granule on, as drivers do it.
+  const auto begin = reinterpret_cast<uint64_t>(memory);
+  const uint64_t address = (begin + granularity_ - 1) / granularity_ * granularity_;
+  if (address > begin) munmap(memory, address - begin);
+  munmap(pointer(address + bytes), begin + granularity_ - address);
+  reservations_.emplace(address, bytes);
+  return address;
 }
 
 bool Memory::unreserve(uint64_t address, uint64_t bytes) {
