@@ -1,4 +1,4 @@
-// devices(): what there is on this machine.
+// What devices there are on this machine, and their memory.
 #include "addon.h"
 #include "backend/device.h"
 
@@ -36,8 +36,16 @@ Napi::Value devices(const Napi::CallbackInfo& info) {
   return list;
 }
 
+Napi::Value device_free_bytes(const Napi::CallbackInfo& info) {
+  const std::unique_ptr<Device> device = open_device(info[0].ToString().Utf8Value(), {});
+  return Napi::Number::New(info.Env(), static_cast<double>(device->free_bytes()));
+}
+
 }  // namespace
 
-void register_devices(Napi::Env env, Napi::Object exports) { exports.Set("devices", guarded(env, "devices", devices)); }
+void register_devices(Napi::Env env, Napi::Object exports) {
+  exports.Set("devices", guarded(env, "devices", devices));
+  exports.Set("deviceFreeBytes", guarded(env, "deviceFreeBytes", device_free_bytes));
+}
 
 }  // namespace layerstream

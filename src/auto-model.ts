@@ -4,10 +4,9 @@ import { readEosTokenIds } from "./checkpoint/generation-config.js";
 import { defaultCacheDirectory, isLayerStore, type LayerStore, openLayerStore } from "./checkpoint/layer-store.js";
 import { type LoraAdapter, readLoraAdapter } from "./checkpoint/lora-adapter.js";
 import type { GenerateOptions, Generation, LoadOptions, Model, Prompt, TokenizerLike } from "./engine/contract.js";
-import { resolveDevice } from "./engine/device.js";
+import { chooseBudgets, resolveDevice } from "./engine/device.js";
 import { Engine } from "./engine/engine.js";
 import { checkTokens, startGeneration } from "./engine/generation.js";
-import { defaultBudgetBytes } from "./engine/memory.js";
 import { LayerstreamError } from "./errors.js";
 import { KV_FORMATS } from "./models/kv-format.js";
 import { architectureOf } from "./models/registry.js";
@@ -213,9 +212,13 @@ function checkOptions(options: LoadOptions) {
       remedy: `Give a whole number from 1 to ${most}.`,
     });
   }
+  const device = resolveDevice(options.device ?? "auto");
   return {
-    budgetBytes: options.memory === undefined ? defaultBudgetBytes() : parseBytes(options.memory, "memory"),
-    device: resolveDevice(options.device ?? "auto"),
+    ...chooseBudgets(device, {
+      memory: options.memory === undefined ? undefined : parseBytes(options.memory, "memory"),
+      vram: options.vram === undefined ? undefined : parseBytes(options.vram, "vram"),
+    }),
+    device: device.name,
     threads: threads ?? availableParallelism(),
     precision,
     maxSeqLen,

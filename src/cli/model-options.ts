@@ -9,6 +9,7 @@ import { createProgress } from "./progress.js";
 
 export interface ModelOptions extends CompressionOptions, ProfileOptions {
   memory?: number;
+  vram?: number;
   maxSeqLen?: number;
   kvDtype?: LoadOptions["kvDtype"];
   device?: string;
@@ -27,6 +28,7 @@ function collect(value: string, earlier: string[] = []): string[] {
 export function addModelOptions(command: Command): Command {
   command
     .option("--memory <size>", "hard budget for the whole process, for example 4GiB (default: what is free)", bytes)
+    .option("--vram <size>", "hard budget of the device's own memory (default: what is free there)", bytes)
     .option("--max-seq-len <tokens>", "prompt and answer together", integer(1))
     .addOption(new Option("--kv-dtype <type>", "how keys and values are kept").choices(KV_FORMATS).default("f32"))
     .option("--device <device>", '"auto", "cpu", "cuda" or "opencl"; "opencl:1" is the second one')
@@ -53,6 +55,7 @@ export async function loadModel(model: string, options: ModelOptions, interrupts
     headCompression: options.headCompression,
     requantize: options.requantize,
     memory: options.memory,
+    vram: options.vram,
     maxSeqLen: options.maxSeqLen,
     kvDtype: options.kvDtype,
     device: options.device,

@@ -8,6 +8,8 @@ export const BLOCK_TOKENS = 512;
 export interface ActivationSizes {
   /** For every token of a pass: the hidden state and what belongs to it. */
   passBytesPerToken: number;
+  /** Of that, what is in pinned memory beside a device with memory of its own. */
+  hostBytesPerToken: number;
   /** For every token of a block that a stage works on at once. */
   blockBytesPerToken: number;
   /** 0: a stage works on all tokens of a pass at once. */
@@ -18,6 +20,11 @@ export interface ActivationSizes {
 export function activationBytes(sizes: ActivationSizes, tokens: number): number {
   const { passBytesPerToken, blockBytesPerToken, blockTokens } = sizes;
   return tokens * passBytesPerToken + (blockTokens === 0 ? tokens : Math.min(tokens, blockTokens)) * blockBytesPerToken;
+}
+
+/** What of them is in the memory of a device that has its own. */
+export function onDevice(sizes: ActivationSizes): ActivationSizes {
+  return { ...sizes, passBytesPerToken: sizes.passBytesPerToken - sizes.hostBytesPerToken, hostBytesPerToken: 0 };
 }
 
 /** The longest pass whose activations take no more than `bytes`, tokens. */
@@ -41,11 +48,13 @@ export function activationSizes(
     names.reduce((floats, name) => floats + (registers[name] ?? 0), 0);
   const normed = registers.normed ?? 0;
   const carried = carriesNormed(architecture) ? normed : 0;
-  const tables = ropes.reduce((floats, rope) => floats + 2 * rope.rotaryDim, 0);
-  const routing = experts ? 4 * experts.perToken + (registers.router ?? 0) : 0;
+  // Each is copied to the device from pinned memory; logits of routers come from there.
+  const tables = ropes.reduce((floats, rope) => floats + rope.rotaryDim, 0) + (experts ? 2 * experts.perToken : 0);
+  const routing = experts ? (registers.router ?? 0) : 0;
   const scratch = Math.max(total(ATTENTION_REGISTERS), total(MLP_REGISTERS));
   return {
-    passBytesPerToken: 4 * (total(["hidden"]) + carried + tables + routing),
+    passBytesPerToken: 4 * (total(["hidden"]) + carried + 2 * tables + routing),
+    hostBytesPerToken: 4 * (tables + routing),
     blockBytesPerToken: 4 * (normed - carried + scratch + permutedColumns + adapterRank),
     blockTokens: experts ? 0 : blockTokens,
   };

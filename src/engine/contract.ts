@@ -69,9 +69,14 @@ export interface Stats {
   /** Bytes that a pass of one token streams: everything on the tape, and the experts that its routers choose. */
   bytesPerPass: number;
   heldBytes: number;
+  /** Of these, in the memory of a device that has its own, and in the host's. */
+  deviceHeldBytes: number;
+  hostHeldBytes: number;
   /** Bytes that pass through the compute in one pass, held or streamed. */
   weightBytes: number;
   ringBytes: number;
+  /** Of a device's own memory, for weights that are not held there while they are multiplied. */
+  slotBytes: number;
   kvBytes: number;
   /** Of the KV cache, in a temporary file: every pass reads it. */
   kvSpilledBytes: number;
@@ -83,6 +88,8 @@ export interface Stats {
   kvDtype: KvFormat;
   activationBytes: number;
   memoryBudgetBytes: number;
+  /** Of a device's own memory; 0 where it uses the host's. */
+  vramBudgetBytes: number;
   /** Seconds in which the compute stream waited for the disk, and in which it computed. */
   ioWaitSeconds: number;
   computeSeconds: number;
@@ -108,21 +115,33 @@ export interface ResidencyEntry {
   /** Of its whole extent on disk. */
   bytes: number;
   heldBytes: number;
+  /** Of these, in the memory of a device that has its own, and in the host's. */
+  deviceHeldBytes: number;
+  hostHeldBytes: number;
   /** Bytes that a pass which uses all of it reads. */
   streamedBytes: number;
 }
 
 export interface Residency {
   memoryBudgetBytes: number;
+  /** Of a device's own memory; 0 where it uses the host's. */
+  vramBudgetBytes: number;
   heldBytes: number;
+  /** Of these, in the memory of a device that has its own, and in the host's. */
+  deviceHeldBytes: number;
+  hostHeldBytes: number;
   streamedBytes: number;
   ringBytes: number;
+  /** Of a device's own memory, for weights that are not held there while they are multiplied. */
+  slotBytes: number;
   kvBytes: number;
   activationBytes: number;
   /** What the process needs besides: Node, the addon, worker threads. */
   runtimeBytes: number;
   /** The least budget that this model, maxSeqLen and store can run in. */
   minimumBytes: number;
+  /** The least vram that they can run in; 0 where the device uses the host's memory. */
+  minimumVramBytes: number;
   maxSeqLen: number;
   stages: ResidencyEntry[];
 }
@@ -215,7 +234,10 @@ export interface LoadOptions {
   maxSeqLen?: number;
   /** Threads that compute. Default: as many as the process may use. */
   threads?: number;
-  /** Budget for device memory; no device of this version has any of its own. */
+  /**
+   * Hard budget of device memory: bytes, or "4GiB"; what the driver itself takes is beside it. Default: what is free, less a
+   * tenth. For devices with memory of their own.
+   */
   vram?: string | number;
   /** Records what every stage spends its time on: `profile()` and `writeTrace()`. Takes 21 MiB of the budget. Default false. */
   profilingMode?: boolean;

@@ -16,8 +16,9 @@ import { describeModel, type ModelDescription } from "./model-description.js";
 import { disposedError, Passes, type RunOptions } from "./passes.js";
 import { Prefetcher } from "./prefetch.js";
 import { type Profile, readProfile } from "./profile.js";
-import { PAGE_POSITIONS, planResidency, type ResidencyInput, type ResidencyPlan } from "./residency.js";
+import { planResidency } from "./residency.js";
 import { type EngineOptions, residencyInputOf } from "./residency-input.js";
+import { PAGE_POSITIONS, type ResidencyInput, type ResidencyPlan } from "./residency-sizes.js";
 import { TRACE_SPANS, writeTrace } from "./trace-file.js";
 import { reservedSizes, WorkingMemoryPlanner } from "./working-memory.js";
 
@@ -146,7 +147,9 @@ export class Engine {
       bytesPerPass: this.plan.streamedBytes,
       heldBytes: this.plan.heldBytes,
       weightBytes: this.description.stages.reduce((bytes, stage) => bytes + stage.extentBytes, 0),
+      ...this.heldByTier(),
       ringBytes: this.plan.ringBytes,
+      slotBytes: this.plan.slotBytes,
       kvBytes: this.plan.kvBytes,
       kvSpilledBytes: this.plan.kvSpilledBytes,
       kvBytesRead: measured.kvBytesRead,
@@ -156,6 +159,7 @@ export class Engine {
       kvDtype: this.options.kvFormat,
       activationBytes: this.plan.activationBytes,
       memoryBudgetBytes: this.memory.budgetBytes,
+      vramBudgetBytes: this.options.vram?.budgetBytes ?? 0,
       peakMemoryBytes: peakResidentBytes(),
       threads: this.options.threads,
       kernels: measured.kernels,
@@ -170,27 +174,37 @@ export class Engine {
     const { plan } = this;
     return {
       memoryBudgetBytes: this.memory.budgetBytes,
+      vramBudgetBytes: this.options.vram?.budgetBytes ?? 0,
       heldBytes: plan.heldBytes,
+      ...this.heldByTier(),
       streamedBytes: plan.streamedBytes,
       ringBytes: plan.ringBytes,
+      slotBytes: plan.slotBytes,
       kvBytes: plan.kvBytes,
       activationBytes: plan.activationBytes,
       runtimeBytes: this.residencyInput.runtimeBytes,
       minimumBytes: plan.minimumBytes,
+      minimumVramBytes: plan.minimumVramBytes,
       maxSeqLen: plan.maxSeqLen,
       stages: this.residencyInput.stages.map((stage, index) => this.residencyEntry(stage, index)),
     };
   }
 
+  private heldByTier({ heldBytes, deviceHeldBytes }: { heldBytes: number; deviceHeldBytes: number } = this.plan) {
+    const onDevice = this.options.vram ? deviceHeldBytes : 0;
+    return { deviceHeldBytes: onDevice, hostHeldBytes: heldBytes - onDevice };
+  }
+
   private residencyEntry(stage: ResidencyStage, index: number): ResidencyEntry {
     const held = this.plan.held[index] as Uint8Array;
-    const { heldBytes, streamedBytes } = stageParts(stage, held);
+    const { heldBytes, streamedBytes, ...parts } = stageParts(stage, held);
     const otherwise = stage.gathered ? "gathered" : stage.routed ? "routed" : "streamed";
     return {
       stage: this.description.stages[index]?.name ?? "",
       tier: streamedBytes === 0 ? "held" : heldBytes > 0 ? "mixed" : otherwise,
       bytes: stage.bytes,
       heldBytes,
+      ...this.heldByTier({ heldBytes, ...parts }),
       streamedBytes: stage.gathered ? 0 : streamedBytes,
     };
   }

@@ -8,6 +8,10 @@ const SWING_BYTES = 4 * 2 ** 20;
 /** Where more than this share of the room changes hands, nothing needs to stay as it is. */
 const MOST_CHANGE = 1 / 4;
 
+/** Tiers of a chunk that is held: where passes use it, or in the host's memory beside a device with memory of its own. */
+export const IN_DEVICE = 1;
+export const IN_HOST = 2;
+
 export interface ResidencyStage {
   /** Of its whole extent. */
   bytes: number;
@@ -41,13 +45,21 @@ export function isOnTape(stage: ResidencyStage): boolean {
   return !stage.gathered && !isExpert(stage);
 }
 
-/** Bytes of a stage that are held, and that a pass which reads it streams. */
-export function stageParts(stage: ResidencyStage, held: Uint8Array): { heldBytes: number; streamedBytes: number } {
+/** Bytes of a stage that are held, those of them that are where passes use them, and those that a pass which reads it streams. */
+export function stageParts(stage: ResidencyStage, held: Uint8Array) {
   const { bytes, chunks, reads = chunks } = stage;
+  const bytesIn = (tier: number) => total(chunks.filter((_, chunk) => held[chunk] === tier));
+  // Chunks share pages, and there a stage is never larger than its extent; in the host's memory each has its own.
+  const deviceHeldBytes = Math.min(bytes, bytesIn(IN_DEVICE));
   const streamedBytes = total(reads.filter((_, chunk) => !held[chunk]));
-  const heldBytes = total(chunks.filter((_, chunk) => held[chunk]));
-  // Chunks share pages, and a stage is never larger than its extent.
-  return { heldBytes: Math.min(bytes, heldBytes), streamedBytes };
+  return { heldBytes: deviceHeldBytes + bytesIn(IN_HOST), deviceHeldBytes, streamedBytes };
+}
+
+/** Bytes that a pass of one token reads from disk. */
+export function streamedByToken(stages: readonly ResidencyStage[], held: readonly Uint8Array[]): number {
+  const streamed = (stage: ResidencyStage, index: number) =>
+    stage.gathered ? 0 : stageParts(stage, held[index] as Uint8Array).streamedBytes * stage.share;
+  return Math.round(total(stages.map(streamed)));
 }
 
 /**

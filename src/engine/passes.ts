@@ -8,7 +8,7 @@ import { TRACE_ENGINE, TRACE_PASS, type TraceActivity } from "../native/types.js
 import { untilAborted } from "./abort.js";
 import type { KvCache, Sequence } from "./kv-cache.js";
 import type { Prefetcher } from "./prefetch.js";
-import type { ResidencyPlan } from "./residency.js";
+import type { ResidencyPlan } from "./residency-sizes.js";
 import { Turns } from "./turns.js";
 import type { MemoryChange, WorkingMemoryPlanner } from "./working-memory.js";
 
@@ -274,12 +274,12 @@ export class Passes {
   private async rearrange(change: MemoryChange | undefined): Promise<void> {
     if (!change) return;
     const addon = native();
-    const { held, ringBytes, expertRingBytes, slotBytes, heldBytes, working, kvLayers } = change.plan;
+    const { held, ringBytes, expertRingBytes, slotBytes, deviceHeldBytes, working, kvLayers } = change.plan;
     const changes = [
       () => addon.setHeld(this.parts.model, held, ringBytes, expertRingBytes, slotBytes),
       () => addon.setWorkingMemory(this.parts.model, working.tokens, change.pages, kvLayers),
     ];
-    if (heldBytes > this.plan.heldBytes || kvLayers < this.plan.kvLayers) changes.reverse();
+    if (deviceHeldBytes > this.plan.deviceHeldBytes || kvLayers < this.plan.kvLayers) changes.reverse();
     // What is enqueued behind a pass does not move the tape, which this starts anew.
     this.latestPass = Promise.resolve(undefined);
     addon.cancelModel(this.parts.model);

@@ -9,7 +9,7 @@ import type { Precision } from "./contract.js";
 import { runtimeMemory } from "./memory.js";
 import type { ModelDescription } from "./model-description.js";
 import { productScratchBytes } from "./product-scratch.js";
-import { chunkBytesFor, PAGE_POSITIONS, type ResidencyInput } from "./residency.js";
+import { chunkBytesFor, PAGE_POSITIONS, type ResidencyInput } from "./residency-sizes.js";
 import { TRACE_BYTES } from "./trace-file.js";
 
 /** Growth of the JavaScript heap, thread stacks and kernel scratch after the plan is made. */
@@ -17,6 +17,8 @@ const RUNTIME_RESERVE_BYTES = 40 * 2 ** 20;
 
 export interface EngineOptions {
   budgetBytes: number;
+  /** Of the device's own memory, and how much that is; absent where it uses the host's. */
+  vram?: { budgetBytes: number; memoryBytes: number };
   device: string;
   threads: number;
   precision: Precision;
@@ -48,17 +50,19 @@ export function residencyInputOf(
     routed: stage.native.routed !== undefined,
     share: stage.share,
   }));
-  const fastProducts = options.precision === "fast" && native().cpuKernels().includes("vnni");
+  // Other devices have their own.
+  const cpuKernels = options.device.startsWith("cpu");
+  const fastProducts = cpuKernels && options.precision === "fast" && native().cpuKernels().includes("vnni");
   const runtime = runtimeMemory();
   const runtimeBytes =
     runtime.bytes +
     (fastProducts ? productScratchBytes(description.widestColumns, options.threads) : 0) +
     RUNTIME_RESERVE_BYTES +
     (options.profiling ? TRACE_BYTES : 0);
-  // A device with memory of its own gets its weights through the ring even when they are held: nothing stays in it.
-  const blockTokens = options.device === "cpu" ? (options.blockTokens ?? BLOCK_TOKENS) : 0;
   return {
     budgetBytes: options.budgetBytes,
+    vramBytes: options.vram?.budgetBytes,
+    deviceMemoryBytes: options.vram?.memoryBytes,
     runtimeBytes,
     runtimeVariationBytes: runtime.mostBytes - runtime.bytes,
     stages,
@@ -67,15 +71,13 @@ export function residencyInputOf(
     kvBytesPerPosition:
       (architecture.layerCount * kvPageBytes(options.kvFormat, architecture.kvCache, PAGE_POSITIONS)) / PAGE_POSITIONS,
     kvLayers: architecture.layerCount,
-    kvSpill: options.device === "cpu" && options.spillDirectory !== undefined,
-    activations: activationSizes(architecture, description, blockTokens),
+    kvSpill: options.vram === undefined && options.spillDirectory !== undefined,
+    activations: activationSizes(architecture, description, options.blockTokens ?? BLOCK_TOKENS),
     logitsBytesPerToken: architecture.vocabSize * 4,
     contextLimit: contextLimit(architecture),
     maxSeqLen: options.maxSeqLen,
     hold: options.hold,
     prefetching: options.prefetching,
-    ownMemory: options.device !== "cpu",
-    alwaysStaged: options.device !== "cpu" || description.compressed,
     compressed: description.compressed,
   };
 }

@@ -5,14 +5,14 @@
 import { totalmem } from "node:os";
 import { LayerstreamError } from "../errors.js";
 import type { KvCache, Sequence } from "./kv-cache.js";
+import { planResidency } from "./residency.js";
 import {
   LEAST_TOKENS,
   MOST_TOKENS,
   PAGE_POSITIONS,
-  planResidency,
   type ResidencyInput,
   type ResidencyPlan,
-} from "./residency.js";
+} from "./residency-sizes.js";
 
 /** A growing sequence is given this many tokens ahead, or an eighth of its length: every change restarts the tape. */
 const AHEAD_TOKENS = 512;
@@ -31,12 +31,15 @@ export interface MemoryChange {
 
 /**
  * Pages of the KV cache and tokens of a pass that may ever be committed, whatever budget comes: address space, as much as
- * the machine has memory.
+ * the machine, or a device with memory of its own, has of it.
  */
 export function reservedSizes(input: ResidencyInput, plan: ResidencyPlan): { pages: number; tokens: number } {
-  const longest = Math.min(input.contextLimit, MOST_TOKENS, totalmem() / input.kvBytesPerPosition);
-  const pages = Math.max(plan.pageCount, Math.ceil(longest / PAGE_POSITIONS));
-  const tokens = Math.min(pages * PAGE_POSITIONS, Math.ceil(totalmem() / input.activations.passBytesPerToken));
+  const memoryBytes = input.deviceMemoryBytes ?? totalmem();
+  const longest = Math.min(input.contextLimit, MOST_TOKENS, memoryBytes / input.kvBytesPerPosition);
+  const pages = Math.max(plan.pageCount, Math.floor(longest / PAGE_POSITIONS));
+  // Half: a block's registers are beside them.
+  const most = Math.floor(memoryBytes / 2 / input.activations.passBytesPerToken);
+  const tokens = Math.min(pages * PAGE_POSITIONS, most);
   return { pages, tokens: Math.max(tokens, plan.working.tokens) };
 }
 
@@ -90,7 +93,8 @@ export class WorkingMemoryPlanner {
   private limitCache(): void {
     const { pageCount, kvBytes, working } = this.plan;
     const pageBytes = working.pages > 0 ? kvBytes / working.pages : 1;
-    this.cache.setLimits(pageCount, Math.floor((this.input.budgetBytes * KEPT_SHARE) / pageBytes));
+    const { budgetBytes, vramBytes = budgetBytes } = this.input;
+    this.cache.setLimits(pageCount, Math.floor((vramBytes * KEPT_SHARE) / pageBytes));
   }
 
   private growth(sequence: Sequence, tokens: number): MemoryChange {
@@ -109,11 +113,10 @@ export class WorkingMemoryPlanner {
 
   /** Undefined where the change is not worth what a restart of the tape costs. */
   private shrinkage(sequence: Sequence, end: number): MemoryChange | undefined {
-    if (this.plan.streamedBytes + this.plan.kvSpilledBytes === 0) return undefined;
+    if (movedByToken(this.plan) === 0) return undefined;
     const ahead = end + Math.max(AHEAD_TOKENS, end / 8);
     const change = this.change(this.cache.pagesInUse(sequence, ahead), 1);
-    const read = ({ streamedBytes, kvSpilledBytes }: ResidencyPlan) => streamedBytes + kvSpilledBytes;
-    const spared = read(this.plan) - read(change.plan);
+    const spared = movedByToken(this.plan) - movedByToken(change.plan);
     const tokensLeft = sequence.capacity - end;
     return spared * tokensLeft > WORTH_RESTARTS * this.plan.ringBytes ? change : undefined;
   }
@@ -143,6 +146,11 @@ export class WorkingMemoryPlanner {
     const working = { pages: count, tokens: Math.max(tokens, LEAST_TOKENS), logitsRows };
     return { plan: planResidency({ ...this.input, budgetBytes, working, held: this.plan.held }), pages, budgetBytes };
   }
+}
+
+/** Bytes that a token brings to where passes use them, from disk or from the host's memory. */
+function movedByToken({ streamedBytes, heldBytes, deviceHeldBytes, kvSpilledBytes }: ResidencyPlan): number {
+  return streamedBytes + heldBytes - deviceHeldBytes + kvSpilledBytes;
 }
 
 function isTooSmall(error: unknown): boolean {

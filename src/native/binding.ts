@@ -61,6 +61,7 @@ const functionNames = {
   firstMaximum: true,
   destroyModel: true,
   devices: true,
+  deviceFreeBytes: true,
   encodeWindows: true,
   dropFileCache: true,
   expandRows: true,

@@ -469,6 +469,8 @@ export interface NativeDevices {
    * none, but loads drivers.
    */
   devices(): NativeDevice[];
+  /** Opens the device. Of its own memory, that can be allocated now; 0: it uses the host's. @throws DEVICE_UNAVAILABLE */
+  deviceFreeBytes(name: string): number;
 }
 
 export interface NativeDeviceRates {

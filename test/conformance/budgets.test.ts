@@ -70,12 +70,7 @@ describe("experts", () => {
     expect(held.residency.streamedBytes).toBe(0);
     const least = held.residency.minimumBytes;
 
-    for (const load of [
-      { memory: least },
-      { memory: least + 120 * MIB },
-      { memory: least, device: "cpu-discrete" },
-      { memory: least, threads: 1 },
-    ]) {
+    for (const load of [{ memory: least }, { memory: least + 120 * MIB }, { memory: least, threads: 1 }]) {
       const other = await outcome(store, load);
       expect(other.code, other.message).toBeUndefined();
       expect(other.hash).toBe(held.hash);

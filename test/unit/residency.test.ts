@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { stagedBytes, stageParts } from "../../dist/engine/held-chunks.js";
-import { planResidency, type ResidencyInput, type ResidencyPlan } from "../../dist/engine/residency.js";
+import { planResidency } from "../../dist/engine/residency.js";
+import type { ResidencyInput, ResidencyPlan } from "../../dist/engine/residency-sizes.js";
 
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;
@@ -21,7 +22,12 @@ function mixtral(change: Partial<ResidencyInput> = {}): ResidencyInput {
     for (let expert = 0; expert < 8; expert++) stages.push({ ...onTape(93_585_408), routed: true, share: 0.25 });
   }
   stages.push(onTape(139_264_000));
-  const activations = { passBytesPerToken: 17_408, blockBytesPerToken: 132_592, blockTokens: 0 };
+  const activations = {
+    passBytesPerToken: 17_408,
+    hostBytesPerToken: 512,
+    blockBytesPerToken: 132_592,
+    blockTokens: 0,
+  };
   return { ...llama8b(), stages, activations, logitsBytesPerToken: 4 * 32_000, ...change };
 }
 
@@ -38,7 +44,7 @@ function llama8b(change: Partial<ResidencyInput> = {}): ResidencyInput {
     largestRowBytes: 28_672,
     kvBytesPerPosition: 262_144,
     kvLayers: 32,
-    activations: { passBytesPerToken: 17_408, blockBytesPerToken: 132_592, blockTokens: 512 },
+    activations: { passBytesPerToken: 17_408, hostBytesPerToken: 512, blockBytesPerToken: 132_592, blockTokens: 512 },
     logitsBytesPerToken: 4 * 128_256,
     contextLimit: 131_072,
     ...change,
@@ -163,7 +169,6 @@ describe("planResidency", () => {
   it("has a ring for all that a compressed stage has there: what is read and what it becomes", () => {
     const input = llama8b({
       working: { pages: 64, tokens: 2048, logitsRows: 4 },
-      alwaysStaged: true,
       compressed: true,
     });
     const halves = input.stages.map(({ chunks }) => chunks.map((bytes) => bytes / 2));
@@ -187,7 +192,12 @@ describe("planResidency", () => {
     const stages = [{ ...onTape(2_101_346_304), gathered: true }];
     for (let layer = 0; layer < 80; layer++) stages.push(onTape(301_989_888), onTape(1_409_286_144));
     stages.push(onTape(2_101_346_304));
-    const activations = { passBytesPerToken: 33_792, blockBytesPerToken: 263_208, blockTokens: 512 };
+    const activations = {
+      passBytesPerToken: 33_792,
+      hostBytesPerToken: 512,
+      blockBytesPerToken: 263_208,
+      blockTokens: 512,
+    };
     const shape = { stages, largestRowBytes: 57_344, kvBytesPerPosition: 655_360, activations };
     const plan = planResidency(llama8b({ ...shape, vectorBytes: 5 * MIB, budgetBytes: 512 * MIB }));
     expect(plan.minimumBytes).toBeLessThan(512 * MIB);
@@ -312,12 +322,6 @@ describe("planResidency", () => {
         /logits of 8192/,
       );
     });
-  });
-
-  it("stages held weights of a device with memory of its own through a ring", () => {
-    const plan = planResidency(llama8b({ budgetBytes: 40 * GIB, alwaysStaged: true }));
-    expect(plan.streamedBytes).toBe(0);
-    expect(plan.ringBytes).toBeGreaterThan(0);
   });
 });
 

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { KvCache, type Sequence } from "../../dist/engine/kv-cache.js";
-import { planResidency, type ResidencyInput } from "../../dist/engine/residency.js";
+import { planResidency } from "../../dist/engine/residency.js";
+import type { ResidencyInput } from "../../dist/engine/residency-sizes.js";
 import { type MemoryChange, reservedSizes, WorkingMemoryPlanner } from "../../dist/engine/working-memory.js";
 
 const MIB = 2 ** 20;
@@ -22,7 +23,7 @@ const input: ResidencyInput = {
   largestRowBytes: 8192,
   kvBytesPerPosition: 131_072,
   kvLayers: 16,
-  activations: { blockTokens: 0, passBytesPerToken: 65_536, blockBytesPerToken: 0 },
+  activations: { blockTokens: 0, passBytesPerToken: 65_536, hostBytesPerToken: 512, blockBytesPerToken: 0 },
   logitsBytesPerToken: 65_536,
   contextLimit: 100_000,
 };
