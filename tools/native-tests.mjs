@@ -3,13 +3,14 @@
  * Compiles the CPU device and the streaming runtime with the programs of test/native by the C++ compiler alone (no
  * Node, no addon), and runs them.
  *
- *   node tools/native-tests.mjs [--bench] [--plain] [--thread] [--arm64] [name ...]
+ *   node tools/native-tests.mjs [--bench] [--plain] [--thread] [--arm64] [--no-run] [name ...]
  *
  * Without options: every test/native/*_test.cc, under the address and undefined-behaviour sanitizers.
  * --bench   the *_bench.cc instead, with the addon's own objects
  * --plain   tests without sanitizers, of the addon's own objects
  * --thread  those with threads under the thread sanitizer, computing with the scalar kernels
  * --arm64   with aarch64-linux-gnu-g++, run by qemu-aarch64 (Debian: g++-aarch64-linux-gnu, qemu-user)
+ * --no-run  builds the programs and leaves them in build/native-tests
  * name      only programs whose names start so
  *
  * CXX names another compiler. Objects are kept in build/native-tests.
@@ -30,6 +31,7 @@ const { values: options, positionals: names } = readOptions({
     plain: { type: "boolean" },
     thread: { type: "boolean" },
     arm64: { type: "boolean" },
+    "no-run": { type: "boolean" },
   },
 });
 
@@ -201,6 +203,7 @@ async function main() {
   const test = async (file) => {
     const program = path.join(folder, path.basename(file, ".cc"));
     await run(compiler, [...commonFlags, ...modeFlags, ...library, objects.get(file), "-o", program]);
+    if (options["no-run"]) return;
     const [command, ...args] = [...emulator, program];
     await run(command, args);
   };
