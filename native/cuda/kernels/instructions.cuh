@@ -2,7 +2,11 @@
 // (test/native/cuda_host/cuda_host.h has all of it once more).
 #pragma once
 
-#if !defined(LAYERSTREAM_CUDA_HOST)
+#if defined(__HIP__)
+
+#include "instructions_hip.cuh"
+
+#elif !defined(LAYERSTREAM_CUDA_HOST)
 
 #define KERNEL(name, Arguments, threads, blocks) \
   extern "C" __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ Arguments arguments)
