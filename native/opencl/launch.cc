@@ -2,13 +2,6 @@
 
 namespace layerstream::opencl {
 
-namespace {
-
-// Items of a group of the kernels that treat floats apart, and of those that reduce rows.
-constexpr uint32_t kItems = 64;
-
-}  // namespace
-
 void Launcher::set_bytes(cl_kernel kernel, cl_uint& index, size_t bytes, const void* value) {
   check(context_.api().clSetKernelArg(kernel, index++, bytes, value), "clSetKernelArg");
 }
@@ -28,11 +21,9 @@ void Launcher::gather(std::initializer_list<Range> ranges) {
   for (const Range range : ranges) operand(range);
 }
 
-cl_kernel Launcher::elementwise_kernel(const char* name) { return stream_.kernel({"common.cl", "elementwise.cl"}, "", name); }
-
 void Launcher::run(const NormOp& op) {
   gather({op.input, op.output, op.weight, op.bias});
-  const cl_kernel kernel = stream_.kernel({"common.cl", "lanes.cl", "norm.cl"}, "-D LANES=" + std::to_string(kItems), "norm");
+  const cl_kernel kernel = stream_.kernel({KernelName::kNorm});
   set(kernel, operand(op.input), operand(op.output), operand(op.weight), operand(op.bias), op.width, op.input_stride, op.output_stride,
       op.epsilon, op.centered, op.group_weights, op.accumulate);
   stream_.enqueue(kernel, size_t{op.groups} * kItems, op.tokens, kItems);
@@ -40,7 +31,7 @@ void Launcher::run(const NormOp& op) {
 
 void Launcher::run(const RopeOp& op) {
   gather({op.target, op.cosine, op.sine});
-  const cl_kernel kernel = elementwise_kernel("rope");
+  const cl_kernel kernel = stream_.kernel({KernelName::kRope});
   set(kernel, operand(op.target), operand(op.cosine), operand(op.sine), op.stride, op.heads, op.head_dim, op.rotary_dim, op.offset,
       op.interleaved);
   stream_.enqueue(kernel, size_t{op.heads} * (op.rotary_dim / 2), op.tokens, kItems);
@@ -48,19 +39,17 @@ void Launcher::run(const RopeOp& op) {
 
 void Launcher::run(const AttentionOp& op) {
   gather({op.key_cache, op.value_cache, op.pages, op.key, op.value, op.query, op.output, op.sinks, op.slopes});
-  static_assert(kKvFormatCount == 3);
-  const std::string options = std::string("-D KV_") + kKvFormatNames[static_cast<size_t>(op.kv_format)] + "=1 -D LANES=" + std::to_string(kItems);
-  const std::vector<const char*> files = {"common.cl", "lanes.cl", "attention.cl"};
+  const auto format = static_cast<uint8_t>(op.kv_format);
   const Operand keys = operand(op.key_cache), values = op.values_in_keys ? Operand{} : operand(op.value_cache);
   const Operand pages = operand(op.pages);
 
   const uint32_t vectors = op.kv_heads * (op.values_in_keys ? 1 : 2);
-  const cl_kernel append = stream_.kernel(files, options, "append");
+  const cl_kernel append = stream_.kernel({KernelName::kAppend, format});
   set(append, operand(op.key), operand(op.value), op.key_stride, op.value_stride, keys, values, op.page_bytes, pages, op.page_positions,
       op.first_position, op.kv_heads, op.head_dim, op.value_dim, vectors);
   stream_.enqueue(append, vectors, op.tokens, 8);
 
-  const cl_kernel attention = stream_.kernel(files, options, "attention");
+  const cl_kernel attention = stream_.kernel({KernelName::kAttention, format});
   set(attention, operand(op.query), operand(op.output), op.query_stride, op.output_stride, keys, values, op.page_bytes, pages,
       op.page_positions, op.first_position, op.heads, op.kv_heads, op.head_dim, op.value_dim, op.window, op.scale, op.values_in_keys,
       op.soft_cap, op.logn_length, operand(op.sinks), operand(op.slopes), LocalBytes{op.value_dim * sizeof(float)},
@@ -70,7 +59,7 @@ void Launcher::run(const AttentionOp& op) {
 
 void Launcher::run(const ActivationOp& op) {
   gather({op.gate, op.up});
-  const cl_kernel kernel = elementwise_kernel("activation");
+  const cl_kernel kernel = stream_.kernel({KernelName::kActivation});
   set(kernel, operand(op.gate), operand(op.up), op.width, op.gate_stride, op.up_stride, static_cast<uint32_t>(op.activation), op.alpha,
       op.limit);
   stream_.enqueue(kernel, op.width, op.tokens, kItems);
@@ -78,34 +67,34 @@ void Launcher::run(const ActivationOp& op) {
 
 void Launcher::run(const ScaleTokensOp& op) {
   gather({op.target, op.factor});
-  const cl_kernel kernel = elementwise_kernel("scale_tokens");
+  const cl_kernel kernel = stream_.kernel({KernelName::kScaleTokens});
   set(kernel, operand(op.target), operand(op.factor), op.width, op.target_stride, op.factor_stride);
   stream_.enqueue(kernel, op.width, op.tokens, kItems);
 }
 
 void Launcher::run(const SoftCapOp& op) {
-  const cl_kernel kernel = elementwise_kernel("soft_cap");
+  const cl_kernel kernel = stream_.kernel({KernelName::kSoftCap});
   set(kernel, operand(op.target), op.width, op.stride, op.cap);
   stream_.enqueue(kernel, op.width, op.tokens, kItems);
 }
 
 void Launcher::run(const GatherRowsOp& op) {
   gather({op.input, op.output, op.rows});
-  const cl_kernel kernel = elementwise_kernel("gather_rows");
+  const cl_kernel kernel = stream_.kernel({KernelName::kGatherRows});
   set(kernel, operand(op.input), operand(op.output), operand(op.rows), op.width, op.input_stride, op.output_stride);
   stream_.enqueue(kernel, op.width, op.count, kItems);
 }
 
 void Launcher::run(const ScatterAddOp& op) {
   gather({op.input, op.output, op.rows, op.weights});
-  const cl_kernel kernel = elementwise_kernel("scatter_add");
+  const cl_kernel kernel = stream_.kernel({KernelName::kScatterAdd});
   set(kernel, operand(op.input), operand(op.output), operand(op.rows), operand(op.weights), op.width, op.input_stride, op.output_stride);
   stream_.enqueue(kernel, op.width, op.count, kItems);
 }
 
 void Launcher::run(const PermuteOp& op) {
   gather({op.input, op.output, op.order});
-  const cl_kernel kernel = elementwise_kernel("permute");
+  const cl_kernel kernel = stream_.kernel({KernelName::kPermute});
   set(kernel, operand(op.input), operand(op.output), operand(op.order), op.width, op.input_stride, op.output_stride);
   stream_.enqueue(kernel, op.width, op.tokens, kItems);
 }

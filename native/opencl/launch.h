@@ -32,8 +32,6 @@ class Launcher {
 
  private:
   void multiply(const MatmulOp& op, Operand weight, uint32_t first_row, uint32_t rows);
-  cl_kernel matrix_kernel(Format format, bool short_blocks, uint32_t alignment, uint32_t rows, uint32_t tokens, const char* name);
-  cl_kernel elementwise_kernel(const char* name);
   // The alignment of rows that the kernel may rely on: 1, 4 or 16 bytes.
   uint32_t alignment(uint64_t offset, uint64_t row_bytes) const;
   // Brings each range into one buffer. Before the first operand(): what moves one range may move another.
@@ -43,7 +41,7 @@ class Launcher {
   // The same for weights, which stay where they are: a range in several buffers is copied to the stream's own memory.
   Operand copied(Range range);
   // Items that share a row of a product.
-  uint32_t lanes() const { return context_.host_processor() ? 1 : 32; }
+  uint32_t lanes() const { return context_.host_processor() ? 1 : kGpuLanes; }
 
   template <class... Arguments>
   void set(cl_kernel kernel, const Arguments&... arguments);

@@ -9,8 +9,7 @@ namespace layerstream::opencl {
 
 namespace {
 
-// Rows and tokens that a work group multiplies at once.
-constexpr uint32_t kRows = 4;
+// Tokens that a work group multiplies at once.
 constexpr uint32_t kTokens = 4;
 // Weights of a work group on a processor: some microseconds of work.
 constexpr uint64_t kGroupBytes = 64 << 10;
@@ -31,8 +30,10 @@ Layout layout_of(Format format, uint32_t columns, uint32_t block) {
   return layout;
 }
 
-// Whether 64 columns from a multiple of 64 on may have several scales.
-bool short_blocks(uint32_t block, uint32_t columns) { return block % 64 != 0 && block < columns; }
+KernelKey key_of(KernelName name, Format format, uint32_t block, uint32_t columns, uint32_t tokens, uint32_t alignment) {
+  const bool short_blocks = block % 64 != 0 && block < columns;
+  return {name, static_cast<uint8_t>(format), static_cast<uint8_t>(tokens), static_cast<uint8_t>(alignment), short_blocks};
+}
 
 }  // namespace
 
@@ -43,21 +44,8 @@ uint32_t Launcher::alignment(uint64_t offset, uint64_t row_bytes) const {
   return both % 16 == 0 ? 16 : both % 4 == 0 ? 4 : 1;
 }
 
-cl_kernel Launcher::matrix_kernel(Format format, bool short_blocks, uint32_t alignment, uint32_t rows, uint32_t tokens, const char* name) {
-  std::string options = "-D HOST_PROCESSOR=" + std::to_string(context_.host_processor()) + " -D SHORT_BLOCKS=" +
-                        std::to_string(short_blocks) + " -D STEP_BYTES=" + std::to_string(traits_of(format).bits * 8) + " -D ALIGNMENT=" + std::to_string(alignment) + " -D LANES=" + std::to_string(lanes()) + " -D ROWS=" +
-                        std::to_string(rows) + " -D TOKENS=" + std::to_string(tokens);
-  for (size_t each = 0; each < kFormatCount; ++each) {
-    options += std::string(" -D FORMAT_") + kFormatTraits[each].name + (each == static_cast<size_t>(format) ? "=1" : "=0");
-  }
-  return stream_.kernel({"common.cl", "weights.cl", "ggml.cl", "window.cl", "matmul.cl"}, options, name);
-}
-
 Operand Launcher::copied(Range range) {
-  Operand found;
-  memory_of(range).for_each_part(range.offset, range.size, [&](Operand part, uint64_t, uint64_t bytes) {
-    found = bytes == range.size ? part : Operand{};
-  });
+  Operand found = memory_of(range).in_one(range.offset, range.size);
   if (found.memory != nullptr) return found;
   found = {stream_.scratch(range.size), 0};
   stream_.copy_to_scratch(memory_of(range), range.offset, range.size, found.memory);
@@ -68,18 +56,20 @@ void Launcher::run(const EmbedOp& op) {
   gather({op.output});
   const Operand row = copied(op.row);
   const Layout layout = layout_of(op.format, op.columns, op.block);
-  const cl_kernel kernel = matrix_kernel(op.format, short_blocks(op.block, op.columns), 1, kRows, 1, "embed");
+  const cl_kernel kernel = stream_.kernel(key_of(KernelName::kEmbed, op.format, op.block, op.columns, 1, 1));
   set(kernel, row, op.columns, op.block, layout.block_shift, layout.groups, layout.code_bytes, op.scale, operand(op.output));
   stream_.enqueue(kernel, op.columns, 1, 64);
 }
 
 void Launcher::run(const MatmulOp& op) {
+  gather({op.input, op.output, op.bias, op.row_scale});
+  const uint64_t bytes = std::min(op.weight.size, op.rows * op.row_bytes);
+  const Operand whole = memory_of(op.weight).in_one(op.weight.offset, bytes);
+  if (whole.memory != nullptr) return multiply(op, whole, 0, op.rows);
   struct Part {
     Operand operand;
     uint64_t begin, end;
   };
-  gather({op.input, op.output, op.bias, op.row_scale});
-  const uint64_t bytes = std::min(op.weight.size, op.rows * op.row_bytes);
   std::vector<Part> parts;
   memory_of(op.weight).for_each_part(op.weight.offset, bytes, [&](Operand operand, uint64_t begin, uint64_t size) {
     parts.push_back({operand, begin, begin + size});
@@ -102,7 +92,8 @@ void Launcher::run(const MatmulOp& op) {
 void Launcher::multiply(const MatmulOp& op, Operand weight, uint32_t first_row, uint32_t rows) {
   const Layout layout = layout_of(op.format, op.columns, op.block);
   const uint32_t tile = op.tokens == 1 ? 1 : kTokens;
-  const cl_kernel kernel = matrix_kernel(op.format, short_blocks(op.block, op.columns), alignment(weight.offset, op.row_bytes), kRows, tile, "matmul");
+  const cl_kernel kernel =
+      stream_.kernel(key_of(KernelName::kMatmul, op.format, op.block, op.columns, tile, alignment(weight.offset, op.row_bytes)));
   const auto from_row = [&](Range range) {
     Operand whole = operand(range);
     whole.offset += first_row * sizeof(float);

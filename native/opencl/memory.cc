@@ -76,18 +76,11 @@ void DeviceMemory::copy(cl_command_queue queue, const Piece& from, const Piece& 
         "clEnqueueCopyBuffer");
 }
 
-uint64_t DeviceMemory::for_each_part(uint64_t offset, uint64_t bytes, const Part& part) {
+Operand DeviceMemory::in_one(uint64_t offset, uint64_t bytes) {
   std::lock_guard lock(mutex_);
-  const uint64_t end = offset + bytes;
-  uint64_t found = 0;
-  for (size_t index = first_behind(offset); index < pieces_.size() && pieces_[index].begin < end; ++index) {
-    const Piece& piece = pieces_[index];
-    const uint64_t first = std::max(piece.begin, offset);
-    const uint64_t size = std::min(piece.end, end) - first;
-    part({piece.memory, first - piece.begin}, first - offset, size);
-    found += size;
-  }
-  return found;
+  const size_t index = first_behind(offset);
+  if (index == pieces_.size() || pieces_[index].begin > offset || pieces_[index].end < offset + bytes) return {};
+  return {pieces_[index].memory, offset - pieces_[index].begin};
 }
 
 // Pieces first ... last become one, or, if that would be too long, three, of which [begin, end) is one.

@@ -2,8 +2,8 @@
 // committed. A buffer is no larger than the device allows, so a long run is in several.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
-#include <functional>
 #include <mutex>
 #include <vector>
 
@@ -30,11 +30,12 @@ class DeviceMemory : public Buffer {
   // No command may be using the memory.
   void discard(uint64_t offset, uint64_t bytes);
 
-  // The parts of a range, in order: their operand, where in the range they begin, their length. What is not committed has
-  // no parts.
-  using Part = std::function<void(Operand operand, uint64_t begin, uint64_t bytes)>;
-  // Returns their length together.
+  // Calls part(operand, where in the range it begins, its length) for the parts of a range, in order. What is not committed
+  // has none. Returns their length together.
+  template <class Part>
   uint64_t for_each_part(uint64_t offset, uint64_t bytes, const Part& part);
+  // A range that lies in one buffer; null memory if it does not.
+  Operand in_one(uint64_t offset, uint64_t bytes);
   // A range in one buffer. One that is in several is brought together first, by commands in `queue`; no other queue may
   // be using them then.
   Operand whole(cl_command_queue queue, uint64_t offset, uint64_t bytes);
@@ -57,5 +58,20 @@ class DeviceMemory : public Buffer {
   std::mutex mutex_;
   std::vector<Piece> pieces_;  // in order, apart
 };
+
+template <class Part>
+uint64_t DeviceMemory::for_each_part(uint64_t offset, uint64_t bytes, const Part& part) {
+  std::lock_guard lock(mutex_);
+  const uint64_t end = offset + bytes;
+  uint64_t found = 0;
+  for (size_t index = first_behind(offset); index < pieces_.size() && pieces_[index].begin < end; ++index) {
+    const Piece& piece = pieces_[index];
+    const uint64_t first = std::max(piece.begin, offset);
+    const uint64_t size = std::min(piece.end, end) - first;
+    part(Operand{piece.memory, first - piece.begin}, first - offset, size);
+    found += size;
+  }
+  return found;
+}
 
 }  // namespace layerstream::opencl

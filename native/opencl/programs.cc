@@ -26,7 +26,7 @@ std::string hexadecimal(uint64_t number) {
   return digits;
 }
 
-const Source& source_of(const char* name) {
+const Source& file_of(const char* name) {
   const Source* source = kSources;
   while (source->name != nullptr && std::strcmp(source->name, name) != 0) ++source;
   if (source->name == nullptr) throw Error("INTERNAL", std::string("There is no kernel file ") + name + ".");
@@ -39,14 +39,15 @@ Programs::~Programs() {
   for (const auto& [key, program] : programs_) context_.api().clReleaseProgram(program);
 }
 
-cl_kernel Programs::create_kernel(const std::vector<const char*>& files, const std::string& options, const char* name) {
+cl_kernel Programs::create_kernel(const KernelSource& source) {
   cl_int status = CL_SUCCESS;
-  const cl_kernel kernel = context_.api().clCreateKernel(find(files, options), name, &status);
+  const cl_kernel kernel = context_.api().clCreateKernel(find(source), source.name, &status);
   check(status, "clCreateKernel");
   return kernel;
 }
 
-cl_program Programs::find(const std::vector<const char*>& files, const std::string& options) {
+cl_program Programs::find(const KernelSource& wanted) {
+  const auto& [files, options, name] = wanted;
   std::string key = options;
   for (const char* file : files) key += std::string(" ") + file;
   std::lock_guard lock(mutex_);
@@ -55,7 +56,7 @@ cl_program Programs::find(const std::vector<const char*>& files, const std::stri
 
   std::string source;
   for (const char* file : files) {
-    const Source& part = source_of(file);
+    const Source& part = file_of(file);
     source.append(part.text, part.bytes);
   }
   // What a binary depends on. Files are named by its hash, and repeat it: two programs never share one.

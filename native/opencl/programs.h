@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "context.h"
+#include "kernel_key.h"
 
 namespace layerstream::opencl {
 
@@ -30,12 +31,12 @@ class Programs {
   Programs(const Programs&) = delete;
   Programs& operator=(const Programs&) = delete;
 
-  // A new kernel, the caller's, of the program that `files` (one after the other) are with these options. Any thread.
+  // A new kernel, the caller's, of the program that the files (one after the other) are with the options. Any thread.
   // Throws Error{"DEVICE_FAILED"} with what the compiler says.
-  cl_kernel create_kernel(const std::vector<const char*>& files, const std::string& options, const char* name);
+  cl_kernel create_kernel(const KernelSource& source);
 
  private:
-  cl_program find(const std::vector<const char*>& files, const std::string& options);
+  cl_program find(const KernelSource& wanted);
   cl_program load(const std::string& path, const std::string& identity, const std::string& options);
   cl_program compile(const std::string& source, const std::string& options);
   void store(const std::string& path, const std::string& identity, cl_program program);

@@ -50,7 +50,7 @@ DeviceStream::~DeviceStream() {
   api.clFinish(queue_);
   release_waits();
   log_->harvest();
-  for (const auto& [key, kernel] : kernels_) api.clReleaseKernel(kernel);
+  for (const auto& [number, kernel] : kernels_) api.clReleaseKernel(kernel);
   if (scratch_ != nullptr) context_->release_buffer(scratch_, scratch_bytes_);
   api.clReleaseCommandQueue(queue_);
 }
@@ -168,12 +168,10 @@ void DeviceStream::copy(DeviceMemory& target, uint64_t target_offset, DeviceMemo
 
 void DeviceStream::flush() { check(context_->api().clFlush(queue_), "clFlush"); }
 
-cl_kernel DeviceStream::kernel(const std::vector<const char*>& files, const std::string& options, const char* name) {
-  std::string key = options + ' ' + name;
-  for (const char* file : files) key += std::string(" ") + file;
-  const auto found = kernels_.find(key);
+cl_kernel DeviceStream::kernel(const KernelKey& key) {
+  const auto found = kernels_.find(key.number());
   if (found != kernels_.end()) return found->second;
-  return kernels_.emplace(key, programs_.create_kernel(files, options, name)).first->second;
+  return kernels_.emplace(key.number(), programs_.create_kernel(source_of(key, *context_))).first->second;
 }
 
 void DeviceStream::enqueue(cl_kernel kernel, size_t x, size_t y, size_t local_x) {

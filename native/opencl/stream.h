@@ -4,10 +4,10 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "../backend/device.h"
@@ -89,7 +89,7 @@ class DeviceStream : public Stream {
   void flush();
 
   // The stream's own kernel: arguments are set by one thread at a time.
-  cl_kernel kernel(const std::vector<const char*>& files, const std::string& options, const char* name);
+  cl_kernel kernel(const KernelKey& key);
   void enqueue(cl_kernel kernel, size_t x, size_t y, size_t local_x);
   void begin(Activity activity, Work work);
   // Commands since begin() are one.
@@ -112,7 +112,7 @@ class DeviceStream : public Stream {
   Programs& programs_;
   const std::shared_ptr<CommandLog> log_;
   cl_command_queue queue_;
-  std::map<std::string, cl_kernel> kernels_;
+  std::unordered_map<uint64_t, cl_kernel> kernels_;  // by number
   std::vector<cl_event> waits_;  // of other streams, for the next command
   cl_event first_ = nullptr, last_ = nullptr;
   Activity activity_ = Activity::kCopy;

@@ -1,0 +1,61 @@
+#include "kernel_key.h"
+
+#include "context.h"
+
+namespace layerstream::opencl {
+
+namespace {
+
+KernelSource elementwise(const char* name) { return {{"common.cl", "elementwise.cl"}, "", name}; }
+
+std::string define(const char* name, uint32_t value) { return std::string(" -D ") + name + "=" + std::to_string(value); }
+
+KernelSource attention(const KernelKey& key, const char* name) {
+  static_assert(kKvFormatCount == 3);
+  const std::string format = std::string("-D KV_") + kKvFormatNames[key.format] + "=1";
+  return {{"common.cl", "lanes.cl", "attention.cl"}, format + define("LANES", kItems), name};
+}
+
+KernelSource matrix(const KernelKey& key, const Context& context, const char* name) {
+  std::string options = define("HOST_PROCESSOR", context.host_processor()) + define("SHORT_BLOCKS", key.short_blocks) +
+                        define("STEP_BYTES", kFormatTraits[key.format].bits * 8) + define("ALIGNMENT", key.alignment) +
+                        define("LANES", context.host_processor() ? 1 : kGpuLanes) + define("ROWS", kRows) + define("TOKENS", key.tokens);
+  for (size_t each = 0; each < kFormatCount; ++each) {
+    options += define((std::string("FORMAT_") + kFormatTraits[each].name).c_str(), each == key.format);
+  }
+  return {{"common.cl", "weights.cl", "ggml.cl", "window.cl", "matmul.cl"}, options, name};
+}
+
+}  // namespace
+
+KernelSource source_of(const KernelKey& key, const Context& context) {
+  switch (key.name) {
+    case KernelName::kActivation:
+      return elementwise("activation");
+    case KernelName::kAppend:
+      return attention(key, "append");
+    case KernelName::kAttention:
+      return attention(key, "attention");
+    case KernelName::kEmbed:
+      return matrix(key, context, "embed");
+    case KernelName::kGatherRows:
+      return elementwise("gather_rows");
+    case KernelName::kMatmul:
+      return matrix(key, context, "matmul");
+    case KernelName::kNorm:
+      return {{"common.cl", "lanes.cl", "norm.cl"}, define("LANES", kItems), "norm"};
+    case KernelName::kPermute:
+      return elementwise("permute");
+    case KernelName::kRope:
+      return elementwise("rope");
+    case KernelName::kScaleTokens:
+      return elementwise("scale_tokens");
+    case KernelName::kScatterAdd:
+      return elementwise("scatter_add");
+    case KernelName::kSoftCap:
+      return elementwise("soft_cap");
+  }
+  return {};
+}
+
+}  // namespace layerstream::opencl

@@ -1,0 +1,45 @@
+// Which kernel a launch needs, and what it is built from.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "../backend/format.h"
+#include "../backend/kv_format.h"
+
+namespace layerstream::opencl {
+
+class Context;
+
+enum class KernelName : uint8_t {
+  kActivation, kAppend, kAttention, kEmbed, kGatherRows, kMatmul, kNorm, kPermute, kRope, kScaleTokens, kScatterAdd, kSoftCap,
+};
+
+// Kernels of one key are the same.
+struct KernelKey {
+  KernelName name;
+  uint8_t format = 0;        // of weights, or of the KV cache
+  uint8_t tokens = 1;        // that are multiplied at once
+  uint8_t alignment = 1;     // of rows, in bytes: 1, 4 or 16
+  bool short_blocks = false;  // 64 columns may have several scales
+
+  uint64_t number() const {
+    return static_cast<uint64_t>(name) | uint64_t{format} << 8 | uint64_t{tokens} << 16 | uint64_t{alignment} << 24 | uint64_t{short_blocks} << 32;
+  }
+};
+
+// Items that share a row of a product, those that share a row or a head of other kernels, and rows multiplied at once.
+constexpr uint32_t kGpuLanes = 32;
+constexpr uint32_t kItems = 64;
+constexpr uint32_t kRows = 4;
+
+struct KernelSource {
+  std::vector<const char*> files;
+  std::string options;
+  const char* name;
+};
+
+KernelSource source_of(const KernelKey& key, const Context& context);
+
+}  // namespace layerstream::opencl
