@@ -1,10 +1,12 @@
 // Every device that is here beside the device `cpu`, in one run: one token's products in each weight format, prompts, attention,
 // and how many small ops a second it takes. LAYERSTREAM_FORMAT measures one format only; LAYERSTREAM_PART one part: vector,
 // matrix, attention or launches; LAYERSTREAM_DEVICE one device beside the processor.
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,7 +23,8 @@ using Clock = std::chrono::steady_clock;
 constexpr uint32_t kRows = 4096, kColumns = 14336;
 constexpr uint64_t kWeightBytes = uint64_t{320} << 20;  // more than any cache holds
 constexpr uint32_t kThreads = 2;
-constexpr double kSeconds = 0.25;
+constexpr double kSeconds = 0.1;  // of each time that a device has its turn
+constexpr uint32_t kTurns = 3;
 
 bool wanted(const char* variable, const std::string& value) {
   const char* const only = std::getenv(variable);
@@ -68,33 +71,44 @@ class Bench {
     device_->record(event_, stream_);
     device_->synchronize(event_);
   }
-  // Seconds of the ops, the fastest time.
-  double seconds(const std::vector<Op>& ops) {
-    double fastest = 1e9;
+  // What is measured; nothing if the device has no kernel.
+  void set(std::vector<Op> ops) { ops_ = std::move(ops); }
+  // For kSeconds.
+  void measure() {
+    if (ops_.empty()) return;
     const auto run = [&] {
       const auto start = Clock::now();
-      for (const Op& op : ops) device_->launch(stream_, {&op, 1});
+      for (const Op& op : ops_) device_->launch(stream_, {&op, 1});
       finish();
       return std::chrono::duration<double>(Clock::now() - start).count();
     };
     run();
     const auto start = Clock::now();
-    do fastest = std::min(fastest, run());
+    do fastest_ = std::min(fastest_, run());
     while (std::chrono::duration<double>(Clock::now() - start).count() < kSeconds);
-    return fastest;
   }
+  // Seconds of an op at best.
+  double seconds() const { return fastest_ / static_cast<double>(ops_.size()); }
+  bool measured() const { return !ops_.empty(); }
 
  private:
   const std::unique_ptr<Device> device_;
   Stream* const stream_;
   Event* const event_;
   std::vector<Buffer*> buffers_;
+  std::vector<Op> ops_;
+  double fastest_ = 1e9;
 };
 
-// Seconds of the product of `tokens` tokens with each of some matrices that together exceed the caches; 0 where the device
-// has no kernel.
-double multiply_seconds(const std::string& device, Format format, uint32_t tokens, Precision precision) {
-  Bench bench(device);
+// By turns, since machines change their speed.
+void measure_all(std::initializer_list<Bench*> benches) {
+  for (uint32_t turn = 0; turn < kTurns; ++turn) {
+    for (Bench* bench : benches) bench->measure();
+  }
+}
+
+// The product of `tokens` tokens with each of some matrices that together exceed the caches.
+void set_product(Bench& bench, Format format, uint32_t tokens, Precision precision) {
   MatmulOp op{};
   op.format = format;
   op.block = usual_block(format);
@@ -106,7 +120,7 @@ double multiply_seconds(const std::string& device, Format format, uint32_t token
   op.output_stride = op.rows;
   op.precision = precision;
   op.many_tokens = tokens > 1;
-  if (!bench.supports(op)) return 0;
+  if (!bench.supports(op)) return;
   const uint64_t bytes = op.rows * op.row_bytes;
   const uint64_t count = tokens > 1 ? 1 : (kWeightBytes + bytes - 1) / bytes;
   const Range weights = bench.alloc(count * bytes);
@@ -122,45 +136,41 @@ double multiply_seconds(const std::string& device, Format format, uint32_t token
     op.weight = weights.at(i * bytes, bytes);
     ops.push_back(op);
   }
-  return bench.seconds(ops) / static_cast<double>(count);
+  bench.set(std::move(ops));
+}
+
+// `work` of one op by each, a second, and the share that the device has of the faster of the processor's ways.
+void print_products(const std::string& device, Format format, uint32_t tokens, double work) {
+  if (!wanted("LAYERSTREAM_FORMAT", traits_of(format).name)) return;
+  Bench exact("cpu"), fast("cpu"), other(device);
+  set_product(exact, format, tokens, Precision::kExact);
+  set_product(fast, format, tokens, Precision::kFast);
+  set_product(other, format, tokens, Precision::kFast);
+  measure_all({&exact, &fast, &other});
+  printf("%-12s %7.2f %7.2f", traits_of(format).name, work / exact.seconds(), work / fast.seconds());
+  if (other.measured()) printf(" %7.2f %6.2f\n", work / other.seconds(), std::min(exact.seconds(), fast.seconds()) / other.seconds());
+  else printf("   no kernel\n");
+  fflush(stdout);
 }
 
 void print_vectors(const std::string& device) {
   printf("one token, GB/s of weights: cpu exact and fast, %s, and its share of the faster\n", device.c_str());
   for (uint32_t index = 0; index < kFormatCount; ++index) {
     const Format format = static_cast<Format>(index);
-    if (!wanted("LAYERSTREAM_FORMAT", traits_of(format).name)) continue;
-    const double gigabytes = static_cast<double>(kRows * row_bytes(format, kColumns, usual_block(format))) / 1e9;
-    const double exact = gigabytes / multiply_seconds("cpu", format, 1, Precision::kExact);
-    const double fast = gigabytes / multiply_seconds("cpu", format, 1, Precision::kFast);
-    const double seconds = multiply_seconds(device, format, 1, Precision::kFast);
-    printf("%-12s %6.2f %6.2f", traits_of(format).name, exact, fast);
-    if (seconds == 0) printf("   no kernel\n");
-    else printf(" %6.2f %6.2f\n", gigabytes / seconds, gigabytes / seconds / std::max(exact, fast));
-    fflush(stdout);
+    print_products(device, format, 1, static_cast<double>(kRows * row_bytes(format, kColumns, usual_block(format))) / 1e9);
   }
 }
 
 void print_matrices(const std::string& device) {
-  printf("512 tokens, GFLOP/s: cpu exact and fast, %s\n", device.c_str());
+  printf("512 tokens, GFLOP/s: cpu exact and fast, %s, and its share of the faster\n", device.c_str());
   for (const Format format : {Format::kF32, Format::kBF16, Format::kQ8, Format::kQ4, Format::kQ4K}) {
-    if (!wanted("LAYERSTREAM_FORMAT", traits_of(format).name)) continue;
-    const double operations = 2.0 * 512 * kRows / 4 * kColumns / 1e9;
-    printf("%-12s", traits_of(format).name);
-    for (const Precision precision : {Precision::kExact, Precision::kFast}) {
-      printf(" %6.1f", operations / multiply_seconds("cpu", format, 512, precision));
-    }
-    const double seconds = multiply_seconds(device, format, 512, Precision::kFast);
-    if (seconds == 0) printf("   no kernel\n");
-    else printf(" %6.1f\n", operations / seconds);
-    fflush(stdout);
+    print_products(device, format, 512, 2.0 * 512 * kRows / 4 * kColumns / 1e9);
   }
 }
 
-// Seconds of `tokens` tokens behind `first_position` others.
-double attention_seconds(const std::string& device, KvFormat format, uint32_t tokens, uint32_t first_position) {
+// `tokens` tokens behind `first_position` others.
+void set_attention(Bench& bench, KvFormat format, uint32_t tokens, uint32_t first_position) {
   constexpr uint32_t kHeads = 32, kKvHeads = 8, kDim = 128, kPagePositions = 64;
-  Bench bench(device);
   const uint64_t block = kv_block_bytes(format, kPagePositions, kDim);
   const uint32_t page_count = (first_position + tokens + kPagePositions - 1) / kPagePositions;
   AttentionOp op{};
@@ -175,7 +185,7 @@ double attention_seconds(const std::string& device, KvFormat format, uint32_t to
   op.scale = 0.088f;
   op.query_stride = op.output_stride = kHeads * kDim;
   op.key_stride = op.value_stride = kKvHeads * kDim;
-  if (!bench.supports(op)) return 0;
+  if (!bench.supports(op)) return;
   const Range cache = bench.alloc(page_count * op.page_bytes);
   bench.fill(cache, std::vector<uint8_t>(op.page_bytes));
   op.key_cache = cache;
@@ -193,16 +203,19 @@ double attention_seconds(const std::string& device, KvFormat format, uint32_t to
   op.output = rows(op.output_stride);
   op.key = rows(op.key_stride);
   op.value = rows(op.value_stride);
-  return bench.seconds({op});
+  bench.set({op});
 }
 
 void print_attention(const std::string& device) {
-  printf("attention, 32 heads of 128 on 8, ms: cpu, %s\n", device.c_str());
+  printf("attention, 32 heads of 128 on 8, ms: cpu, %s, and its share\n", device.c_str());
   for (const KvFormat format : {KvFormat::kF32, KvFormat::kBF16, KvFormat::kQ8}) {
     for (const auto& [tokens, first_position] : {std::pair{1u, 8191u}, std::pair{512u, 0u}}) {
-      const double cpu = attention_seconds("cpu", format, tokens, first_position) * 1e3;
-      const double other = attention_seconds(device, format, tokens, first_position) * 1e3;
-      printf("%-5s %3u tokens behind %-5u %9.3f %9.3f\n", kKvFormatNames[static_cast<size_t>(format)], tokens, first_position, cpu, other);
+      Bench cpu("cpu"), other(device);
+      set_attention(cpu, format, tokens, first_position);
+      set_attention(other, format, tokens, first_position);
+      measure_all({&cpu, &other});
+      printf("%-5s %3u tokens behind %-5u %9.3f %9.3f %6.2f\n", kKvFormatNames[static_cast<size_t>(format)], tokens, first_position,
+             cpu.seconds() * 1e3, other.seconds() * 1e3, cpu.seconds() / other.seconds());
       fflush(stdout);
     }
   }
@@ -211,21 +224,23 @@ void print_attention(const std::string& device) {
 // Products of next to nothing, as they follow one another in a pass.
 void print_launches(const std::string& device) {
   constexpr uint32_t kCount = 2000;
-  for (const std::string& name : {std::string("cpu"), device}) {
-    Bench bench(name);
+  Bench cpu("cpu"), other(device);
+  for (Bench* bench : {&cpu, &other}) {
     MatmulOp op{};
     op.format = Format::kBF16;
     op.rows = op.columns = 64;
     op.row_bytes = 128;
     op.tokens = 1;
     op.input_stride = op.output_stride = 64;
-    op.weight = bench.alloc(64 * 128);
-    op.input = bench.alloc(256);
-    op.output = bench.alloc(256);
-    bench.fill(op.weight, std::vector<uint8_t>(128));
-    bench.fill(op.input, std::vector<uint8_t>(256));
-    printf("%s: %.2f microseconds an op\n", name.c_str(), bench.seconds(std::vector<Op>(kCount, op)) / kCount * 1e6);
+    op.weight = bench->alloc(64 * 128);
+    op.input = bench->alloc(256);
+    op.output = bench->alloc(256);
+    bench->fill(op.weight, std::vector<uint8_t>(128));
+    bench->fill(op.input, std::vector<uint8_t>(256));
+    bench->set(std::vector<Op>(kCount, op));
   }
+  measure_all({&cpu, &other});
+  printf("small ops, microseconds each: cpu %.2f, %s %.2f\n", cpu.seconds() * 1e6, device.c_str(), other.seconds() * 1e6);
 }
 
 }  // namespace

@@ -5,7 +5,7 @@
 // Sums are the same bits whatever ROWS and TOKENS are: sixteen accumulators a lane, columns ascending, then fixed trees.
 
 #ifndef HAS_STEP
-INLINE void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
+INLINE void decode_step(const Row* layout, global const uchar* row, uint step, uint* state, float16 weights[4]) {
   float values[64];
   for (uint i = 0; i < 64; ++i) values[i] = decode_one(layout, row, 64 * step + i);
   for (uint v = 0; v < 4; ++v) weights[v] = vload16(v, values);
@@ -65,6 +65,7 @@ kernel void matmul(global const uchar* weight, ulong weight_offset, ulong row_by
     global const uchar* sources[ROWS];
 #pragma unroll
     for (uint r = 0; r < ROWS; ++r) sources[r] = weight + weight_offset + min(row + r * run, end_row - 1) * row_bytes;
+    uint states[ROWS];
     float16 sums[ROWS][TOKENS];
     for (uint r = 0; r < ROWS; ++r) {
       for (uint t = 0; t < TOKENS; ++t) sums[r][t] = (float16)(0.0f);
@@ -73,7 +74,7 @@ kernel void matmul(global const uchar* weight, ulong weight_offset, ulong row_by
 #pragma unroll
       for (uint r = 0; r < ROWS; ++r) {
         float16 weights[4];
-        decode_step(&layout, sources[r], step, weights);
+        decode_step(&layout, sources[r], step, &states[r], weights);
         fetch_ahead(sources[r] + (size_t)step * STEP_BYTES);
 #pragma unroll
         for (uint v = 0; v < 4; ++v) {

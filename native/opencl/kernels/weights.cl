@@ -2,7 +2,8 @@
 //   FORMAT_x   1 for format x
 //   SHORT_BLOCKS  1 if a step of 64 columns may have more than one scale
 //   ALIGNMENT  bytes that every row and its first step begin at a multiple of: 1, 4 or 16
-// decode_one is the definition, decode_step a faster way to 64 columns that all exist.
+// decode_one is the definition, decode_step a faster way to 64 columns that all exist. Where a work item takes all steps of a row
+// (LANES 1), `state` is what a step leaves for the next.
 
 typedef struct {
   uint columns;
@@ -23,6 +24,15 @@ INLINE uchar16 load_bytes(global const uchar* source) {
   return as_uchar16(vload4(0, (global const uint*)source));
 #else
   return vload16(0, source);
+#endif
+}
+
+// Sixteen bytes from an even place in a row.
+INLINE uchar16 load_even(global const uchar* source) {
+#if ALIGNMENT == 1
+  return vload16(0, source);
+#else
+  return as_uchar16(vload8(0, (global const ushort*)source));
 #endif
 }
 
@@ -53,6 +63,7 @@ constant float kFloat4[16] = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f,
 
 // Entries of a table by the low four bits of `index`.
 #if HOST_PROCESSOR && defined(__AVX512F__)
+#define FAST_TABLES 1
 // Compilers do not find the one instruction that does it. Its types are others of the same size.
 typedef union {
   float16 vector;
@@ -70,14 +81,47 @@ INLINE float16 look_up(float16 table, uint16 index) {
   levels.elements = __builtin_ia32_permvarsf512(levels.elements, indices.elements);
   return levels.vector;
 }
+typedef union {
+  ushort16 vector;
+  short elements __attribute__((vector_size(32)));
+} SixteenHalves;
+INLINE float16 convert_halves(ushort16 halves) {
+  SixteenHalves input;
+  SixteenFloats output;
+  input.vector = halves;
+  output.vector = (float16)(0.0f);
+  output.elements = __builtin_ia32_vcvtph2ps512_mask(input.elements, output.elements, (unsigned short)0xffff, 4);
+  return output.vector;
+}
 #else
 INLINE float16 look_up(float16 table, uint16 index) { return shuffle(table, index); }
 #endif
 
+// code * scale + offset for the low four bits of each code.
+INLINE float16 scaled_nibbles(uint16 codes, float scale, float offset) {
+#if FAST_TABLES
+  const float16 levels = (float16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  return look_up(MULTIPLY_ADD(levels, (float16)(scale), (float16)(offset)), codes);
+#else
+  return MULTIPLY_ADD(convert_float16(codes & 15), (float16)(scale), (float16)(offset));
+#endif
+}
+
+// code * scale + offset for all bits.
+INLINE float16 scaled_codes(uint16 codes, float scale, float offset) {
+  return MULTIPLY_ADD(convert_float16(codes), (float16)(scale), (float16)(offset));
+}
+
+// Bit i of `bits`, for the sixteen i, in place of bit `place`.
+INLINE uint16 spread_bits(uint bits, uint place) {
+  const uint16 each = (uint16)(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768);
+  return select((uint16)(0), (uint16)(1u << place), ((uint16)(bits) & each) != 0);
+}
+
 #if FORMAT_f32
 #define HAS_STEP 1
 INLINE float decode_one(const Row* layout, global const uchar* row, uint column) { return load_float(row + 4 * (size_t)column); }
-INLINE void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
+INLINE void decode_step(const Row* layout, global const uchar* row, uint step, uint* state, float16 weights[4]) {
   global const uchar* const source = row + 256 * (size_t)step;
 #pragma unroll
   for (uint v = 0; v < 4; ++v) {
@@ -90,7 +134,7 @@ INLINE void decode_step(const Row* layout, global const uchar* row, uint step, f
 #elif FORMAT_f16
 #define HAS_STEP 1
 INLINE float decode_one(const Row* layout, global const uchar* row, uint column) { return load_half(row + 2 * (size_t)column); }
-INLINE void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
+INLINE void decode_step(const Row* layout, global const uchar* row, uint step, uint* state, float16 weights[4]) {
   global const uchar* const source = row + 128 * (size_t)step;
 #pragma unroll
   for (uint v = 0; v < 4; ++v) {
@@ -108,7 +152,7 @@ INLINE void decode_step(const Row* layout, global const uchar* row, uint step, f
 INLINE float decode_one(const Row* layout, global const uchar* row, uint column) {
   return as_float(load_ushort(row + 2 * (size_t)column) << 16);
 }
-INLINE void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
+INLINE void decode_step(const Row* layout, global const uchar* row, uint step, uint* state, float16 weights[4]) {
   global const uchar* const source = row + 128 * (size_t)step;
 #pragma unroll
   for (uint v = 0; v < 4; ++v) {
@@ -125,7 +169,7 @@ INLINE float scale_at(const Row* layout, global const uchar* row, uint group) {
 INLINE float decode_one(const Row* layout, global const uchar* row, uint column) {
   return (float)as_char(row[column]) * scale_at(layout, row, group_of(layout, column));
 }
-INLINE void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
+INLINE void decode_step(const Row* layout, global const uchar* row, uint step, uint* state, float16 weights[4]) {
   global const uchar* const source = row + 64 * (size_t)step;
   const float first = scale_at(layout, row, 64 * step >> layout->block_shift);
 #if SHORT_BLOCKS
@@ -146,7 +190,7 @@ INLINE float decode_one(const Row* layout, global const uchar* row, uint column)
   const uint lane = load_uint(row + column / 64 * 32 + 4 * (within % 8));
   return kNormalFloat4[lane >> 4 * (within / 8) & 15] * load_half(row + layout->code_bytes + 2 * (size_t)(column / 64));
 }
-INLINE void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
+INLINE void decode_step(const Row* layout, global const uchar* row, uint step, uint* state, float16 weights[4]) {
   global const uchar* const source = row + 32 * (size_t)step;
   const float16 levels = vload16(0, kNormalFloat4) * load_half(row + layout->code_bytes + 2 * (size_t)step);
 #if HOST_PROCESSOR
@@ -178,29 +222,26 @@ INLINE float decode_one(const Row* layout, global const uchar* row, uint column)
   const uint group = group_of(layout, column);
   return ((float)code - zero_at(layout, row, group)) * scale_at(layout, row, group);
 }
-INLINE void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
+INLINE void decode_step(const Row* layout, global const uchar* row, uint step, uint* state, float16 weights[4]) {
   global const uchar* const source = row + (size_t)step * (8 * BITS);
+#if !SHORT_BLOCKS
+  const uint group = group_of(layout, 64 * step);
+  const float scale = scale_at(layout, row, group), offset = -zero_at(layout, row, group) * scale;
+#endif
   uint16 codes[4];
 #if FORMAT_uint8
 #pragma unroll
   for (uint v = 0; v < 4; ++v) codes[v] = convert_uint16(load_bytes(source + 16 * v));
 #elif FORMAT_uint4
   nibbles(source, codes);
-#pragma unroll
-  for (uint v = 0; v < 4; ++v) codes[v] &= 15;
 #else
   const uint16 low = convert_uint16(load_bytes(source));
 #pragma unroll
   for (uint v = 0; v < 4; ++v) codes[v] = low >> (2 * v) & 3;
 #endif
 #if FORMAT_uint3
-  const uint16 places = (uint16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 #pragma unroll
-  for (uint v = 0; v < 4; ++v) codes[v] |= ((uint16)(load_ushort(source + 16 + 2 * v)) >> places & 1) << 2;
-#endif
-#if !SHORT_BLOCKS
-  const uint group = group_of(layout, 64 * step);
-  const float scale = scale_at(layout, row, group), offset = -zero_at(layout, row, group) * scale;
+  for (uint v = 0; v < 4; ++v) codes[v] |= spread_bits(load_ushort(source + 16 + 2 * v), 2);
 #endif
 #pragma unroll
   for (uint v = 0; v < 4; ++v) {
@@ -208,7 +249,7 @@ INLINE void decode_step(const Row* layout, global const uchar* row, uint step, f
     const uint group = group_of(layout, 64 * step + 16 * v);
     const float scale = scale_at(layout, row, group), offset = -zero_at(layout, row, group) * scale;
 #endif
-    weights[v] = MULTIPLY_ADD(convert_float16(codes[v]), (float16)(scale), (float16)(offset));
+    weights[v] = FORMAT_uint8 ? scaled_codes(codes[v], scale, offset) : scaled_nibbles(codes[v], scale, offset);
   }
 }
 
@@ -223,15 +264,23 @@ INLINE float decode_one(const Row* layout, global const uchar* row, uint column)
   const float scale = load_float(row + layout->columns + 4 * (size_t)group_of(layout, column));
   return as_float((code & 128) << 24 | bits) * scale;
 }
-INLINE void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
+INLINE void decode_step(const Row* layout, global const uchar* row, uint step, uint* state, float16 weights[4]) {
 #pragma unroll
   for (uint v = 0; v < 4; ++v) {
     const uint column = 64 * step + 16 * v;
+    const float scale = load_float(row + layout->columns + 4 * (size_t)group_of(layout, column));
+#if FAST_TABLES
+    // As halves, whose exponent is larger by 8, and whose subnormals are alike.
+    const ushort16 byte = convert_ushort16(load_bytes(row + column)), rest = byte & (ushort16)(127);
+    const ushort16 magnitude = select(rest << (ushort16)(7), (ushort16)(0x7e00), rest == (ushort16)(127));
+    weights[v] = convert_halves(magnitude | (byte & (ushort16)(128)) << (ushort16)(8)) * (scale * 256.0f);
+#else
     const uint16 code = convert_uint16(load_bytes(row + column)), magnitude = code & 127;
     const uint16 small = as_uint16(convert_float16(magnitude) * 0x1p-9f);
     const uint16 normal = select((uint16)(0x7fc00000u), (magnitude << 20) + (120u << 23), magnitude < (uint16)(127u));
     const uint16 bits = select(normal, small, magnitude < (uint16)(8u)) | (code & 128) << 24;
-    weights[v] = as_float16(bits) * load_float(row + layout->columns + 4 * (size_t)group_of(layout, column));
+    weights[v] = as_float16(bits) * scale;
+#endif
   }
 }
 
@@ -242,7 +291,7 @@ INLINE float power_of_two(uint byte) { return as_float(byte == 255 ? 0x7fc00000u
 INLINE float decode_one(const Row* layout, global const uchar* row, uint column) {
   return kFloat4[nibble(row, column)] * power_of_two(row[layout->code_bytes + column / 32]);
 }
-INLINE void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
+INLINE void decode_step(const Row* layout, global const uchar* row, uint step, uint* state, float16 weights[4]) {
   uint16 codes[4];
   nibbles(row + 32 * (size_t)step, codes);
 #pragma unroll
@@ -258,7 +307,7 @@ INLINE void decode_step(const Row* layout, global const uchar* row, uint step, f
 INLINE float decode_one(const Row* layout, global const uchar* row, uint column) {
   return kNormalFloat4[nibble(row, column)] * load_float(row + layout->code_bytes + 4 * (size_t)(column / 64));
 }
-INLINE void decode_step(const Row* layout, global const uchar* row, uint step, float16 weights[4]) {
+INLINE void decode_step(const Row* layout, global const uchar* row, uint step, uint* state, float16 weights[4]) {
   uint16 codes[4];
   nibbles(row + 32 * (size_t)step, codes);
   const float16 levels = vload16(0, kNormalFloat4) * load_float(row + layout->code_bytes + 4 * (size_t)step);
