@@ -58,8 +58,8 @@ INLINE float8 half_values(ushort8 halves) {
   return as_float8(sign | bits);
 }
 
-INLINE uint load_ushort(global const uchar* source) { return source[0] | (uint)source[1] << 8; }
-INLINE uint load_uint(global const uchar* source) { return load_ushort(source) | load_ushort(source + 2) << 16; }
+INLINE uint load_ushort(global const uchar* source) { return as_ushort(vload2(0, source)); }
+INLINE uint load_uint(global const uchar* source) { return as_uint(vload4(0, source)); }
 #if HOST_PROCESSOR && defined(__F16C__)
 // Conversion in hardware, whose types are others of the same size.
 typedef union {

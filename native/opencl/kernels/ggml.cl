@@ -36,12 +36,13 @@ INLINE void decode_step(const Row* layout, global const uchar* row, uint step, u
   for (uint b = 0; b < 2; ++b) {
     global const uchar* const block = row + (2 * step + b) * (size_t)(HEADER + (FIVE ? 20 : 16));
     const float scale = load_half(block), offset = MINIMUM ? load_half(block + 2) : scale * (FIVE ? -16.0f : -8.0f);
-    const uint16 codes = convert_uint16(load_even(block + HEADER + (FIVE ? 4 : 0)));
+    const uchar16 bytes = load_even(block + HEADER + (FIVE ? 4 : 0));
 #if FIVE
     const uint fifth = load_uint(block + HEADER);
-    weights[2 * b] = scaled_codes((codes & 15) | spread_bits(fifth, 4), scale, offset);
-    weights[2 * b + 1] = scaled_codes((codes >> 4) | spread_bits(fifth >> 16, 4), scale, offset);
+    weights[2 * b] = scaled_codes((bytes & (uchar16)(15)) | spread_bits(fifth, 4), scale, offset);
+    weights[2 * b + 1] = scaled_codes(bytes >> (uchar16)(4) | spread_bits(fifth >> 16, 4), scale, offset);
 #else
+    const uint16 codes = convert_uint16(bytes);
     weights[2 * b] = scaled_nibbles(codes, scale, offset);
     weights[2 * b + 1] = scaled_nibbles(codes >> 4, scale, offset);
 #endif
@@ -60,15 +61,15 @@ INLINE float decode_one(const Row* layout, global const uchar* row, uint column)
 INLINE void decode_step(const Row* layout, global const uchar* row, uint step, uint* state, float16 weights[4]) {
   global const uchar* const block = row + step / 4 * (size_t)84;
   const uint quarter = step % 4, shift = quarter % 2 * 4;
-  const float unit = load_half(block + 80), minimum_unit = load_half(block + 82);
-  const uint16 low = convert_uint16(load_even(block + 16 + quarter / 2 * 32)) >> shift;
-  const uint16 high = convert_uint16(load_even(block + 32 + quarter / 2 * 32)) >> shift;
-  const uint16 codes[4] = {low, high, low >> 2, high >> 2};
-#pragma unroll
-  for (uint v = 0; v < 4; ++v) {
-    const uint scale = block[4 * quarter + v];
-    weights[v] = scaled_nibbles(codes[v] & 3, unit * (float)(scale & 15), -minimum_unit * (float)(scale >> 4));
-  }
+  const uint packed = load_uint(block + 4 * quarter);
+  const float4 scale = convert_float4(as_uchar4(packed & 0x0f0f0f0f)) * load_half(block + 80);
+  const float4 offset = convert_float4(as_uchar4(packed >> 4 & 0x0f0f0f0f)) * -load_half(block + 82);
+  const uchar16 low = shift_bytes(load_even(block + 16 + quarter / 2 * 32), shift);
+  const uchar16 high = shift_bytes(load_even(block + 32 + quarter / 2 * 32), shift);
+  weights[0] = scaled_codes(low & (uchar16)(3), scale.x, offset.x);
+  weights[1] = scaled_codes(high & (uchar16)(3), scale.y, offset.y);
+  weights[2] = scaled_codes(shift_bytes(low, 2) & (uchar16)(3), scale.z, offset.z);
+  weights[3] = scaled_codes(shift_bytes(high, 2) & (uchar16)(3), scale.w, offset.w);
 }
 
 #elif FORMAT_q3_k
@@ -84,19 +85,18 @@ INLINE float decode_one(const Row* layout, global const uchar* row, uint column)
 INLINE void decode_step(const Row* layout, global const uchar* row, uint step, uint* state, float16 weights[4]) {
   global const uchar* const block = row + step / 4 * (size_t)110;
   const uint quarter = step % 4, shift = quarter % 2 * 4;
-  const float unit = load_half(block + 108);
   const uint low_scales = load_uint(block + 96 + quarter % 2 * 4) >> quarter / 2 * 4 & 0x0f0f0f0f;
   const uchar4 scales = as_uchar4(low_scales | (load_uint(block + 104) >> 2 * quarter & 0x03030303) << 4);
-  const float scale[4] = {(float)scales.x - 32.0f, (float)scales.y - 32.0f, (float)scales.z - 32.0f, (float)scales.w - 32.0f};
-  // The third bit of each code beside its two others.
-#pragma unroll
-  for (uint half_step = 0; half_step < 2; ++half_step) {
-    const uint16 code = convert_uint16(load_even(block + 32 + quarter / 2 * 32 + 16 * half_step)) >> shift;
-    const uint16 mask = convert_uint16(load_even(block + 16 * half_step)) >> 2 * quarter;
-    const float first = unit * scale[half_step], second = unit * scale[half_step + 2];
-    weights[half_step] = scaled_nibbles((code & 3) | (mask & 1) << 2, first, -4.0f * first);
-    weights[half_step + 2] = scaled_nibbles((code >> 2 & 3) | (mask & 2) << 1, second, -4.0f * second);
-  }
+  const float4 scale = (convert_float4(scales) - 32.0f) * load_half(block + 108), offset = -4.0f * scale;
+  // Two bits of each code, and the third in place of the lowest.
+  const uchar16 low = shift_bytes(load_even(block + 32 + quarter / 2 * 32), shift);
+  const uchar16 high = shift_bytes(load_even(block + 48 + quarter / 2 * 32), shift);
+  const uchar16 low_third = shift_bytes(load_even(block), 2 * quarter), high_third = shift_bytes(load_even(block + 16), 2 * quarter);
+  const uchar16 three = (uchar16)(3), four = (uchar16)(4);
+  weights[0] = scaled_codes((low & three) | (low_third << (uchar16)(2) & four), scale.x, offset.x);
+  weights[1] = scaled_codes((high & three) | (high_third << (uchar16)(2) & four), scale.y, offset.y);
+  weights[2] = scaled_codes((shift_bytes(low, 2) & three) | (low_third << (uchar16)(1) & four), scale.z, offset.z);
+  weights[3] = scaled_codes((shift_bytes(high, 2) & three) | (high_third << (uchar16)(1) & four), scale.w, offset.w);
 }
 
 #elif FORMAT_q4_k || FORMAT_q5_k
@@ -119,23 +119,26 @@ INLINE void decode_step(const Row* layout, global const uchar* row, uint step, u
   global const uchar* const block = row + step / 4 * (size_t)(FORMAT_q4_k ? 144 : 176);
   const uint quarter = step % 4;
   global const uchar* const source = block + (FORMAT_q4_k ? 16 : 48) + 32 * quarter;
-  const float unit = load_half(block), minimum_unit = load_half(block + 2);
+  // Of the two groups: their scales, then their minima.
+  const uint shift = quarter % 2 * 16;
+  const uint a = load_uint(block + 4) >> shift, b = load_uint(block + 8) >> shift, c = load_uint(block + 12) >> shift;
+  const uint scales = quarter < 2 ? a & 0x3f3f : (c & 0x0f0f) | (a >> 2 & 0x3030);
+  const uint minima = quarter < 2 ? b & 0x3f3f : (c >> 4 & 0x0f0f) | (b >> 2 & 0x3030);
+  const float unit = load_half(block), minimum_unit = -load_half(block + 2);
+  const float4 factors = convert_float4(as_uchar4(scales | minima << 16)) * (float4)(unit, unit, minimum_unit, minimum_unit);
 #pragma unroll
   for (uint v = 0; v < 2; ++v) {
-    const uint16 codes = convert_uint16(load_even(source + 16 * v));
+    const uchar16 bytes = load_even(source + 16 * v);
 #if FORMAT_q5_k
-    const uint16 fifth = convert_uint16(load_even(block + 16 + 16 * v)) >> 2 * quarter;
-#endif
-#pragma unroll
-    for (uint group = 0; group < 2; ++group) {
-      const float scale = unit * k_scale(block + 4, 2 * quarter + group, 0);
-      const float offset = -minimum_unit * k_scale(block + 4, 2 * quarter + group, 4);
-#if FORMAT_q5_k
-      weights[2 * group + v] = scaled_codes((codes >> 4 * group & 15) | (fifth >> group & 1) << 4, scale, offset);
+    const uchar16 fifth = shift_bytes(load_even(block + 16 + 16 * v), 2 * quarter);
+    const uchar16 sixteen = (uchar16)(16);
+    weights[v] = scaled_codes((bytes & (uchar16)(15)) | (fifth << (uchar16)(4) & sixteen), factors.x, factors.z);
+    weights[v + 2] = scaled_codes(bytes >> (uchar16)(4) | (fifth << (uchar16)(3) & sixteen), factors.y, factors.w);
 #else
-      weights[2 * group + v] = scaled_nibbles(codes >> 4 * group, scale, offset);
+    const uint16 codes = convert_uint16(bytes);
+    weights[v] = scaled_nibbles(codes, factors.x, factors.z);
+    weights[v + 2] = scaled_nibbles(codes >> 4, factors.y, factors.w);
 #endif
-    }
   }
 }
 
@@ -151,13 +154,13 @@ INLINE float decode_one(const Row* layout, global const uchar* row, uint column)
 INLINE void decode_step(const Row* layout, global const uchar* row, uint step, uint* state, float16 weights[4]) {
   global const uchar* const block = row + step / 4 * (size_t)210;
   const uint quarter = step % 4, shift = quarter % 2 * 4;
-  const float unit = load_half(block + 208);
+  const float4 scale = convert_float4(as_char4(load_uint(block + 192 + 4 * quarter))) * load_half(block + 208), offset = -32.0f * scale;
+  const float scales[4] = {scale.x, scale.y, scale.z, scale.w}, offsets[4] = {offset.x, offset.y, offset.z, offset.w};
 #pragma unroll
   for (uint v = 0; v < 4; ++v) {
-    const uint16 low = convert_uint16(load_even(block + quarter / 2 * 64 + 16 * v)) >> shift & 15;
-    const uint16 high = convert_uint16(load_even(block + 128 + quarter / 2 * 32 + v % 2 * 16)) >> (shift + v / 2 * 2) & 3;
-    const float scale = unit * (float)as_char(block[192 + 4 * quarter + v]);
-    weights[v] = scaled_codes(low | high << 4, scale, -32.0f * scale);
+    const uchar16 low = shift_bytes(load_even(block + quarter / 2 * 64 + 16 * v), shift) & (uchar16)(15);
+    const uchar16 high = shift_bytes(load_even(block + 128 + quarter / 2 * 32 + v % 2 * 16), shift + v / 2 * 2) & (uchar16)(3);
+    weights[v] = scaled_codes(low | high << (uchar16)(4), scales[v], offsets[v]);
   }
 }
 #endif

@@ -108,14 +108,18 @@ INLINE float16 scaled_nibbles(uint16 codes, float scale, float offset) {
 }
 
 // code * scale + offset for all bits.
-INLINE float16 scaled_codes(uint16 codes, float scale, float offset) {
+INLINE float16 scaled_codes(uchar16 codes, float scale, float offset) {
   return MULTIPLY_ADD(convert_float16(codes), (float16)(scale), (float16)(offset));
 }
 
+// Each byte shifted right; above, bits of its neighbour come in.
+INLINE uchar16 shift_bytes(uchar16 bytes, uint count) { return as_uchar16(as_ushort8(bytes) >> (ushort8)((ushort)count)); }
+
 // Bit i of `bits`, for the sixteen i, in place of bit `place`.
-INLINE uint16 spread_bits(uint bits, uint place) {
-  const uint16 each = (uint16)(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768);
-  return select((uint16)(0), (uint16)(1u << place), ((uint16)(bits) & each) != 0);
+INLINE uchar16 spread_bits(uint bits, uint place) {
+  const uchar8 each = (uchar8)(1, 2, 4, 8, 16, 32, 64, 128);
+  const uchar16 pairs = (uchar16)((uchar8)((uchar)bits), (uchar8)((uchar)(bits >> 8))) & (uchar16)(each, each);
+  return as_uchar16(pairs != (uchar16)(0)) & (uchar16)((uchar)(1u << place));
 }
 
 #if FORMAT_f32
@@ -228,16 +232,14 @@ INLINE void decode_step(const Row* layout, global const uchar* row, uint step, u
   const uint group = group_of(layout, 64 * step);
   const float scale = scale_at(layout, row, group), offset = -zero_at(layout, row, group) * scale;
 #endif
+#if FORMAT_uint4
   uint16 codes[4];
-#if FORMAT_uint8
-#pragma unroll
-  for (uint v = 0; v < 4; ++v) codes[v] = convert_uint16(load_bytes(source + 16 * v));
-#elif FORMAT_uint4
   nibbles(source, codes);
+#elif FORMAT_uint8
+  const uchar16 codes[4] = {load_bytes(source), load_bytes(source + 16), load_bytes(source + 32), load_bytes(source + 48)};
 #else
-  const uint16 low = convert_uint16(load_bytes(source));
-#pragma unroll
-  for (uint v = 0; v < 4; ++v) codes[v] = low >> (2 * v) & 3;
+  const uchar16 low = load_bytes(source);
+  uchar16 codes[4] = {low & (uchar16)(3), shift_bytes(low, 2) & (uchar16)(3), shift_bytes(low, 4) & (uchar16)(3), low >> (uchar16)(6)};
 #endif
 #if FORMAT_uint3
 #pragma unroll
@@ -249,7 +251,11 @@ INLINE void decode_step(const Row* layout, global const uchar* row, uint step, u
     const uint group = group_of(layout, 64 * step + 16 * v);
     const float scale = scale_at(layout, row, group), offset = -zero_at(layout, row, group) * scale;
 #endif
-    weights[v] = FORMAT_uint8 ? scaled_codes(codes[v], scale, offset) : scaled_nibbles(codes[v], scale, offset);
+#if FORMAT_uint4
+    weights[v] = scaled_nibbles(codes[v], scale, offset);
+#else
+    weights[v] = scaled_codes(codes[v], scale, offset);
+#endif
   }
 }
 
@@ -265,15 +271,23 @@ INLINE float decode_one(const Row* layout, global const uchar* row, uint column)
   return as_float((code & 128) << 24 | bits) * scale;
 }
 INLINE void decode_step(const Row* layout, global const uchar* row, uint step, uint* state, float16 weights[4]) {
+#if FAST_TABLES
+  const uchar16 codes[4] = {load_bytes(row + 64 * step), load_bytes(row + 64 * step + 16), load_bytes(row + 64 * step + 32),
+                            load_bytes(row + 64 * step + 48)};
+  uchar16 largest = (uchar16)(0);
+#pragma unroll
+  for (uint v = 0; v < 4; ++v) largest = max(largest, codes[v] & (uchar16)(127));
+  const bool special = any(largest == (uchar16)(127));
+#endif
 #pragma unroll
   for (uint v = 0; v < 4; ++v) {
     const uint column = 64 * step + 16 * v;
     const float scale = load_float(row + layout->columns + 4 * (size_t)group_of(layout, column));
 #if FAST_TABLES
-    // As halves, whose exponent is larger by 8, and whose subnormals are alike.
-    const ushort16 byte = convert_ushort16(load_bytes(row + column)), rest = byte & (ushort16)(127);
-    const ushort16 magnitude = select(rest << (ushort16)(7), (ushort16)(0x7e00), rest == (ushort16)(127));
-    weights[v] = convert_halves(magnitude | (byte & (ushort16)(128)) << (ushort16)(8)) * (scale * 256.0f);
+    // As halves, whose exponent is larger by 8, and whose subnormals are alike; NaN are numbers there.
+    const ushort16 halves = as_ushort16(convert_short16(as_char16(codes[v]))) << (ushort16)(7) & (ushort16)(0xbf80);
+    weights[v] = convert_halves(halves) * (scale * 256.0f);
+    if (special) weights[v] = select(weights[v], (float16)(NAN), convert_int16(codes[v] & (uchar16)(127)) == 127);
 #else
     const uint16 code = convert_uint16(load_bytes(row + column)), magnitude = code & 127;
     const uint16 small = as_uint16(convert_float16(magnitude) * 0x1p-9f);

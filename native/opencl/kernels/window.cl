@@ -49,42 +49,54 @@ INLINE float decode_one(const Row* layout, global const uchar* row, uint column)
   return window_value(window.places[place], code == 7 ? row[window.escape + escapes] : window.least + code);
 }
 
-// The exponents of two groups of columns; those of escapes are wrong.
-INLINE uint16 exponents_of(uint codes, uint other, uint least) {
-  const uint8 places = (uint8)(0, 3, 6, 9, 12, 15, 18, 21);
-  return ((uint16)((uint8)(codes) >> places, (uint8)(other) >> places) & 7) + least;
-}
-
-INLINE float16 window_values(uchar8 rest, uchar8 other, uint16 exponents) {
-  const uint16 bytes = convert_uint16((uchar16)(rest, other));
+INLINE float16 window_values(uchar16 rest, uint16 exponents) {
+  const uint16 bytes = convert_uint16(rest);
   return as_float16(bytes << 31 | (exponents & 255) << 23 | (bytes & 254) << 15);
 }
+
+// Sixteen codes.
+INLINE uint16 codes_of(ulong pair) {
+  const uint8 places = (uint8)(0, 3, 6, 9, 12, 15, 18, 21);
+  return (uint16)((uint8)((uint)pair), (uint8)((uint)(pair >> 24))) >> (uint16)(places, places) & 7;
+}
+
+#if FAST_TABLES
+// What escapes have for an exponent comes next in the row, in order of places.
+INLINE uint16 exponents_of(ulong pair, uint least, global const uchar* row, uint* escape) {
+  SixteenIntegers codes, sevens, regular, escapes;
+  codes.vector = codes_of(pair);
+  sevens.vector = (uint16)(7);
+  regular.vector = codes.vector + least;
+  escapes.vector = convert_uint16(vload16(0, row + *escape));
+  const unsigned short mask = __builtin_ia32_cmpd512_mask(codes.elements, sevens.elements, 0, (unsigned short)0xffff);
+  regular.elements = __builtin_ia32_expandsi512_mask(escapes.elements, regular.elements, mask);
+  *escape += popcount((uint)mask);
+  return regular.vector;
+}
+#else
+INLINE uint16 exponents_of(ulong pair, uint least, global const uchar* row, uint* escape) {
+  const uint16 codes = codes_of(pair);
+  if (!any(codes == 7)) return codes + least;
+  uint values[16];
+  vstore16(codes, 0, values);
+  for (uint i = 0; i < 16; ++i) values[i] = values[i] == 7 ? row[(*escape)++] : values[i] + least;
+  return vload16(0, values);
+}
+#endif
 
 INLINE void decode_step(const Row* layout, global const uchar* row, uint step, uint* state, float16 weights[4]) {
   const Window window = find_step(layout, row, step, LANES == 1 ? state : 0);
   const ulong words[3] = {as_ulong(vload8(0, window.codes)), as_ulong(vload8(1, window.codes)), as_ulong(vload8(2, window.codes))};
   // Two groups each. Groups 2l have columns 8l, groups 2l + 1 columns 32 + 8l.
   const ulong pairs[4] = {words[0], words[0] >> 48 | words[1] << 16, words[1] >> 32 | words[2] << 32, words[2] >> 16};
-  ulong sevens[4];
+  *state = window.escape;
+  float16 places[4];
 #pragma unroll
-  for (uint l = 0; l < 4; ++l) sevens[l] = pairs[l] & pairs[l] >> 1 & pairs[l] >> 2 & 0x249249249249ul;
+  for (uint l = 0; l < 4; ++l) places[l] = window_values(vload16(l, window.places), exponents_of(pairs[l], window.least, row, state));
 #pragma unroll
   for (uint v = 0; v < 2; ++v) {
-    const uchar16 first = vload16(2 * v, window.places), second = vload16(2 * v + 1, window.places);
-    weights[v] = window_values(first.lo, second.lo, exponents_of((uint)pairs[2 * v], (uint)pairs[2 * v + 1], window.least));
-    weights[v + 2] =
-        window_values(first.hi, second.hi, exponents_of((uint)(pairs[2 * v] >> 24), (uint)(pairs[2 * v + 1] >> 24), window.least));
+    weights[v] = (float16)(places[2 * v].lo, places[2 * v + 1].lo);
+    weights[v + 2] = (float16)(places[2 * v].hi, places[2 * v + 1].hi);
   }
-  *state = window.escape;
-  if ((sevens[0] | sevens[1] | sevens[2] | sevens[3]) == 0) return;
-  float values[64];
-  for (uint v = 0; v < 4; ++v) vstore16(weights[v], v, values);
-  for (uint l = 0; l < 4; ++l) {
-    for (ulong left = sevens[l]; left != 0; left &= left - 1) {
-      const uint i = (uint)popcount((left & -left) - 1) / 3;
-      values[8 * l + (i < 8 ? i : 24 + i)] = window_value(window.places[16 * l + i], row[(*state)++]);
-    }
-  }
-  for (uint v = 0; v < 4; ++v) weights[v] = vload16(v, values);
 }
 #endif
