@@ -5,10 +5,11 @@ import { formatTable } from "./table.js";
 
 export interface ResidencyPreview {
   residency: Residency;
-  /** Raw rates of direct reads of the store and of memory, bytes a second. */
+  /** Raw rates of direct reads of the store, of copies to a device with memory of its own, and of its memory, bytes a second. */
   diskBytesPerSecond: number;
+  copyBytesPerSecond?: number;
   memoryBytesPerSecond: number;
-  /** The longer of reading what is streamed and of reading all that is multiplied from memory. */
+  /** The longest of reading what is streamed, of copying what is not on the device, and of reading all from its memory. */
   predictedSecondsPerToken: number;
 }
 
@@ -17,34 +18,52 @@ const MEASURED_SECONDS = 0.5;
 /** Loads the model without reading its weights. @throws as AutoModel.fromPretrained, for example MEMORY_BUDGET_TOO_SMALL */
 export async function previewResidency(
   store: string,
-  options: Pick<LoadOptions, "memory" | "maxSeqLen" | "kvDtype">,
+  options: Pick<LoadOptions, "memory" | "vram" | "device" | "maxSeqLen" | "kvDtype">,
 ): Promise<ResidencyPreview> {
   const { AutoModel } = await import("../auto-model.js");
-  const { measureDiskRate, measureMemoryRate } = await import("../engine/roofline.js");
+  const { measureDiskRate, measureDeviceRates, measureMemoryRate } = await import("../engine/roofline.js");
   const model = await AutoModel.fromPretrained(store, options);
   const residency = model.residency();
   const stats = model.stats();
   await model.dispose();
   const diskBytesPerSecond = await measureDiskRate(store, MEASURED_SECONDS);
-  const memoryBytesPerSecond = measureMemoryRate(stats, MEASURED_SECONDS);
+  const { copyBytesPerSecond, memoryBytesPerSecond } =
+    residency.vramBudgetBytes > 0
+      ? measureDeviceRates(options.device ?? "auto", MEASURED_SECONDS)
+      : { memoryBytesPerSecond: measureMemoryRate(stats, MEASURED_SECONDS) };
+  const { streamedBytes, hostHeldBytes, heldBytes } = residency;
   const predictedSecondsPerToken = Math.max(
-    residency.streamedBytes / diskBytesPerSecond,
-    (residency.heldBytes + residency.streamedBytes) / memoryBytesPerSecond,
+    streamedBytes / diskBytesPerSecond,
+    copyBytesPerSecond === undefined ? 0 : (streamedBytes + hostHeldBytes) / copyBytesPerSecond,
+    (heldBytes + streamedBytes) / memoryBytesPerSecond,
   );
-  return { residency, diskBytesPerSecond, memoryBytesPerSecond, predictedSecondsPerToken };
+  return { residency, diskBytesPerSecond, copyBytesPerSecond, memoryBytesPerSecond, predictedSecondsPerToken };
 }
 
 /** As lines of text, without a newline at the end. */
 export function renderPreview({ residency, ...figures }: ResidencyPreview): string {
-  const rates = `${formatRate(figures.diskBytesPerSecond)} from the disk, ${formatRate(figures.memoryBytesPerSecond)} from memory`;
+  const { diskBytesPerSecond, copyBytesPerSecond, memoryBytesPerSecond } = figures;
+  const copies = copyBytesPerSecond === undefined ? "" : ` ${formatRate(copyBytesPerSecond)} to the device,`;
+  const rates = `${formatRate(diskBytesPerSecond)} from the disk,${copies} ${formatRate(memoryBytesPerSecond)} from memory`;
+  const ownMemory = residency.vramBudgetBytes > 0;
   return formatTable([
     [
       "memory budget",
       `${formatBytes(residency.memoryBudgetBytes)}; the least is ${formatBytes(residency.minimumBytes)}`,
     ],
-    ["held", formatBytes(residency.heldBytes)],
+    ...(ownMemory
+      ? [
+          [
+            "vram budget",
+            `${formatBytes(residency.vramBudgetBytes)}; the least is ${formatBytes(residency.minimumVramBytes)}`,
+          ] as const,
+          ["held on the device", formatBytes(residency.deviceHeldBytes)] as const,
+          ["held on the host", formatBytes(residency.hostHeldBytes)] as const,
+        ]
+      : [["held", formatBytes(residency.heldBytes)] as const]),
     ["streamed per token", formatBytes(residency.streamedBytes)],
     ["ring", formatBytes(residency.ringBytes)],
+    ...(ownMemory ? [["slots", formatBytes(residency.slotBytes)] as const] : []),
     ["KV cache, activations", `${formatBytes(residency.kvBytes)}, ${formatBytes(residency.activationBytes)}`],
     ["Node and the addon", formatBytes(residency.runtimeBytes)],
     ["context", `${residency.maxSeqLen} tokens`],

@@ -11,6 +11,11 @@ export function formatStats(stats: Stats, extraRows: readonly TableRow[] = []): 
     ["streamed per token", streamed ? formatBytes(stats.bytesPerPass) : "nothing: the whole model is held"],
     ["held in memory", `${formatBytes(stats.heldBytes)} of ${formatBytes(stats.weightBytes)} of weights`],
   ];
+  if (stats.vramBudgetBytes > 0) {
+    const { deviceHeldBytes, hostHeldBytes, slotBytes } = stats;
+    const host = hostHeldBytes > 0 ? `, ${formatBytes(hostHeldBytes)} copied from the host's memory` : "";
+    rows.push(["on the device", `${formatBytes(deviceHeldBytes)}${host}, slots of ${formatBytes(slotBytes)}`]);
+  }
   if (stats.readSeconds > 0) {
     const reason = stats.readMode === "buffered" ? ` (buffered reads: ${stats.readModeReason})` : "";
     rows.push(["disk rate", formatRate(stats.bytesStreamed / stats.readSeconds) + reason]);

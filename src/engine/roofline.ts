@@ -1,6 +1,7 @@
 import { openLayerStore } from "../checkpoint/layer-store.js";
 import { native } from "../native/binding.js";
 import type { Stats } from "./contract.js";
+import { resolveDevice } from "./device.js";
 
 /** More than any cache holds. */
 const MEMORY_BYTES = 2 ** 28;
@@ -24,6 +25,11 @@ export async function measureDiskRate(directory: string, seconds: number): Promi
  */
 export function measureMemoryRate({ heldBytes, threads }: Stats, seconds: number): number {
   return native().measureMemoryRate(Math.max(2 ** 20, Math.min(heldBytes, MEMORY_BYTES)), threads, seconds);
+}
+
+/** Of a device with memory of its own, bytes a second: copies to it, and its memory. Takes twice `seconds`, blocking. */
+export function measureDeviceRates(device: string, seconds: number) {
+  return native().measureDevice(resolveDevice(device).name, seconds, 1);
 }
 
 /** Floating point operations a second; 0 in bfloat16 where the processor has no such instruction. */

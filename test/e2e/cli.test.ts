@@ -54,7 +54,7 @@ describe("usage errors", () => {
     ],
     [
       ["inspect", "x", "--kv-dtype", "bf16"],
-      "--max-seq-len and --kv-dtype say nothing without --memory. Give --memory too, or leave them out.",
+      "--device, --max-seq-len and --kv-dtype say nothing without --memory or --vram. Give one of these too, or leave them out.",
     ],
     [
       ["generate", "x"],
@@ -152,6 +152,17 @@ describe("decompose, verify and inspect", () => {
     const text = await runCli(["inspect", store, "--memory", "1GiB"]);
     expect(text.stdout).toMatch(/^ {2}memory budget +1\.00 GiB; the least is \d+ MiB$/m);
     expect(text.stdout).toMatch(/^ {2}mlp +\d+ held: (.+) of \1 in memory$/m);
+    const device = ["--device", "cpu-discrete", "--memory", "1GiB", "--max-seq-len", "64", "--vram"];
+    const beside = await runCli(["inspect", store, ...device, "512MiB"]);
+    expect(beside.stdout).toMatch(/^ {2}vram budget +512 MiB; the least is [\d.]+ MiB$/m);
+    expect(beside.stdout).toMatch(/^ {2}held on the device +[\d.]+ [KM]iB$/m);
+    expect(beside.stdout).toMatch(/from the disk, [\d.]+ [GM]B\/s to the device, /);
+    expect((await runCli(["inspect", store, ...device, "1KiB"])).stderr).toContain(
+      "A vram budget of 1.00 KiB cannot work",
+    );
+    const unified = await runCli(["inspect", store, "--device", "cpu", "--vram", "1GiB"]);
+    expect(unified).toMatchObject({ exitCode: 2, stdout: "" });
+    expect(unified.stderr).toContain("has no memory of its own");
     const small = await runCli(["inspect", store, "--memory", "1MiB"]);
     expect(small).toMatchObject({ exitCode: 1, stdout: "" });
     expect(small.stderr).toContain("MEMORY_BUDGET_TOO_SMALL");

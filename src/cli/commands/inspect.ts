@@ -4,7 +4,7 @@ import { LayerstreamError } from "../../errors.js";
 import { KV_FORMATS } from "../../models/kv-format.js";
 import { bytes, integer } from "../arguments.js";
 
-interface Options extends Pick<LoadOptions, "memory" | "maxSeqLen" | "kvDtype"> {
+interface Options extends Pick<LoadOptions, "memory" | "vram" | "device" | "maxSeqLen" | "kvDtype"> {
   json?: boolean;
 }
 
@@ -15,28 +15,33 @@ export function addInspectCommand(program: Command): void {
     .description("describe a checkpoint or a layer store without reading its weights")
     .argument("<model>", "checkpoint, GGUF file or layer store")
     .option("--memory <size>", "where each stage of a layer store would live in such a budget, for example 4GiB", bytes)
-    .option("--max-seq-len <tokens>", "with --memory: prompt and answer together", integer(1))
-    .addOption(new Option("--kv-dtype <type>", "with --memory: how keys and values are kept").choices(KV_FORMATS))
+    .option("--vram <size>", "and in such a budget of a device's own memory", bytes)
+    .option("--device <device>", 'as for generate, for example "cuda" or "opencl"')
+    .option("--max-seq-len <tokens>", "with a budget: prompt and answer together", integer(1))
+    .addOption(new Option("--kv-dtype <type>", "with a budget: how keys and values are kept").choices(KV_FORMATS))
     .option("--json", "print one JSON object")
     .action(async (model: string, { json, ...load }: Options) => {
-      if (load.memory === undefined && (load.maxSeqLen ?? load.kvDtype) !== undefined) {
-        throw new LayerstreamError("INVALID_ARGUMENT", "--max-seq-len and --kv-dtype say nothing without --memory.", {
-          remedy: "Give --memory too, or leave them out.",
-        });
+      const budget = load.memory ?? load.vram;
+      if (budget === undefined && (load.maxSeqLen ?? load.kvDtype ?? load.device) !== undefined) {
+        throw new LayerstreamError(
+          "INVALID_ARGUMENT",
+          "--device, --max-seq-len and --kv-dtype say nothing without --memory or --vram.",
+          { remedy: "Give one of these too, or leave them out." },
+        );
       }
       const { inspect } = await import("../../models/inspect.js");
       const { renderInspection } = await import("../../models/inspection-text.js");
       const inspection = await inspect(model);
-      if (load.memory === undefined) {
+      if (budget === undefined) {
         process.stdout.write(`${json ? JSON.stringify(inspection) : renderInspection(inspection)}\n`);
         return;
       }
       if (inspection.kind !== "store") {
         throw new LayerstreamError(
           "INVALID_ARGUMENT",
-          `${model} is not a layer store; --memory needs its bytes as stored.`,
+          `${model} is not a layer store; --memory and --vram need its bytes as stored.`,
           {
-            remedy: "Run layerstream decompose first, or leave --memory out.",
+            remedy: "Run layerstream decompose first, or leave them out.",
           },
         );
       }
