@@ -132,7 +132,7 @@ class Runtime {
   // change, and Error{"DEVICE_FAILED"}: what was held before is held again then, if there is the memory for that.
   void set_held(std::vector<std::vector<uint8_t>> tiers, const RingSizes& rings);
   // When no pass runs: from now on passes have at most so many tokens, and only these pages of the KV cache (a flag each)
-  // are used, of which `kv_layers` layers are in memory and the others in a temporary file. What is left out loses its
+  // are used, of which `kv_layers` layers are in the device's memory and the others elsewhere (kv_spill.h). What is left out loses its
   // content and gives its memory back at once; what is new costs memory once it is used. At first there is none. Throws
   // Error{"INTERNAL"} for more than the description has, Error{"KV_SPILL_FAILED"} when the file cannot be written and
   // Error{"DEVICE_FAILED"} when memory does not last: what was used before can be used on then.
@@ -229,7 +229,6 @@ class Runtime {
   // runtime_kv_cache.cc
   void reserve_kv_cache();
   void set_kv_cache(std::span<const uint8_t> pages, uint32_t layers);
-  uint8_t* layer_memory(uint32_t layer);
   void commit_pages(uint32_t layer, std::span<const uint8_t> pages);
   void discard_pages(uint32_t layer, std::span<const uint8_t> pages);
   Range pages_of_layer(uint32_t layer, uint64_t first, uint64_t count) const;
@@ -284,10 +283,9 @@ class Runtime {
   Range registers_[kRegisterCount];
   Buffer* logits_ = nullptr;      // an alias of the caller's memory, or where logits are before their download
   uint64_t logits_bytes_ = 0;
-  Range kv_cache_;                // [layer][page]
-  uint64_t kv_layer_bytes_ = 0;
+  std::vector<Range> kv_cache_;   // of each layer, by page
   std::vector<uint8_t> kv_pages_;  // a flag for each page: in use
-  std::vector<uint8_t> spilled_;   // a flag for each layer: its cache is in the file
+  std::vector<uint8_t> spilled_;   // a flag for each layer: its cache is elsewhere
   std::unique_ptr<KvSpill> spill_;
   Range spilled_cache_{};         // of the layer whose attention is running
   bool spilling_ = false;         // the pass that runs uses spilled layers

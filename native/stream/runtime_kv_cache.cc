@@ -1,9 +1,11 @@
-// The KV cache: which of its pages are used, and which of its layers are in memory. The others are in a temporary file
+// The KV cache: which of its pages are used, and which of its layers are where passes use them. The others are elsewhere
 // (kv_spill.h).
 #include <algorithm>
 #include <string>
 
 #include "../platform/error.h"
+#include "kv_file.h"
+#include "kv_host.h"
 #include "runtime.h"
 
 namespace layerstream {
@@ -22,21 +24,26 @@ void for_each_run(std::span<const uint8_t> pages, uint8_t flag, const Function& 
 }  // namespace
 
 void Runtime::reserve_kv_cache() {
-  kv_layer_bytes_ = description_.page_count * description_.kv_page_bytes();
-  kv_cache_ = reserve(kv_layer_bytes_ * description_.kv_layers);
+  const uint64_t layer_bytes = description_.page_count * description_.kv_page_bytes();
+  for (uint32_t layer = 0; layer < description_.kv_layers; ++layer) kv_cache_.push_back(reserve(layer_bytes));
   kv_pages_.assign(description_.page_count, 0);
   spilled_.assign(description_.kv_layers, 0);
 }
 
-// `layers` of them are in memory, evenly among the others, so that what is read is spread over the pass.
+// `layers` of them are in the device's memory, evenly among the others, so that what is moved is spread over the pass.
 void Runtime::set_kv_cache(std::span<const uint8_t> pages, uint32_t layers) {
   const uint32_t all = description_.kv_layers;
-  if (pages.size() != description_.page_count || layers > all || (layers < all && (!unified_ || description_.spill_directory.empty()))) {
+  if (pages.size() != description_.page_count || layers > all || (layers < all && unified_ && description_.spill_directory.empty())) {
     throw Error("INTERNAL", "The KV cache has other pages, or its layers cannot be spilled.");
   }
   if (layers < all && !spill_) {
-    spill_ = std::make_unique<KvSpill>(*device_, compute_, description_.spill_directory, description_.page_count,
-                                       description_.kv_page_bytes(), meter_, trace_.get());
+    const uint32_t page_count = description_.page_count;
+    const uint64_t page_bytes = description_.kv_page_bytes();
+    if (unified_) {
+      spill_ = std::make_unique<KvFile>(*device_, compute_, description_.spill_directory, page_count, page_bytes, meter_, trace_.get());
+    } else {
+      spill_ = std::make_unique<KvHost>(*device_, compute_, all, page_count, page_bytes, trace_.get());
+    }
   }
   std::vector<uint32_t> kept;
   std::vector<uint8_t> either(pages.begin(), pages.end());
@@ -52,7 +59,7 @@ void Runtime::set_kv_cache(std::span<const uint8_t> pages, uint32_t layers) {
   // First what gives memory back.
   for (uint32_t layer = 0; layer < all; ++layer) {
     if (spilled_[layer] || !spills(layer)) continue;
-    spill_->store(layer, layer_memory(layer), runs);
+    spill_->store(layer, kv_cache_[layer], runs);
     discard_pages(layer, none);
     spilled_[layer] = 1;
   }
@@ -61,17 +68,13 @@ void Runtime::set_kv_cache(std::span<const uint8_t> pages, uint32_t layers) {
     if (spills(layer)) continue;
     commit_pages(layer, pages);
     if (!spilled_[layer]) continue;
-    spill_->load(layer, layer_memory(layer), runs);
+    spill_->load(layer, kv_cache_[layer], runs);
     spilled_[layer] = 0;
   }
   for (uint32_t layer = 0; layer < all; ++layer) {
     if (!spills(layer)) discard_pages(layer, pages);
   }
   kv_pages_.assign(pages.begin(), pages.end());
-}
-
-uint8_t* Runtime::layer_memory(uint32_t layer) {
-  return static_cast<uint8_t*>(device_->host_address(kv_cache_.at(layer * kv_layer_bytes_, kv_layer_bytes_)));
 }
 
 void Runtime::commit_pages(uint32_t layer, std::span<const uint8_t> pages) {
@@ -84,7 +87,7 @@ void Runtime::discard_pages(uint32_t layer, std::span<const uint8_t> pages) {
 
 Range Runtime::pages_of_layer(uint32_t layer, uint64_t first, uint64_t count) const {
   const uint64_t page_bytes = description_.kv_page_bytes();
-  return kv_cache_.at(layer * kv_layer_bytes_ + first * page_bytes, count * page_bytes);
+  return kv_cache_[layer].at(first * page_bytes, count * page_bytes);
 }
 
 // Has the caches of spilled layers read ahead, in the order of their attention.
@@ -126,7 +129,7 @@ void Runtime::abort_spilled() {
 // The cache of the stage's layer, for the block that is running.
 Range Runtime::take_layer_cache(uint32_t index) {
   const uint32_t layer = description_.stages[index].layer;
-  if (!spilled_[layer]) return kv_cache_.at(layer * kv_layer_bytes_, kv_layer_bytes_);
+  if (!spilled_[layer]) return kv_cache_[layer];
   if (block_.first == 0) {
     const Trace::Time start = Trace::Clock::now();
     spilled_cache_ = spill_->take();

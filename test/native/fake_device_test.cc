@@ -119,8 +119,8 @@ void test_blocks(const Model& model) {
   }
 }
 
-// Layers of the KV cache in a file, on a device whose memory runs out when they are moved there.
-void test_spill(const Model& model, const std::string& directory) {
+// Layers of the KV cache in a file, or in pinned memory, on a device whose memory runs out when they are moved there.
+void test_spill(const Model& model, bool unified, const std::string& directory) {
   uint64_t failing = 1;
   for (bool failed = true; failed; ++failing) {
     RuntimeDescription description = model.description;
@@ -128,11 +128,11 @@ void test_spill(const Model& model, const std::string& directory) {
     give_rings(description, 2, 2);
     uint64_t load_allocations = 0;
     {
-      Fake fake({.unified = true});
+      Fake fake({.unified = unified});
       Runtime runtime(description, fake.device());
       load_allocations = fake.record->allocations;
     }
-    Fake fake({.unified = true, .order = kOrders[failing % 4], .failing_allocation = load_allocations + failing});
+    Fake fake({.unified = unified, .order = kOrders[failing % 4], .failing_allocation = load_allocations + failing});
     Loaded loaded(description, fake.device());
     const std::vector<uint8_t> pages(description.page_count, 1);
     const auto spill = [&] { loaded.runtime.set_working_memory(description.max_tokens, pages, 1); };
@@ -145,6 +145,25 @@ void test_spill(const Model& model, const std::string& directory) {
     check(equal(conversation(loaded, description), model.expected), "other bits with layers in a file: " + name_of(model, fake.options));
   }
   check(failing > 5, "moving layers to a file allocates");
+}
+
+// Layers of the KV cache in pinned memory and back, with every order, and blocks of tokens.
+void test_host_layers(const Model& model, std::initializer_list<uint32_t> blocks) {
+  for (const Order order : kOrders) {
+    for (const uint32_t block_tokens : blocks) {
+      Fake fake({.order = order, .seed = block_tokens});
+      RuntimeDescription description = model.description;
+      description.block_tokens = block_tokens;
+      give_rings(description, 2, 60);
+      Loaded loaded(description, fake.device());
+      const std::vector<uint8_t> pages(description.page_count, 1);
+      for (const uint32_t layers : {0u, 1u, description.kv_layers}) {
+        loaded.runtime.set_working_memory(description.max_tokens, pages, layers);
+        for (int round = 0; round < 5; ++round) loaded.abort(request_of(description, kPrompt, 0, 0), std::chrono::microseconds(round * 400));
+        check(equal(conversation(loaded, description), model.expected), "other bits with layers in pinned memory: " + name_of(model, fake.options));
+      }
+    }
+  }
 }
 
 // What is held, registers and pages change between passes.
@@ -337,7 +356,10 @@ int main() {
     model->expected = conversation(loaded, model->description);
   }
   test_blocks(plain);
-  test_spill(plain, plain_directory.path().string());
+  test_spill(plain, true, plain_directory.path().string());
+  test_spill(plain, false, "");
+  test_host_layers(plain, {0, 4});
+  test_host_layers(latent, {0});
   test_unsupported(mixture);
   for (const Model& model : {plain, mixture, latent}) {
     test_same_bits(model);

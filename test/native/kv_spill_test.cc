@@ -1,5 +1,5 @@
-// Layers of the KV cache in a file: the same bits as in memory, whatever moves between passes, and what happens when the
-// file cannot be written.
+// Layers of the KV cache in a file, or in pinned memory beside a device: the same bits as where passes use them, whatever moves
+// between passes, and what happens when the file cannot be written.
 #include <sys/resource.h>
 
 #include <csignal>
@@ -41,6 +41,7 @@ RuntimeDescription spilling(RuntimeDescription description, const std::string& d
   return description;
 }
 
+// `directory`: of the file; devices with memory of their own need none.
 void test_same_bits(const RuntimeDescription& base, const std::string& directory) {
   for (const KvFormat format : {KvFormat::kF32, KvFormat::kBF16, KvFormat::kQ8}) {
     RuntimeDescription plain = base;
@@ -128,10 +129,14 @@ int main() {
   Loaded in_memory(plain);
   const std::vector<float> expected = conversation(in_memory, [] {});
   const std::string spill = directory.path().string();
+  RuntimeDescription discrete = description;
+  discrete.device = "cpu-discrete";
   test_same_bits(description, spill);
+  test_same_bits(discrete, "");
   test_unwritable(description, expected);
   test_full_disk(description, spill, expected);
   test_cancel(description, spill, expected);
+  test_cancel(discrete, "", expected);
   test_refused(description, spill);
   printf("kv_spill_test: %d checks passed\n", checks.load());
 }
