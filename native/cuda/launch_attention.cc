@@ -1,8 +1,92 @@
-#include "../platform/error.h"
+// Attention: which kernel does it, and whether positions are divided over blocks.
+#include <algorithm>
+#include <string>
+
+#include "attention_limits.h"
+#include "kernels/arguments.h"
 #include "launch.h"
 
 namespace layerstream::cuda {
 
-void Launcher::run(const AttentionOp&) { throw Error("INTERNAL", "There is no attention kernel for CUDA."); }
+namespace {
+
+constexpr uint32_t kThreads = 128;
+// Blocks for each multiprocessor from which on positions are not divided.
+constexpr uint32_t kBlocks = 4;
+
+template <class T>
+T* pointer(Range range) {
+  return reinterpret_cast<T*>(address_of(range));
+}
+
+// Whether vectors begin where four elements can be loaded at once, and are whole fours.
+bool loads_fours(const AttentionOp& op, CUdeviceptr cache, uint32_t dim) {
+  const uint64_t four = 4 * kv_element_bytes(op.kv_format);
+  const uint64_t block = kv_block_bytes(op.kv_format, op.page_positions, dim);
+  return dim % 4 == 0 && (cache | op.page_bytes | block) % four == 0;
+}
+
+}  // namespace
+
+void Launcher::run(const AttentionOp& op) {
+  if (op.tokens == 0) return;
+  const auto append = [&](Range source, uint32_t stride, Range cache, uint32_t dim) {
+    AppendArguments arguments{};
+    arguments.source = pointer<const float>(source);
+    arguments.cache = pointer<uint8_t>(cache);
+    arguments.pages = pointer<const uint32_t>(op.pages);
+    arguments.page_bytes = op.page_bytes;
+    arguments.stride = stride;
+    arguments.dim = dim;
+    arguments.page_positions = op.page_positions;
+    arguments.first_position = op.first_position;
+    arguments.format = op.kv_format;
+    launch("append", {op.tokens, op.kv_heads}, 32, 0, arguments);
+  };
+  append(op.key, op.key_stride, op.key_cache, op.head_dim);
+  if (!op.values_in_keys) append(op.value, op.value_stride, op.value_cache, op.value_dim);
+
+  AttentionArguments arguments{};
+  arguments.query = pointer<const float>(op.query);
+  arguments.output = pointer<float>(op.output);
+  arguments.keys = pointer<const uint8_t>(op.key_cache);
+  arguments.values = op.values_in_keys ? arguments.keys : pointer<const uint8_t>(op.value_cache);
+  arguments.pages = pointer<const uint32_t>(op.pages);
+  arguments.sinks = pointer<const float>(op.sinks);
+  arguments.slopes = pointer<const float>(op.slopes);
+  arguments.page_bytes = op.page_bytes;
+  arguments.query_stride = op.query_stride;
+  arguments.output_stride = op.output_stride;
+  arguments.page_positions = op.page_positions;
+  arguments.first_position = op.first_position;
+  arguments.heads = op.heads;
+  arguments.kv_heads = op.kv_heads;
+  arguments.head_dim = op.head_dim;
+  arguments.value_dim = op.value_dim;
+  arguments.stored_dim = op.values_in_keys ? op.head_dim : op.value_dim;
+  arguments.window = op.window;
+  arguments.logn_length = op.logn_length;
+  arguments.scale = op.scale;
+  arguments.soft_cap = op.soft_cap;
+  arguments.aligned = loads_fours(op, address_of(op.key_cache), op.head_dim) && op.value_dim % 4 == 0 &&
+                      (op.values_in_keys || loads_fours(op, address_of(op.value_cache), op.value_dim));
+
+  const uint32_t group = op.heads / op.kv_heads;
+  const AttentionShape shape = attention_shape(group, op.value_dim);
+  const uint32_t head_blocks = op.kv_heads * ((group + shape.heads - 1) / shape.heads);
+  // The most that a token sees; bits do not depend on whether they are divided.
+  const uint32_t end = op.first_position + op.tokens;
+  const uint32_t seen = op.window == 0 ? end : std::min(end, op.window + kSplitPositions - 1);
+  const bool divided = uint64_t{op.tokens} * head_blocks < uint64_t{kBlocks} * stream_.limits().multiprocessors;
+  arguments.splits = divided ? (seen + kSplitPositions - 1) / kSplitPositions : 1;
+  if (arguments.splits > 1) {
+    const uint64_t floats = uint64_t{op.tokens} * op.heads * arguments.splits * (op.value_dim + 2);
+    arguments.partial = reinterpret_cast<float*>(stream_.scratch(floats * sizeof(float)));
+  }
+  const std::string name = std::string("attention_") + kKvFormatNames[static_cast<size_t>(op.kv_format)] + "_" +
+                           std::to_string(shape.heads) + "_" + std::to_string(shape.chunks);
+  launch(name.c_str(), {op.tokens, head_blocks, arguments.splits}, kThreads, attention_shared_bytes(shape, op.head_dim, op.value_dim), arguments);
+  if (arguments.splits > 1) launch("merge_splits", {op.tokens, op.heads}, kThreads, 0, arguments);
+}
 
 }  // namespace layerstream::cuda

@@ -70,6 +70,9 @@ struct AppendArguments {
   KvFormat format;
 };
 
+// Positions of a split of attention: of which partial results are kept.
+constexpr uint32_t kSplitPositions = 128;
+
 struct AttentionArguments {
   const float* query;
   float* output;
@@ -83,7 +86,8 @@ struct AttentionArguments {
   uint32_t query_stride, output_stride, page_positions, first_position;
   uint32_t heads, kv_heads, head_dim, value_dim;
   uint32_t stored_dim;  // of a value in the cache
-  uint32_t window, splits, logn_length;
+  uint32_t window, logn_length;
+  uint32_t splits;  // of the grid; 1: every block sees all of its token's
   float scale, soft_cap;
   bool aligned;  // four elements from a multiple of four on can be loaded at once
 };

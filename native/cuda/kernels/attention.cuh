@@ -1,0 +1,279 @@
+// Attention of tokens one by one: a block is some query heads of a KV head, for a token.
+//
+// Positions are divided into splits of kSplitPositions at fixed places. The four warps of a block take batches of eight
+// keys of a split by turns; what they found is put together in the order of warps, and splits in ascending order: within
+// the block that has seen all of them, or by the kernel merge_splits. Results are the same bits either way.
+#pragma once
+
+#include "kv_cache.cuh"
+#include "softmax.cuh"
+
+namespace layerstream::cuda {
+
+constexpr uint32_t kAttentionWarps = 4, kAttentionThreads = kAttentionWarps * kWarpThreads;
+constexpr uint32_t kBatchKeys = 8;
+constexpr uint32_t kChunkDims = 4 * kWarpThreads;  // elements that a warp loads at once
+
+__device__ __forceinline__ uint32_t padded_dims(uint32_t dims) { return (dims + kChunkDims - 1) / kChunkDims * kChunkDims; }
+
+// The block's dynamic shared memory, in floats.
+template <uint32_t kHeads>
+struct AttentionMemory {
+  float* queries;    // [kHeads][padded head_dim]
+  float* weights;    // [warp][key][kHeads], then [warp][kHeads]: corrections
+  float* states;     // [warp][kHeads][2]
+  float* parts;      // [warp][kHeads][padded value_dim]
+  float* sums;       // [kHeads][padded value_dim]: of all splits so far
+
+  __device__ AttentionMemory(uint32_t head_dim, uint32_t value_dim) {
+    queries = reinterpret_cast<float*>(dynamic_shared());
+    weights = queries + kHeads * padded_dims(head_dim);
+    states = weights + kAttentionWarps * kHeads * (kBatchKeys + 1);
+    parts = states + kAttentionWarps * kHeads * 2;
+    sums = parts + kAttentionWarps * kHeads * padded_dims(value_dim);
+  }
+};
+
+// Adds kPairs sums over the lanes of a warp: lane i gets that of pair i % kPairs.
+template <uint32_t kPairs>
+__device__ __forceinline__ float sum_pairs(float (&sums)[kPairs]) {
+  const uint32_t lane = threadIdx.x % kWarpThreads;
+#pragma unroll
+  for (uint32_t distance = kPairs / 2; distance > 0; distance /= 2) {
+    const bool upper = (lane & distance) != 0;
+#pragma unroll
+    for (uint32_t i = 0; i < distance; ++i) {
+      const float sent = upper ? sums[i] : sums[i + distance], kept = upper ? sums[i + distance] : sums[i];
+      sums[i] = kept + __shfl_xor_sync(kAllLanes, sent, distance);
+    }
+  }
+#pragma unroll
+  for (uint32_t distance = kPairs; distance < kWarpThreads; distance *= 2) {
+    sums[0] += __shfl_xor_sync(kAllLanes, sums[0], distance);
+  }
+  return sums[0];
+}
+
+// What a warp has found in a split: lane 8 * h + k knows head h and key k of each batch.
+template <uint32_t kHeads, uint32_t kChunks>
+struct WarpSums {
+  float largest, total;
+  float values[kHeads][kChunks][4];
+};
+
+// The keys at [position, position + kBatchKeys), of which some are in [begin, end).
+template <KvFormat kFormat, uint32_t kHeads, uint32_t kChunks>
+__device__ __forceinline__ void add_batch(const AttentionArguments& arguments, const AttentionMemory<kHeads>& memory, uint32_t kv_head,
+                                          uint32_t own, uint32_t begin, uint32_t end, uint32_t position, float scale, float slope,
+                                          WarpSums<kHeads, kChunks>& found) {
+  constexpr uint32_t kElementBytes = kFormat == KvFormat::kF32 ? 4 : kFormat == KvFormat::kBF16 ? 2 : 1;
+  const uint32_t lane = threadIdx.x % kWarpThreads, warp = threadIdx.x / kWarpThreads;
+  const uint32_t positions = arguments.page_positions, head_dim = arguments.head_dim, stored_dim = arguments.stored_dim;
+  const bool one_page = positions % kBatchKeys == 0;
+  const uint32_t own_key = lane % kBatchKeys, own_head = lane / kBatchKeys % kHeads;
+
+  // Keys that are not seen are others that are, with no weight.
+  const auto seen = [&](uint32_t key) { return min(max(position + key, begin), end - 1); };
+  const auto page_at = [&](uint32_t at) { return arguments.pages[at / positions] * arguments.page_bytes; };
+  size_t page = page_at(seen(0));
+  const uint8_t* key_vectors[kBatchKeys];
+  const uint8_t* value_vectors[kBatchKeys];
+  float key_scale = 1.0f, value_scale = 1.0f;
+#pragma unroll
+  for (uint32_t key = 0; key < kBatchKeys; ++key) {
+    const uint32_t at = seen(key);
+    if (!one_page) page = page_at(at);
+    const uint32_t within = at % positions;
+    const Vectors keys = find_vectors<kFormat>(arguments.keys, page, positions, head_dim, kv_head);
+    const Vectors values = find_vectors<kFormat>(arguments.values, page, positions, stored_dim, kv_head);
+    key_vectors[key] = keys.elements + size_t{within} * head_dim * kElementBytes;
+    value_vectors[key] = values.elements + size_t{within} * stored_dim * kElementBytes;
+    if (kFormat == KvFormat::kQ8 && key == own_key) {
+      key_scale = keys.scales[within];
+      value_scale = values.scales[within];
+    }
+  }
+
+  float sums[kHeads * kBatchKeys] = {};
+  for (uint32_t first = 0; first < head_dim; first += kChunkDims) {
+    const uint32_t d = first + 4 * lane;
+    float4 keys[kBatchKeys];
+#pragma unroll
+    for (uint32_t key = 0; key < kBatchKeys; ++key) keys[key] = load_four<kFormat>(key_vectors[key], d, head_dim, arguments.aligned);
+#pragma unroll
+    for (uint32_t head = 0; head < kHeads; ++head) {
+      const float4 query = *reinterpret_cast<const float4*>(memory.queries + head * padded_dims(head_dim) + d);
+#pragma unroll
+      for (uint32_t key = 0; key < kBatchKeys; ++key) {
+        float& sum = sums[head * kBatchKeys + key];
+        sum = fmaf(query.x, keys[key].x, sum);
+        sum = fmaf(query.y, keys[key].y, sum);
+        sum = fmaf(query.z, keys[key].z, sum);
+        sum = fmaf(query.w, keys[key].w, sum);
+      }
+    }
+  }
+  float score = sum_pairs(sums) * key_scale * scale;
+  if (arguments.soft_cap != 0.0f) score = arguments.soft_cap * hyperbolic_tangent(score / arguments.soft_cap);
+  const uint32_t at = position + own_key;
+  if (arguments.slopes != nullptr) score = fmaf(slope, static_cast<float>(static_cast<int32_t>(at - own)), score);
+  if (at < begin || at >= end) score = -INFINITY;
+
+  float largest = fmaxf(found.largest, score);
+#pragma unroll
+  for (uint32_t distance = 1; distance < kBatchKeys; distance *= 2) {
+    largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, distance));
+  }
+  const float correction = rescale(found.largest, largest), weight = rescale(score, largest);
+  found.largest = largest;
+  found.total = fmaf(found.total, correction, weight);
+  float* const weights = memory.weights + warp * kHeads * (kBatchKeys + 1);
+  if (lane < kHeads * kBatchKeys) {
+    weights[own_key * kHeads + own_head] = weight * value_scale;
+    if (own_key == 0) weights[kBatchKeys * kHeads + own_head] = correction;
+  }
+  __syncwarp();
+#pragma unroll
+  for (uint32_t head = 0; head < kHeads; ++head) {
+    const float factor = weights[kBatchKeys * kHeads + head];
+#pragma unroll
+    for (uint32_t chunk = 0; chunk < kChunks; ++chunk) {
+#pragma unroll
+      for (uint32_t i = 0; i < 4; ++i) found.values[head][chunk][i] *= factor;
+    }
+  }
+#pragma unroll
+  for (uint32_t key = 0; key < kBatchKeys; ++key) {
+#pragma unroll
+    for (uint32_t chunk = 0; chunk < kChunks; ++chunk) {
+      const float4 value = load_four<kFormat>(value_vectors[key], chunk * kChunkDims + 4 * lane, arguments.value_dim, arguments.aligned);
+#pragma unroll
+      for (uint32_t head = 0; head < kHeads; ++head) {
+        const float own_weight = weights[key * kHeads + head];
+        float(&sum)[4] = found.values[head][chunk];
+        sum[0] = fmaf(own_weight, value.x, sum[0]);
+        sum[1] = fmaf(own_weight, value.y, sum[1]);
+        sum[2] = fmaf(own_weight, value.z, sum[2]);
+        sum[3] = fmaf(own_weight, value.w, sum[3]);
+      }
+    }
+  }
+  __syncwarp();
+}
+
+// Leaves what the warp has found of a split where the block finds it.
+template <uint32_t kHeads, uint32_t kChunks>
+__device__ __forceinline__ void publish(const AttentionMemory<kHeads>& memory, uint32_t value_dim, const WarpSums<kHeads, kChunks>& found) {
+  const uint32_t lane = threadIdx.x % kWarpThreads, warp = threadIdx.x / kWarpThreads;
+  float total = found.total;
+#pragma unroll
+  for (uint32_t distance = 1; distance < kBatchKeys; distance *= 2) total += __shfl_xor_sync(kAllLanes, total, distance);
+  if (lane % kBatchKeys == 0 && lane / kBatchKeys < kHeads) {
+    float* const state = memory.states + (warp * kHeads + lane / kBatchKeys) * 2;
+    state[0] = found.largest;
+    state[1] = total;
+  }
+#pragma unroll
+  for (uint32_t head = 0; head < kHeads; ++head) {
+#pragma unroll
+    for (uint32_t chunk = 0; chunk < kChunks; ++chunk) {
+      float* const part = memory.parts + (warp * kHeads + head) * padded_dims(value_dim) + chunk * kChunkDims + 4 * lane;
+      if (chunk * kChunkDims < value_dim) {
+        const float(&sum)[4] = found.values[head][chunk];
+        *reinterpret_cast<float4*>(part) = make_float4(sum[0], sum[1], sum[2], sum[3]);
+      }
+    }
+  }
+}
+
+template <KvFormat kFormat, uint32_t kHeads, uint32_t kChunks>
+__device__ __forceinline__ void attend(const AttentionArguments& arguments) {
+  const AttentionMemory<kHeads> memory(arguments.head_dim, arguments.value_dim);
+  const uint32_t lane = threadIdx.x % kWarpThreads, warp = threadIdx.x / kWarpThreads;
+  const uint32_t token = blockIdx.x, group = arguments.heads / arguments.kv_heads, parts = (group + kHeads - 1) / kHeads;
+  const uint32_t kv_head = blockIdx.y / parts, first_head = kv_head * group + blockIdx.y % parts * kHeads;
+  const uint32_t heads = min(kHeads, (kv_head + 1) * group - first_head);
+  const uint32_t head_dim = arguments.head_dim, value_dim = arguments.value_dim;
+  const uint32_t own = arguments.first_position + token, end = own + 1;
+  const uint32_t begin = arguments.window != 0 && end > arguments.window ? end - arguments.window : 0;
+  const uint32_t first_split = begin / kSplitPositions, split_end = own / kSplitPositions + 1;
+  // Of a grid with splits, this block's; else all.
+  const bool whole = arguments.splits == 1;
+  const uint32_t split_begin = whole ? first_split : first_split + blockIdx.z;
+  if (split_begin >= split_end) return;
+
+  // The output may be the query.
+  for (uint32_t i = threadIdx.x; i < kHeads * padded_dims(head_dim); i += kAttentionThreads) {
+    const uint32_t head = i / padded_dims(head_dim), d = i % padded_dims(head_dim);
+    const bool exists = head < heads && d < head_dim;
+    memory.queries[i] =
+        exists ? arguments.query[size_t{token} * arguments.query_stride + size_t{first_head + head} * head_dim + d] : 0.0f;
+  }
+  for (uint32_t i = threadIdx.x; i < kHeads * padded_dims(value_dim); i += kAttentionThreads) memory.sums[i] = 0.0f;
+  __syncthreads();
+  float scale = arguments.scale;
+  if (arguments.logn_length != 0 && end > arguments.logn_length) {
+    scale *= logf(static_cast<float>(end)) / logf(static_cast<float>(arguments.logn_length));
+  }
+  const uint32_t own_head = min(first_head + lane / kBatchKeys % kHeads, first_head + heads - 1);
+  const float slope = arguments.slopes == nullptr ? 0.0f : arguments.slopes[own_head];
+  SoftmaxState states[kHeads];
+#pragma unroll
+  for (uint32_t head = 0; head < kHeads; ++head) states[head] = first_state(arguments.sinks, min(first_head + head, arguments.heads - 1));
+
+  for (uint32_t split = split_begin; split < (whole ? split_end : split_begin + 1); ++split) {
+    WarpSums<kHeads, kChunks> found = {};
+    found.largest = -INFINITY;
+    const uint32_t last = min(end, (split + 1) * kSplitPositions);
+    for (uint32_t position = split * kSplitPositions + warp * kBatchKeys; position < last; position += kAttentionWarps * kBatchKeys) {
+      if (position + kBatchKeys <= begin) continue;
+      add_batch<kFormat>(arguments, memory, kv_head, own, begin, end, position, scale, slope, found);
+    }
+    publish(memory, value_dim, found);
+    __syncthreads();
+#pragma unroll
+    for (uint32_t head = 0; head < kHeads; ++head) {
+      SoftmaxState part = {-INFINITY, 0.0f};
+      SoftmaxFactors factors[kAttentionWarps];
+      float largest = -INFINITY;
+#pragma unroll
+      for (uint32_t w = 0; w < kAttentionWarps; ++w) largest = fmaxf(largest, memory.states[(w * kHeads + head) * 2]);
+#pragma unroll
+      for (uint32_t w = 0; w < kAttentionWarps; ++w) {
+        const float* const state = memory.states + (w * kHeads + head) * 2;
+        factors[w].part = rescale(state[0], largest);
+        part.total = fmaf(state[1], factors[w].part, part.total);
+      }
+      part.largest = largest;
+      const SoftmaxFactors both = merge(states[head], part);
+      float* const partial =
+          arguments.partial + ((size_t{token} * arguments.heads + first_head + head) * arguments.splits + blockIdx.z) * (value_dim + 2);
+      if (!whole && head < heads && threadIdx.x == 0) {
+        partial[0] = part.largest;
+        partial[1] = part.total;
+      }
+      for (uint32_t d = threadIdx.x; d < value_dim; d += kAttentionThreads) {
+        float sum = 0.0f;
+#pragma unroll
+        for (uint32_t w = 0; w < kAttentionWarps; ++w) {
+          sum = fmaf(memory.parts[(w * kHeads + head) * padded_dims(value_dim) + d], factors[w].part, sum);
+        }
+        float& all = memory.sums[head * padded_dims(value_dim) + d];
+        all = merge(all, sum, both);
+        if (!whole && head < heads) partial[2 + d] = sum;
+      }
+    }
+    __syncthreads();
+  }
+  if (!whole) return;
+#pragma unroll
+  for (uint32_t head = 0; head < kHeads; ++head) {
+    if (head >= heads) continue;
+    float* const output = arguments.output + size_t{token} * arguments.output_stride + size_t{first_head + head} * value_dim;
+    for (uint32_t d = threadIdx.x; d < value_dim; d += kAttentionThreads) {
+      output[d] = memory.sums[head * padded_dims(value_dim) + d] / states[head].total;
+    }
+  }
+}
+
+}  // namespace layerstream::cuda
