@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "../platform/memory.h"
-#include "kernels/arguments.h"
 
 namespace layerstream::cuda {
 

@@ -1,6 +1,7 @@
 // Ops as kernels with their arguments, enqueued on a stream.
 #pragma once
 
+#include "kernels/arguments.h"
 #include "stream.h"
 
 namespace layerstream::cuda {
@@ -27,6 +28,8 @@ class Launcher {
   void run(const PermuteOp& op);
 
  private:
+  void multiply_few(MatmulArguments& arguments);
+  void multiply_many(Precision precision, MatmulArguments& arguments);
   template <class Arguments>
   void launch(const char* name, Grid grid, uint32_t threads, uint32_t shared_bytes, const Arguments& arguments) {
     // Nothing to do is no grid.

@@ -3,7 +3,6 @@
 #include <string>
 
 #include "attention_limits.h"
-#include "kernels/arguments.h"
 #include "launch.h"
 
 namespace layerstream::cuda {

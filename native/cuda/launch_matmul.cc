@@ -4,7 +4,6 @@
 #include <string>
 
 #include "../platform/memory.h"
-#include "kernels/arguments.h"
 #include "launch.h"
 
 namespace layerstream::cuda {
@@ -18,6 +17,8 @@ constexpr uint32_t kVectorRows = 4, kVectorsRows = 2, kVectorsTokens = 4;
 constexpr uint32_t kLeastChunk = 2048;
 // Of inputs in a block's shared memory: several blocks share a multiprocessor's.
 constexpr uint32_t kInputBytes = 40 << 10;
+// Rows and tokens of a block of the kernels for many tokens.
+constexpr uint32_t kExactTile = 64, kFastTile = 128, kTileThreads = 256;
 // Blocks for each multiprocessor: two or three run at once, and the last ones to finish should be short.
 constexpr uint32_t kBlocks = 8;
 
@@ -73,17 +74,48 @@ void Launcher::run(const MatmulOp& op) {
   arguments.scale = op.scale;
   arguments.accumulate = op.accumulate;
 
-  const bool one = op.tokens == 1;
+  if (op.many_tokens) return multiply_many(op.precision, arguments);
+  multiply_few(arguments);
+}
+
+// Reads weights once for one token, or for a few.
+void Launcher::multiply_few(MatmulArguments& arguments) {
+  const bool one = arguments.tokens == 1;
   const uint32_t tokens = one ? 1 : kVectorsTokens, rows = one ? kVectorRows : kVectorsRows;
   const uint32_t most = std::max(kInputBytes / input_bytes(kLeastChunk) / tokens, 1u) * kLeastChunk;
-  arguments.chunk_columns = std::min(static_cast<uint32_t>(align_up(op.columns, kLeastChunk)), most);
+  arguments.chunk_columns = std::min(static_cast<uint32_t>(align_up(arguments.layout.columns, kLeastChunk)), most);
   // Rows follow one another in a warp as long as there are blocks for all multiprocessors.
   const uint32_t block_rows = kVectorWarps * rows, wanted = stream_.limits().multiprocessors * kBlocks;
-  const uint32_t runs = std::max(op.rows / (block_rows * wanted), 1u);
+  const uint32_t runs = std::max(arguments.rows / (block_rows * wanted), 1u);
   arguments.rows_per_warp = runs * rows;
-  const uint32_t blocks = divide_up(op.rows, block_rows * runs) * divide_up(op.tokens, tokens);
-  const std::string name = (one ? "vector_" : "vectors_") + std::string(traits_of(op.format).name);
+  const uint32_t blocks = divide_up(arguments.rows, block_rows * runs) * divide_up(arguments.tokens, tokens);
+  const std::string name = (one ? "vector_" : "vectors_") + std::string(traits_of(arguments.format).name);
   launch(name.c_str(), {blocks}, kVectorWarps * 32, tokens * input_bytes(arguments.chunk_columns), arguments);
+}
+
+// Bound by arithmetic: tensor cores where the device has them and the shared memory for their kernel.
+void Launcher::multiply_many(Precision precision, MatmulArguments& arguments) {
+  const Limits& limits = stream_.limits();
+  const uint32_t rows = arguments.rows, tokens = arguments.tokens, columns = arguments.layout.columns;
+  const bool fast = precision == Precision::kFast && limits.compute_capability >= 80 && limits.shared_bytes >= kMatrixFastSharedBytes;
+  if (!fast) {
+    launch("matrix_exact", {divide_up(rows, kExactTile) * divide_up(tokens, kExactTile)}, kTileThreads, 0, arguments);
+    return;
+  }
+  const auto padded = static_cast<uint32_t>(align_up(columns, 64));
+  const uint64_t half_bytes = align_up(uint64_t{tokens} * padded * 2, 256);
+  const CUdeviceptr scratch = stream_.scratch(half_bytes + tokens * sizeof(float));
+  PrepareArguments prepare{};
+  prepare.input = arguments.input;
+  prepare.halves = reinterpret_cast<uint32_t*>(scratch);
+  prepare.factors = reinterpret_cast<float*>(scratch + half_bytes);
+  prepare.input_stride = arguments.input_stride;
+  prepare.columns = columns;
+  prepare.padded_columns = padded;
+  launch("prepare_inputs", {tokens}, 256, 0, prepare);
+  arguments.halves = reinterpret_cast<const uint16_t*>(scratch);
+  arguments.factors = prepare.factors;
+  launch("matrix_fast", {divide_up(rows, kFastTile) * divide_up(tokens, kFastTile)}, kTileThreads, kMatrixFastSharedBytes, arguments);
 }
 
 }  // namespace layerstream::cuda

@@ -51,6 +51,19 @@ struct MatmulArguments {
   uint32_t rows_per_warp, chunk_columns;
   float scale;
   bool accumulate;
+  // Of fast products of many tokens: inputs as float16, rows of whole 64 columns, and what each token's are multiples of.
+  const uint16_t* halves;
+  const float* factors;
+};
+
+// Of a block of matrix_fast.
+constexpr uint32_t kMatrixFastSharedBytes = 75276;
+
+struct PrepareArguments {
+  const float* input;
+  uint32_t* halves;  // pairs
+  float* factors;
+  uint32_t input_stride, columns, padded_columns;
 };
 
 struct RopeArguments {

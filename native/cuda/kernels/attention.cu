@@ -4,7 +4,7 @@ namespace layerstream::cuda {
 
 // Named by the format of the cache, query heads of a block, and chunks of 128 dimensions of a value.
 #define ATTENTION_KERNELS(format, suffix)                                                                         \
-  KERNEL(attention_##suffix##_1_1, AttentionArguments, kAttentionThreads, 4) { attend<KvFormat::format, 1, 1>(arguments); } \
+  KERNEL(attention_##suffix##_1_1, AttentionArguments, kAttentionThreads, 3) { attend<KvFormat::format, 1, 1>(arguments); } \
   KERNEL(attention_##suffix##_4_1, AttentionArguments, kAttentionThreads, 3) { attend<KvFormat::format, 4, 1>(arguments); } \
   KERNEL(attention_##suffix##_4_2, AttentionArguments, kAttentionThreads, 2) { attend<KvFormat::format, 4, 2>(arguments); } \
   KERNEL(attention_##suffix##_4_4, AttentionArguments, kAttentionThreads, 2) { attend<KvFormat::format, 4, 4>(arguments); }

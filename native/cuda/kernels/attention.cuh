@@ -34,24 +34,26 @@ struct AttentionMemory {
   }
 };
 
+// Halves the sums that a lane has: lanes whose number has the bit kDistance keep the upper ones.
+template <uint32_t kDistance, uint32_t kPairs>
+__device__ __forceinline__ void fold_pairs(float (&sums)[kPairs]) {
+  const bool upper = (threadIdx.x & kDistance) != 0;
+#pragma unroll
+  for (uint32_t i = 0; i < kDistance; ++i) {
+    const float sent = upper ? sums[i] : sums[i + kDistance], kept = upper ? sums[i + kDistance] : sums[i];
+    sums[i] = kept + __shfl_xor_sync(kAllLanes, sent, kDistance);
+  }
+  if constexpr (kDistance > 1) fold_pairs<kDistance / 2>(sums);
+}
+
 // Adds kPairs sums over the lanes of a warp: lane i gets that of pair i % kPairs.
 template <uint32_t kPairs>
 __device__ __forceinline__ float sum_pairs(float (&sums)[kPairs]) {
-  const uint32_t lane = threadIdx.x % kWarpThreads;
+  fold_pairs<kPairs / 2>(sums);
+  float sum = sums[0];
 #pragma unroll
-  for (uint32_t distance = kPairs / 2; distance > 0; distance /= 2) {
-    const bool upper = (lane & distance) != 0;
-#pragma unroll
-    for (uint32_t i = 0; i < distance; ++i) {
-      const float sent = upper ? sums[i] : sums[i + distance], kept = upper ? sums[i + distance] : sums[i];
-      sums[i] = kept + __shfl_xor_sync(kAllLanes, sent, distance);
-    }
-  }
-#pragma unroll
-  for (uint32_t distance = kPairs; distance < kWarpThreads; distance *= 2) {
-    sums[0] += __shfl_xor_sync(kAllLanes, sums[0], distance);
-  }
-  return sums[0];
+  for (uint32_t distance = kPairs; distance < kWarpThreads; distance *= 2) sum += __shfl_xor_sync(kAllLanes, sum, distance);
+  return sum;
 }
 
 // What a warp has found in a split: lane 8 * h + k knows head h and key k of each batch.
@@ -75,23 +77,19 @@ __device__ __forceinline__ void add_batch(const AttentionArguments& arguments, c
   // Keys that are not seen are others that are, with no weight.
   const auto seen = [&](uint32_t key) { return min(max(position + key, begin), end - 1); };
   const auto page_at = [&](uint32_t at) { return arguments.pages[at / positions] * arguments.page_bytes; };
-  size_t page = page_at(seen(0));
-  const uint8_t* key_vectors[kBatchKeys];
-  const uint8_t* value_vectors[kBatchKeys];
-  float key_scale = 1.0f, value_scale = 1.0f;
-#pragma unroll
-  for (uint32_t key = 0; key < kBatchKeys; ++key) {
+  const size_t first_page = page_at(seen(0));
+  const auto vectors_of = [&](const uint8_t* cache, uint32_t at, uint32_t dim) {
+    return find_vectors<kFormat>(cache, one_page ? first_page : page_at(at), positions, dim, kv_head);
+  };
+  const auto find = [&](const uint8_t* cache, uint32_t key, uint32_t dim) {
     const uint32_t at = seen(key);
-    if (!one_page) page = page_at(at);
-    const uint32_t within = at % positions;
-    const Vectors keys = find_vectors<kFormat>(arguments.keys, page, positions, head_dim, kv_head);
-    const Vectors values = find_vectors<kFormat>(arguments.values, page, positions, stored_dim, kv_head);
-    key_vectors[key] = keys.elements + size_t{within} * head_dim * kElementBytes;
-    value_vectors[key] = values.elements + size_t{within} * stored_dim * kElementBytes;
-    if (kFormat == KvFormat::kQ8 && key == own_key) {
-      key_scale = keys.scales[within];
-      value_scale = values.scales[within];
-    }
+    return vectors_of(cache, at, dim).elements + size_t{at % positions} * dim * kElementBytes;
+  };
+  float key_scale = 1.0f, value_scale = 1.0f;
+  if constexpr (kFormat == KvFormat::kQ8) {
+    const uint32_t at = seen(own_key);
+    key_scale = vectors_of(arguments.keys, at, head_dim).scales[at % positions];
+    value_scale = vectors_of(arguments.values, at, stored_dim).scales[at % positions];
   }
 
   float sums[kHeads * kBatchKeys] = {};
@@ -99,7 +97,9 @@ __device__ __forceinline__ void add_batch(const AttentionArguments& arguments, c
     const uint32_t d = first + 4 * lane;
     float4 keys[kBatchKeys];
 #pragma unroll
-    for (uint32_t key = 0; key < kBatchKeys; ++key) keys[key] = load_four<kFormat>(key_vectors[key], d, head_dim, arguments.aligned);
+    for (uint32_t key = 0; key < kBatchKeys; ++key) {
+      keys[key] = load_four<kFormat>(find(arguments.keys, key, head_dim), d, head_dim, arguments.aligned);
+    }
 #pragma unroll
     for (uint32_t head = 0; head < kHeads; ++head) {
       const float4 query = *reinterpret_cast<const float4*>(memory.queries + head * padded_dims(head_dim) + d);
@@ -142,11 +142,12 @@ __device__ __forceinline__ void add_batch(const AttentionArguments& arguments, c
       for (uint32_t i = 0; i < 4; ++i) found.values[head][chunk][i] *= factor;
     }
   }
-#pragma unroll
+#pragma unroll kChunks == 1 ? 4 : 2
   for (uint32_t key = 0; key < kBatchKeys; ++key) {
+    const uint8_t* const vector = find(arguments.values, key, stored_dim);
 #pragma unroll
     for (uint32_t chunk = 0; chunk < kChunks; ++chunk) {
-      const float4 value = load_four<kFormat>(value_vectors[key], chunk * kChunkDims + 4 * lane, arguments.value_dim, arguments.aligned);
+      const float4 value = load_four<kFormat>(vector, chunk * kChunkDims + 4 * lane, arguments.value_dim, arguments.aligned);
 #pragma unroll
       for (uint32_t head = 0; head < kHeads; ++head) {
         const float own_weight = weights[key * kHeads + head];

@@ -2,6 +2,8 @@
 // (test/native/cuda_host/cuda_host.h has all of it once more).
 #pragma once
 
+#include <cstdint>
+
 #if defined(__HIP__)
 
 #include "instructions_hip.cuh"

@@ -19,7 +19,7 @@
 #define __forceinline__ inline
 #define __noinline__ __attribute__((noinline))
 #define __shared__ static thread_local
-#define __align__(bytes) alignas(bytes)
+#define __align__(bytes) __attribute__((aligned(bytes)))
 
 // A kernel, which can be found by its name.
 #define KERNEL(kernel_name, Arguments, threads, blocks)                                                               \
