@@ -13,10 +13,14 @@
 namespace layerstream::cuda {
 
 // Masks are of all lanes everywhere.
-__device__ __forceinline__ float __shfl_xor_sync(uint32_t, float value, uint32_t distance) {
+template <class Value>
+__device__ __forceinline__ Value __shfl_xor_sync(uint32_t, Value value, uint32_t distance) {
   return __shfl_xor(value, static_cast<int>(distance), 32);
 }
-__device__ __forceinline__ float __shfl_sync(uint32_t, float value, uint32_t lane) { return __shfl(value, static_cast<int>(lane), 32); }
+template <class Value>
+__device__ __forceinline__ Value __shfl_sync(uint32_t, Value value, uint32_t lane) {
+  return __shfl(value, static_cast<int>(lane), 32);
+}
 __device__ __forceinline__ void __syncwarp() { __builtin_amdgcn_wave_barrier(); }
 __device__ __forceinline__ uint32_t __funnelshift_r(uint32_t low, uint32_t high, uint32_t bits) {
   return __builtin_amdgcn_alignbit(high, low, bits);

@@ -135,13 +135,13 @@ EXPORT CUresult cuDeviceGetAttribute(int* value, int attribute, CUdevice number)
   if (device == nullptr) return kInvalidDevice;
   switch (attribute) {
     case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT:
-      *value = 2;
+      *value = static_cast<int>(device->options.multiprocessors);
       return CUDA_SUCCESS;
     case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR:
-      *value = 8;
+      *value = static_cast<int>(device->options.capability / 10);
       return CUDA_SUCCESS;
     case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR:
-      *value = 0;
+      *value = static_cast<int>(device->options.capability % 10);
       return CUDA_SUCCESS;
     case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN:
       *value = 99 << 10;

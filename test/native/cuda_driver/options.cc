@@ -14,7 +14,8 @@ Options read_options() {
       {"devices", &options.devices},       {"memory", &options.memory}, {"granularity", &options.granularity},
       {"version", &options.version},       {"image", &options.image},   {"allocation", &options.allocation},
       {"lose", &options.lose},             {"status", &options.status}, {"launch", &options.launch},
-      {"delay", &options.delay},
+      {"delay", &options.delay},           {"order", &options.order},   {"multiprocessors", &options.multiprocessors},
+      {"capability", &options.capability},
   };
   const char* const text = getenv("LAYERSTREAM_CUDA_DRIVER");
   std::istringstream stream(text == nullptr ? "" : text);

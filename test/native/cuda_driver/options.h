@@ -15,6 +15,9 @@ struct Options {
   uint64_t lose = 0;                    // the kernel that loses the device, counted from 1
   uint64_t status = 700;                // of a lost device
   uint64_t launch = 0;                  // the launch that is refused, counted from 1
+  uint64_t multiprocessors = 2;
+  uint64_t capability = 80;             // 10 * major + minor
+  uint64_t order = 0;                   // of a block's threads; not 0: random
   uint64_t delay = 0;                   // microseconds that a command takes at most, at random
 };
 

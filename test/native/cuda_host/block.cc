@@ -7,6 +7,10 @@
 #include <numeric>
 #include <stdexcept>
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
 namespace layerstream::cuda_host {
 
 namespace {
@@ -32,6 +36,12 @@ class Stacks {
   Stacks(const Stacks&) = delete;
   Stacks& operator=(const Stacks&) = delete;
   uint8_t* of(uint32_t thread) { return memory_ + thread * kStackBytes; }
+  // After threads that have not ended: what they left is no one's.
+  void forget() {
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_unpoison_memory_region(memory_, kMostThreads * kStackBytes);
+#endif
+  }
 
  private:
   uint8_t* memory_;
@@ -64,7 +74,7 @@ void Block::run_thread() {
   Block& block = *running;
   block.kernel_.run(block.arguments_);
   Thread& thread = block.threads_[block.current_];
-  if (!thread.copies.empty() || !thread.copy_groups.empty()) block.fail("A thread ended with copies under way.");
+  if (!thread.copies.empty() || !thread.copy_groups.empty()) block.fail("a thread ended with copies under way");
   thread.state = State::kEnded;
   ++block.ended_;
   thread.place.leave_for(block.scheduler_, true);
@@ -101,6 +111,7 @@ std::string Block::run(uint32_t x, uint32_t y, uint32_t z) {
     if (!progress) failure_ = describe_deadlock();
   }
   running = nullptr;
+  if (!failure_.empty()) stacks().forget();
   return failure_;
 }
 
@@ -123,9 +134,9 @@ void Block::pause(State state) {
   thread.place.leave_for(scheduler_);
 }
 
-void Block::fail(const std::string& message) {
-  if (failure_.empty()) failure_ = std::string(kernel_.name) + ": " + message;
-  // Nothing goes on after that.
+void Block::fail(const char* message, const char* first, const char* second) {
+  if (failure_.empty()) failure_ = std::string(kernel_.name) + ": " + message + " " + first + " " + second;
+  // Nothing goes on after that, and nothing is left on this stack.
   pause(State::kEnded);
 }
 
@@ -141,7 +152,7 @@ const void* Block::exchange_bytes(const char* kind, const void* value, size_t by
   uint8_t* const values = warp.values[thread.exchanges++ % 2];
   std::memcpy(values + lane() * bytes, value, bytes);
   if (warp.threads == 0) warp.kind = kind;
-  if (std::strcmp(warp.kind, kind) != 0) fail(std::string("Threads of a warp are in ") + warp.kind + " and in " + kind + ".");
+  if (std::strcmp(warp.kind, kind) != 0) fail("threads of a warp do at once", warp.kind, kind);
   if (++warp.threads < kWarpThreads) {
     pause(State::kInWarp);
     return values;

@@ -67,7 +67,7 @@ class Block {
   static void run_thread();
   const void* exchange_bytes(const char* kind, const void* value, size_t bytes);
   void pause(State state);
-  void fail(const std::string& message);
+  void fail(const char* message, const char* first = "", const char* second = "");
   std::string describe_deadlock() const;
 
   const Kernel& kernel_;

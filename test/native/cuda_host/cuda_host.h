@@ -27,7 +27,7 @@
   static const layerstream::cuda_host::Registration registration_of_##kernel_name{                                    \
       {#kernel_name, [](const void* arguments) { kernel_name(*static_cast<const Arguments*>(arguments)); },            \
        sizeof(Arguments), threads}};                                                                                  \
-  static void kernel_name(const Arguments arguments)
+  static void kernel_name([[maybe_unused]] const Arguments arguments)
 
 struct dim3 {
   uint32_t x, y, z;
