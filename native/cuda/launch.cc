@@ -11,11 +11,6 @@ namespace {
 // Threads of a block of the kernels that treat floats apart.
 constexpr uint32_t kElementThreads = 256;
 
-template <class T>
-T* pointer(Range range) {
-  return reinterpret_cast<T*>(address_of(range));
-}
-
 }  // namespace
 
 template <class Arguments>

@@ -6,6 +6,12 @@
 
 namespace layerstream::cuda {
 
+// Null for no range.
+template <class T>
+T* pointer(Range range) {
+  return reinterpret_cast<T*>(address_of(range));
+}
+
 // Whether a device of these limits executes ops of this kind, with these formats, widths and options.
 bool supports(const Limits& limits, const Op& op);
 

@@ -12,11 +12,8 @@ namespace {
 constexpr uint32_t kThreads = 128;
 // Blocks for each multiprocessor from which on positions are not divided.
 constexpr uint32_t kBlocks = 4;
-
-template <class T>
-T* pointer(Range range) {
-  return reinterpret_cast<T*>(address_of(range));
-}
+// Of partial results, at most: those of 64 heads of 128 dimensions and 256 Ki positions.
+constexpr uint64_t kPartialBytes = 72 << 20;
 
 // Whether vectors begin where four elements can be loaded at once, and are whole fours.
 bool loads_fours(const AttentionOp& op, CUdeviceptr cache, uint32_t dim) {
@@ -76,12 +73,12 @@ void Launcher::run(const AttentionOp& op) {
   // The most that a token sees; bits do not depend on whether they are divided.
   const uint32_t end = op.first_position + op.tokens;
   const uint32_t seen = op.window == 0 ? end : std::min(end, op.window + kSplitPositions - 1);
-  const bool divided = uint64_t{op.tokens} * head_blocks < uint64_t{kBlocks} * stream_.limits().multiprocessors;
-  arguments.splits = divided ? (seen + kSplitPositions - 1) / kSplitPositions : 1;
-  if (arguments.splits > 1) {
-    const uint64_t floats = uint64_t{op.tokens} * op.heads * arguments.splits * (op.value_dim + 2);
-    arguments.partial = reinterpret_cast<float*>(stream_.scratch(floats * sizeof(float)));
-  }
+  const uint32_t splits = (seen + kSplitPositions - 1) / kSplitPositions;
+  const uint64_t partial_bytes = uint64_t{op.tokens} * op.heads * splits * (op.value_dim + 2) * sizeof(float);
+  const bool divided = uint64_t{op.tokens} * head_blocks < uint64_t{kBlocks} * stream_.limits().multiprocessors &&
+                       partial_bytes <= kPartialBytes;
+  arguments.splits = divided ? splits : 1;
+  if (arguments.splits > 1) arguments.partial = reinterpret_cast<float*>(stream_.scratch(partial_bytes));
   const std::string name = std::string("attention_") + kKvFormatNames[static_cast<size_t>(op.kv_format)] + "_" +
                            std::to_string(shape.heads) + "_" + std::to_string(shape.chunks);
   launch(name.c_str(), {op.tokens, head_blocks, arguments.splits}, kThreads, attention_shared_bytes(shape, op.head_dim, op.value_dim), arguments);

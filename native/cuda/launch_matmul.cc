@@ -19,6 +19,8 @@ constexpr uint32_t kLeastChunk = 2048;
 constexpr uint32_t kInputBytes = 40 << 10;
 // Rows and tokens of a block of the kernels for many tokens.
 constexpr uint32_t kExactTile = 64, kFastTile = 128, kTileThreads = 256;
+// Tokens of a fast product whose inputs are float16 at once: bounds the memory for them.
+constexpr uint32_t kPreparedTokens = 512;
 // Blocks for each multiprocessor: two or three run at once, and the last ones to finish should be short.
 constexpr uint32_t kBlocks = 8;
 
@@ -32,11 +34,6 @@ RowLayout layout_of(Format format, uint32_t columns, uint32_t block) {
   layout.groups = traits.group_bytes == 0 ? 0 : static_cast<uint32_t>((uint64_t{columns} + block - 1) / block);
   layout.code_bytes = static_cast<uint32_t>(align_up(columns, padding) * traits.bits / 8);
   return layout;
-}
-
-template <class T>
-T* pointer(Range range) {
-  return reinterpret_cast<T*>(address_of(range));
 }
 
 uint32_t divide_up(uint32_t value, uint32_t divisor) { return value / divisor + (value % divisor != 0); }
@@ -103,19 +100,25 @@ void Launcher::multiply_many(Precision precision, MatmulArguments& arguments) {
     return;
   }
   const auto padded = static_cast<uint32_t>(align_up(columns, 64));
-  const uint64_t half_bytes = align_up(uint64_t{tokens} * padded * 2, 256);
-  const CUdeviceptr scratch = stream_.scratch(half_bytes + tokens * sizeof(float));
+  const uint32_t block_tokens = std::min(tokens, kPreparedTokens);
+  const uint64_t half_bytes = align_up(uint64_t{block_tokens} * padded * 2, 256);
+  const CUdeviceptr scratch = stream_.scratch(half_bytes + block_tokens * sizeof(float));
   PrepareArguments prepare{};
-  prepare.input = arguments.input;
   prepare.halves = reinterpret_cast<uint32_t*>(scratch);
   prepare.factors = reinterpret_cast<float*>(scratch + half_bytes);
   prepare.input_stride = arguments.input_stride;
   prepare.columns = columns;
   prepare.padded_columns = padded;
-  launch("prepare_inputs", {tokens}, 256, 0, prepare);
-  arguments.halves = reinterpret_cast<const uint16_t*>(scratch);
-  arguments.factors = prepare.factors;
-  launch("matrix_fast", {divide_up(rows, kFastTile) * divide_up(tokens, kFastTile)}, kTileThreads, kMatrixFastSharedBytes, arguments);
+  MatmulArguments block = arguments;
+  block.halves = reinterpret_cast<const uint16_t*>(scratch);
+  block.factors = prepare.factors;
+  for (uint32_t token = 0; token < tokens; token += block_tokens) {
+    block.tokens = std::min(block_tokens, tokens - token);
+    prepare.input = arguments.input + uint64_t{token} * arguments.input_stride;
+    block.output = arguments.output + uint64_t{token} * arguments.output_stride;
+    launch("prepare_inputs", {block.tokens}, 256, 0, prepare);
+    launch("matrix_fast", {divide_up(rows, kFastTile) * divide_up(block.tokens, kFastTile)}, kTileThreads, kMatrixFastSharedBytes, block);
+  }
 }
 
 }  // namespace layerstream::cuda
