@@ -179,6 +179,7 @@ Stage read_stage(const Napi::Object& object) {
   stage.file = uint_at(object, "file");
   stage.layer = optional_index_at(object, "layer");
   if (has(object, "routed")) stage.expert = uint_at(object_at(object, "routed"), "expert");
+  stage.on_processor = flag_at(object, "onProcessor");
   if (has(object, "heldChunks")) stage.held_chunks = flags_of(object.Get("heldChunks"));
   each(object, "matrices", [&](const Napi::Object& item) { stage.matrices.push_back(read_matrix(item)); });
   each(object, "vectors", [&](const Napi::Object& item) {

@@ -112,7 +112,7 @@ uint64_t constant_bytes(const RuntimeDescription& description) {
 }
 
 void load_constants(RuntimeDescription& description, Range memory, Device& device, Stream* stream, Reader& reader,
-                    std::span<const WeightFile> files) {
+                    std::span<const WeightFile> files, Processor* processor) {
   Loader loader(memory, device, stream, reader);
   for (Plan& plan : description.plans) {
     for (Step& step : plan) {
@@ -131,6 +131,7 @@ void load_constants(RuntimeDescription& description, Range memory, Device& devic
       to_float32(vector.format, loader.read(file, vector.offset, row_bytes(vector.format, vector.length, 0)), vector.length, values.data());
       for (float& value : values) value += vector.add;
       vector.memory = loader.put(values);
+      if (stage.on_processor && processor != nullptr) vector.on_processor = processor->put(values);
       if (index == correction) stage.correction = values;
     }
     for (Matrix& matrix : stage.matrices) {

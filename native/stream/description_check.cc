@@ -6,6 +6,7 @@
 #include "../platform/error.h"
 #include "../platform/memory.h"
 #include "model.h"
+#include "processor.h"
 
 namespace layerstream {
 
@@ -234,6 +235,8 @@ void check_held(const RuntimeDescription& description, size_t index, std::span<c
   require(tiers.empty() || tiers.size() == stage.chunks.size(), "chunks and tiers for what is held disagree");
   const auto most = static_cast<uint8_t>(unified ? Tier::kDevice : Tier::kHost);
   require(std::ranges::all_of(tiers, [&](uint8_t tier) { return tier <= most; }), "a tier that the device does not have");
+  const auto on_device = [](uint8_t tier) { return tier == static_cast<uint8_t>(Tier::kDevice); };
+  require(!stage.on_processor || unified || std::ranges::none_of(tiers, on_device), "a stage of the processor is held on the device");
   const bool gathered = index == description.embedding.stage && index + 1 != description.stages.size();
   if (!stage.routed() && !gathered) return;
   require(std::ranges::adjacent_find(tiers, std::ranges::not_equal_to()) == tiers.end(), "a part of an expert or an embedding is held");
@@ -248,6 +251,8 @@ void check_description(const RuntimeDescription& description) {
     StageCheck check(description, index);
     require((experts_due > 0) == description.stages[index].routed(), "an expert that no stage routes to, or the other way round");
     check.check_tensors();
+    require(!description.stages[index].on_processor || Processor::takes(description, description.stages[index]),
+            "the processor does not take a stage of this kind");
     if (index == description.embedding.stage && index + 1 != description.stages.size()) continue;
     check.check_steps();
     experts_due = experts_due > 0 ? experts_due - 1 : check.experts();

@@ -165,6 +165,7 @@ struct Vector {
   uint64_t offset = 0;  // in the file
   float add = 0;        // added to every element
   Range memory{};
+  Range on_processor{};  // the same for ops of stages that are placed there
 };
 
 struct Stage;
@@ -195,6 +196,7 @@ struct Chunk {
   Tier tier = Tier::kDisk;
   bool loaded = false;      // held, and read into its place
   uint8_t* host = nullptr;  // its place in the host tier, pinned
+  Buffer* alias = nullptr;  // the same as memory of the processor, where the stage is placed there
 
   bool held() const { return tier != Tier::kDisk; }
   bool held_on_device() const { return tier == Tier::kDevice; }
@@ -217,6 +219,7 @@ struct Stage {
   uint32_t layer = kNone;   // index in the KV cache; kNone for embed and head
   uint32_t expert = kNone;  // of the route step in the stage before the layer's first expert; never on the tape
   std::vector<uint8_t> held_chunks{};  // a Tier for each chunk; none: nothing is held
+  bool on_processor = false;     // in passes of few tokens; see processor.h
   std::vector<Matrix> matrices;  // in the order in which the plan uses them, which is their order in the file
   std::vector<Vector> vectors;
   std::vector<Chunk> chunks;

@@ -93,11 +93,9 @@ Runtime::~Runtime() {
   }
   for (Buffer* buffer : buffers_) device_->free(buffer);
   if (logits_ != nullptr) device_->free(logits_);
-  for (const Stage& stage : description_.stages) {
+  for (Stage& stage : description_.stages) {
     if (stage.memory != nullptr) device_->free(stage.memory);
-    for (const Chunk& chunk : stage.chunks) {
-      if (chunk.host != nullptr) device_->free_pinned(chunk.host);
-    }
+    for (Chunk& chunk : stage.chunks) free_host(chunk);
   }
   for (void* memory : pinned_) device_->free_pinned(memory);
   free_token_tables();
@@ -241,6 +239,7 @@ PassResult Runtime::run(PassRequest& request, bool at_once) {
       } catch (...) {
       }
     }
+    end_on_processor();
     if (experts_) experts_->drain();
     abort_spilled();
   }

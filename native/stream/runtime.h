@@ -11,7 +11,7 @@
 // The parts: runtime.cc construction and threads; runtime_reader.cc the reader; runtime_memory.cc what is allocated and loaded
 // at construction; runtime_working_memory.cc registers; runtime_kv_cache.cc the KV cache; runtime_attention.cc its use;
 // runtime_pass.cc the pass; runtime_blocks.cc its tokens in blocks; runtime_steps.cc from steps to ops;
-// runtime_experts.cc routing.
+// runtime_experts.cc routing; runtime_processor.cc stages that the processor computes.
 #pragma once
 
 #include <atomic>
@@ -34,6 +34,7 @@
 #include "kv_spill.h"
 #include "model.h"
 #include "populator.h"
+#include "processor.h"
 #include "read_meter.h"
 #include "router.h"
 #include "slots.h"
@@ -161,6 +162,7 @@ class Runtime {
   void allocate_slots(uint64_t bytes);
   void change_held(const std::vector<std::vector<uint8_t>>& tiers, const RingSizes& rings);
   void commit_held(Stage& stage);
+  void free_host(Chunk& chunk);
   void discard_held(Stage& stage, const std::vector<uint8_t>& tiers);
   void allocate_tables();
   void allocate_routing();
@@ -201,6 +203,7 @@ class Runtime {
   void count_wait(uint32_t index, Trace::Time start);
   // To device memory, for the ops that are enqueued from now on.
   void copy_chunk(uint32_t index, Range destination, const uint8_t* source, Event* copied);
+  uint64_t busy_nanoseconds() { return device_->busy_nanoseconds(compute_) + (processor_ ? processor_->busy_nanoseconds() : 0); }
   // The oldest chunk leaves the tape once what its event was recorded behind has run.
   void leave_tape();
   Event* next_chunk_event() { return chunk_events_[next_sequence_ % Tape::kSlots]; }
@@ -215,6 +218,14 @@ class Runtime {
   void leave_chunk(uint32_t index);
   uint32_t block_rows(uint32_t tokens) const;
   bool pass_wide(Register name) const;
+  // runtime_processor.cc
+  bool runs_on_processor(const Stage& stage, uint32_t tokens) const;
+  void run_on_processor(uint32_t index, const PassRequest& request, uint32_t tokens);
+  void end_on_processor();
+  void exchange_hidden(uint32_t tokens, bool to_processor);
+  Range take_chunk_there(uint32_t index);
+  void finish_chunk_there();
+  void leave_tape_from_processor();
   // runtime_steps.cc
   void run_steps(uint32_t index, const PassRequest& request, uint32_t tokens);
   void run_matmul(uint32_t index, const MatmulStep& step, uint32_t tokens);
@@ -249,10 +260,21 @@ class Runtime {
   Range registers(Register name) const;
   // From the register's first token's float `offset` on.
   Range registers(Register name, uint64_t offset) const;
-  Range vector(const Stage& stage, uint32_t index) const { return index == kNone ? Range{} : stage.vectors[index].memory; }
+  Range vector(const Stage& stage, uint32_t index) const {
+    if (index == kNone) return {};
+    return on_processor_ ? stage.vectors[index].on_processor : stage.vectors[index].memory;
+  }
   void launch(const Op& op) {
-    device_->launch(compute_, {&op, 1});
+    enqueue(op);
     multiplied_ = {};
+  }
+  // Where the stage runs.
+  void enqueue(const Op& op) {
+    if (on_processor_) {
+      processor_->device().launch(processor_->stream(), {&op, 1});
+    } else {
+      device_->launch(compute_, {&op, 1});
+    }
   }
 
   RuntimeDescription description_;
@@ -264,8 +286,11 @@ class Runtime {
   std::vector<Buffer*> buffers_;  // everything from device_->alloc and alias_host
   std::vector<void*> pinned_;     // everything from device_->alloc_pinned
   uint8_t* ring_memory_ = nullptr;
-  Buffer* ring_alias_ = nullptr;  // on unified devices
-  std::unique_ptr<Slots> slots_;  // on the others
+  Buffer* ring_alias_ = nullptr;  // on unified devices, and for the processor
+  std::unique_ptr<Slots> slots_;  // on devices that are not unified
+  std::unique_ptr<Processor> processor_;  // where stages are placed there
+  bool on_processor_ = false;     // the stage that runs is there
+  bool took_from_tape_ = false;   // its current chunk
   ReadMeter meter_;
   Tape tape_;
   std::unique_ptr<Decoders> decoders_;  // null without compressed chunks

@@ -17,6 +17,7 @@ bool Runtime::pass_wide(Register name) const {
 }
 
 void Runtime::run_stage(uint32_t index, const PassRequest& request, uint32_t tokens) {
+  if (runs_on_processor(description_.stages[index], tokens)) return run_on_processor(index, request, tokens);
   const uint32_t rows = block_rows(tokens);
   if (rows < tokens) check_room_for_blocks(index);
   staying_ = kNone;

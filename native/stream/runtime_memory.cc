@@ -39,6 +39,10 @@ void Runtime::allocate() {
   finished_ = device_->create_event();
   for (Event*& event : block_events_) event = device_->create_event();
 
+  const auto on_processor = [](const Stage& stage) { return stage.on_processor; };
+  if (!unified_ && std::ranges::any_of(description_.stages, on_processor)) {
+    processor_ = std::make_unique<Processor>(*device_, description_, trace_.get());
+  }
   allocate_ring(std::exchange(description_.ring_bytes, 0));
   if (!unified_) slots_ = std::make_unique<Slots>(*device_, compute_, copies_);
   allocate_slots(std::exchange(description_.slot_bytes, 0));
@@ -47,7 +51,7 @@ void Runtime::allocate() {
   reserve_working_memory();
   allocate_tables();
   gather_reader_ = make_reader(kGatherRows);
-  load_constants(description_, alloc(constant_bytes(description_)), *device_, compute_, *gather_reader_, files_);
+  load_constants(description_, alloc(constant_bytes(description_)), *device_, compute_, *gather_reader_, files_, processor_.get());
   gather_reader_->observe(trace_.get(), Track::kEmbedding);
   allocate_routing();
 }
@@ -58,6 +62,7 @@ void Runtime::allocate_ring(uint64_t bytes) {
   try {
     ring_memory_ = static_cast<uint8_t*>(device_->alloc_pinned(bytes));
     if (unified_) ring_alias_ = device_->alias_host(ring_memory_, bytes);
+    if (processor_) ring_alias_ = processor_->alias(ring_memory_, bytes);
   } catch (...) {
     free_ring();
     throw;
@@ -69,7 +74,7 @@ void Runtime::allocate_ring(uint64_t bytes) {
 void Runtime::free_ring() {
   tape_.set_ring(nullptr, 0);
   description_.ring_bytes = 0;
-  if (ring_alias_ != nullptr) device_->free(std::exchange(ring_alias_, nullptr));
+  if (ring_alias_ != nullptr) (processor_ ? processor_->device() : *device_).free(std::exchange(ring_alias_, nullptr));
   if (ring_memory_ != nullptr) device_->free_pinned(std::exchange(ring_memory_, nullptr));
 }
 
@@ -84,7 +89,9 @@ void Runtime::allocate_slots(uint64_t bytes) {
 void Runtime::commit_held(Stage& stage) {
   std::vector<Chunk>& chunks = stage.chunks;
   for (Chunk& chunk : chunks) {
-    if (chunk.tier == Tier::kHost && chunk.host == nullptr) chunk.host = static_cast<uint8_t*>(device_->alloc_pinned(chunk.length));
+    if (chunk.tier != Tier::kHost || chunk.host != nullptr) continue;
+    chunk.host = static_cast<uint8_t*>(device_->alloc_pinned(chunk.length));
+    if (stage.on_processor && processor_) chunk.alias = processor_->alias(chunk.host, chunk.length);
   }
   for (size_t begin = 0, end = 0; begin < chunks.size(); begin = end) {
     for (end = begin + 1; end < chunks.size() && chunks[end].tier == chunks[begin].tier;) ++end;
@@ -95,12 +102,17 @@ void Runtime::commit_held(Stage& stage) {
   }
 }
 
+void Runtime::free_host(Chunk& chunk) {
+  if (chunk.alias != nullptr) processor_->release(std::exchange(chunk.alias, nullptr));
+  if (chunk.host != nullptr) device_->free_pinned(std::exchange(chunk.host, nullptr));
+}
+
 // Only what `tiers` say is held from now on. A page that two chunks share stays while one of them is held.
 void Runtime::discard_held(Stage& stage, const std::vector<uint8_t>& tiers) {
   stage.held_chunks = tiers;
   mark_held(stage);
   for (Chunk& chunk : stage.chunks) {
-    if (chunk.tier != Tier::kHost && chunk.host != nullptr) device_->free_pinned(std::exchange(chunk.host, nullptr));
+    if (chunk.tier != Tier::kHost) free_host(chunk);
   }
   if (stage.memory == nullptr) return;
   const std::vector<Chunk>& chunks = stage.chunks;

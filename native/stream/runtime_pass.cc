@@ -39,7 +39,7 @@ bool Runtime::take_choice(PassRequest& request) const {
 
 PassResult Runtime::execute(const PassRequest& request) {
   const Clock::time_point start = Clock::now();
-  const uint64_t busy_before = device_->busy_nanoseconds(compute_);
+  const uint64_t busy_before = busy_nanoseconds();
   result_ = {};
   block_ = {};
   if (slots_) slots_->clear();
@@ -84,7 +84,7 @@ PassResult Runtime::execute(const PassRequest& request) {
   end_spilled();
   check_files();
   if (request.choose) result_.token = first_maximum({request.logits, description_.vocab_size});
-  result_.compute_seconds = static_cast<double>(device_->busy_nanoseconds(compute_) - busy_before) * 1e-9;
+  result_.compute_seconds = static_cast<double>(busy_nanoseconds() - busy_before) * 1e-9;
   result_.wait_seconds = std::min(result_.wait_seconds, std::max(0.0, seconds_since(start) - result_.compute_seconds));
   return result_;
 }
@@ -230,6 +230,7 @@ uint32_t Runtime::keep_last_tokens(const PassRequest& request) {
 Range Runtime::take_chunk(uint32_t index) {
   const Stage& stage = description_.stages[index];
   const Chunk& chunk = stage.chunks[chunk_index_];
+  if (on_processor_) return take_chunk_there(index);
   const uint64_t known = stage.known(chunk_index_);
   if (stage.routed()) {
     const Clock::time_point start = Clock::now();
@@ -291,6 +292,8 @@ void Runtime::finish_chunk(uint32_t index) {
   piece_index_ = 0;
   if (stage.routed()) {
     experts_->finish();
+  } else if (on_processor_) {
+    finish_chunk_there();
   } else if (unified_) {
     device_->record(next_chunk_event(), compute_);
     leave_tape();

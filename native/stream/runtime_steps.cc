@@ -7,7 +7,7 @@
 namespace layerstream {
 
 Range Runtime::registers(Register name) const {
-  const Range range = registers_[static_cast<size_t>(name)];
+  const Range range = on_processor_ ? processor_->registers(name) : registers_[static_cast<size_t>(name)];
   const uint64_t first = pass_wide(name) ? uint64_t{block_.first} * width(name) * sizeof(float) : 0;
   return range.at(first, range.size - first);
 }
@@ -19,7 +19,8 @@ Range Runtime::registers(Register name, uint64_t offset) const {
 
 void Runtime::run_steps(uint32_t index, const PassRequest& request, uint32_t tokens) {
   const Stage& stage = description_.stages[index];
-  if (trace_) device_->label(compute_, index);
+  if (trace_ && on_processor_) processor_->device().label(processor_->stream(), index);
+  if (trace_ && !on_processor_) device_->label(compute_, index);
   chunk_index_ = piece_index_ = 0;
   for (const Step& step : description_.plans[stage.kind]) {
     if (const auto* matmul = std::get_if<MatmulStep>(&step)) {

@@ -82,6 +82,11 @@ uint8_t* Tape::wait_ready(uint64_t sequence) {
   return slot.memory;
 }
 
+bool Tape::is_ready(uint64_t sequence) {
+  std::lock_guard lock(mutex_);
+  return sequence < next_sequence_ && slots_[sequence % kSlots].ready;
+}
+
 void Tape::release(uint64_t sequence) {
   std::lock_guard lock(mutex_);
   used_ -= slots_[sequence % kSlots].ring_bytes;

@@ -47,6 +47,8 @@ class Tape {
   // --- consumer ------------------------------------------------------------------------------------------------
   // Waits until the chunk has been read. Throws the reader's error, or Error{"ABORTED"} after cancel().
   uint8_t* wait_ready(uint64_t sequence);
+  // Whether that would not wait.
+  bool is_ready(uint64_t sequence);
   // Gives the space of the oldest chunk back. In order.
   void release(uint64_t sequence);
 
