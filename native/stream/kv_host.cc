@@ -5,7 +5,7 @@
 namespace layerstream {
 
 KvHost::KvHost(Device& device, Stream* compute, uint32_t layers, uint32_t pages, uint64_t page_bytes)
-    : device_(device), compute_(compute), page_bytes_(page_bytes), pages_(pages), layers_(layers) {}
+    : device_(device), compute_(compute), pages_(pages), page_bytes_(page_bytes), layers_(layers) {}
 
 // The object is complete once the other constructor returns: what fails here is undone by the destructor.
 KvHost::KvHost(Device& device, Stream* compute, uint32_t layers, uint32_t pages, uint64_t page_bytes, Trace* trace)
@@ -30,10 +30,12 @@ KvHost::~KvHost() {
   for (Layer& layer : layers_) release(layer);
 }
 
-void KvHost::allocate(Layer& layer) {
-  layer.resize(pages_.size());
-  for (size_t page = 0; page < pages_.size(); ++page) {
-    if (pages_[page] && layer[page] == nullptr) layer[page] = static_cast<uint8_t*>(device_.alloc_pinned(page_bytes_));
+void KvHost::allocate(Layer& layer, std::span<const PageRun> runs) {
+  layer.resize(pages_);
+  for (const auto& [first, count] : runs) {
+    for (uint32_t page = first; page < first + count; ++page) {
+      if (layer[page] == nullptr) layer[page] = static_cast<uint8_t*>(device_.alloc_pinned(page_bytes_));
+    }
   }
 }
 
@@ -45,25 +47,26 @@ void KvHost::release(Layer& layer) {
 }
 
 void KvHost::use_pages(std::span<const uint8_t> pages) {
-  bool any = false;
-  for (const uint8_t flag : pages) any = any || flag != 0;
+  std::vector<uint32_t> used;
+  for (uint32_t page = 0; page < pages.size(); ++page) {
+    if (pages[page]) used.push_back(page);
+  }
+  const std::vector<PageRun> runs = page_runs(std::move(used));
   // First what gives memory back.
   for (Layer& layer : layers_) {
-    for (size_t page = 0; any && page < layer.size(); ++page) {
+    for (size_t page = 0; !runs.empty() && page < layer.size(); ++page) {
       if (!pages[page] && layer[page] != nullptr) device_.free_pinned(std::exchange(layer[page], nullptr));
     }
   }
   for (const Range& range : buffers_) commit_pages(device_, range, page_bytes_, pages);
-  if (!any) return;
-  pages_.assign(pages.begin(), pages.end());
   for (Layer& layer : layers_) {
-    if (!layer.empty()) allocate(layer);
+    if (!layer.empty()) allocate(layer, runs);
   }
 }
 
 void KvHost::store(uint32_t layer, Range cache, std::span<const PageRun> runs) {
   try {
-    allocate(layers_[layer]);
+    allocate(layers_[layer], runs);
     download(layers_[layer], cache, runs);
     synchronize();
   } catch (...) {

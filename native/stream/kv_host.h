@@ -34,7 +34,7 @@ class KvHost final : public KvSpill {
   using Layer = std::vector<uint8_t*>;
 
   KvHost(Device& device, Stream* compute, uint32_t layers, uint32_t pages, uint64_t page_bytes);
-  void allocate(Layer& layer);
+  void allocate(Layer& layer, std::span<const PageRun> runs);
   void release(Layer& layer);
   // Enqueues copies between a layer's cache on the device and what is here of it.
   void upload(const Layer& layer, Range cache, std::span<const PageRun> runs);
@@ -47,8 +47,8 @@ class KvHost final : public KvSpill {
   Stream* compute_;
   Stream* copies_ = nullptr;
   Trace* trace_ = nullptr;
+  const uint32_t pages_;
   const uint64_t page_bytes_;
-  std::vector<uint8_t> pages_;  // a flag each: in use
   std::vector<Layer> layers_;
   Range buffers_[kBuffers];
   Event* arrived_[kBuffers] = {};

@@ -20,7 +20,6 @@ void Runtime::reserve_working_memory() {
   register_bytes_ = lay_out_registers(description_.max_tokens);
   register_memory_ = reserve(register_bytes_).buffer;
   reserve_kv_cache();
-  set_working_memory(description_.max_tokens, std::vector<uint8_t>(description_.page_count, 1), description_.kv_layers);
 }
 
 Range Runtime::reserve(uint64_t bytes) {

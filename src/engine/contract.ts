@@ -78,7 +78,7 @@ export interface Stats {
   /** Of a device's own memory, for weights that are not held there while they are multiplied. */
   slotBytes: number;
   kvBytes: number;
-  /** Of the KV cache, in a temporary file: every pass reads it. */
+  /** Of the KV cache, in a temporary file, or beside a device with memory of its own in the host's: every pass reads it. */
   kvSpilledBytes: number;
   /** Since load: bytes of the KV cache that came from its file and went there, and the seconds that took. */
   kvBytesRead: number;

@@ -71,11 +71,6 @@ class DevicePlanner {
 
     const kvLayers = this.chooseKvLayers(wanted, ring);
     const rest = vramBytes - this.deviceConstant(wanted) - this.kvOnDevice(wanted, kvLayers);
-    const lacking = this.leastSlots + activationBytes(this.activations, needed.tokens) - rest;
-    if (lacking > 0) {
-      const leastBytes = Math.ceil((vramBytes + lacking) / MIB) * MIB;
-      throw tooSmall({ name: "vram", bytes: vramBytes, leastBytes }, wordsFor(needed), true);
-    }
     const { tokens, slotBytes } = this.chooseSlots(wanted, rest);
     const working = { ...wanted, tokens };
     const passBytes = activationBytes(this.activations, tokens);
@@ -102,7 +97,10 @@ class DevicePlanner {
       activationBytes: passBytes,
       logitsBytes: this.logits(wanted),
       fixedBytes: input.budgetBytes - sizes.budgetBytes + fixedBytes,
-      minimumBytes: roundedBudget(input, this.hostFixed(least) / (1 - PAGE_TABLE_SHARE)),
+      minimumBytes: roundedBudget(
+        input,
+        this.hostFixed(least, leastRing(sizes), leastKvLayers(input)) / (1 - PAGE_TABLE_SHARE),
+      ),
       deviceFixedBytes: vramBytes - rest + slotBytes + passBytes,
       minimumVramBytes: this.leastVram(least),
     };
@@ -144,8 +142,12 @@ class DevicePlanner {
     return logitsRows * this.input.logitsBytesPerToken;
   }
 
-  /** In the host's memory beside held weights, without page tables. */
-  private hostFixed(working: WorkingMemory, ring = leastRing(this.sizes), kvLayers = this.input.kvLayers): number {
+  /** In the host's memory beside held weights, without page tables; with as few layers of the KV cache as can be. */
+  private hostFixed(
+    working: WorkingMemory,
+    ring = leastRing(this.sizes),
+    kvLayers = this.kvLayersBeside(working, LEAST_TOKENS),
+  ): number {
     const { gatherBytes, expertRing } = this.sizes;
     const tables = working.tokens * this.input.activations.hostBytesPerToken;
     return (
@@ -177,7 +179,8 @@ class DevicePlanner {
   /** No more tokens in a pass than their tables have room for in the host's memory. */
   private within(wanted: WorkingMemory, ring: number): WorkingMemory {
     const { hostBytesPerToken } = this.input.activations;
-    const room = this.sizes.budgetBytes - this.hostFixed({ ...wanted, tokens: 0 }, ring);
+    const kvLayers = this.kvLayersBeside(wanted, LEAST_TOKENS);
+    const room = this.sizes.budgetBytes - this.hostFixed({ ...wanted, tokens: 0 }, ring, kvLayers);
     const most = hostBytesPerToken > 0 ? Math.floor(Math.max(0, room) / hostBytesPerToken) : wanted.tokens;
     return { ...wanted, tokens: Math.max(Math.min(wanted.tokens, LEAST_TOKENS), Math.min(wanted.tokens, most)) };
   }
@@ -189,7 +192,7 @@ class DevicePlanner {
     const least = leastWorking(input);
     const pass = this.leastSlots + activationBytes(this.activations, least.tokens);
     const deviceRoom = vramBytes - this.deviceConstant(least) - pass;
-    const hostRoom = sizes.budgetBytes - this.hostFixed(least, ring);
+    const hostRoom = sizes.budgetBytes - this.hostFixed(least, ring, input.kvLayers);
     const layers = leastKvLayers(input);
     const onDevicePages = deviceRoom / kvMemory(input, sizes, 1, layers);
     // Layers are whole: of one, a part may fit nowhere.
@@ -203,16 +206,21 @@ class DevicePlanner {
 
   /** All layers on the device unless passes would then be shorter than a block; more than that where the host has no room. */
   private chooseKvLayers(wanted: WorkingMemory, ring: number): number {
+    const { kvLayers } = this.input;
+    const hostRoom = this.sizes.budgetBytes - this.hostFixed(wanted, ring, kvLayers);
+    const layerBytes = (wanted.pages * this.sizes.pageBytes) / kvLayers;
+    return Math.max(this.kvLayersBeside(wanted, PROMPT_TOKENS), kvLayers - Math.floor(hostRoom / layerBytes));
+  }
+
+  /** Layers of the cache that fit on the device beside slots and passes of so many tokens. */
+  private kvLayersBeside(wanted: WorkingMemory, tokens: number): number {
     const { input, sizes } = this;
+    const pass = activationBytes(this.activations, Math.min(wanted.tokens, tokens));
+    const room = this.vramBytes - this.deviceConstant(wanted) - this.leastSlots - pass;
     const least = leastKvLayers(input);
-    const tokens = Math.min(wanted.tokens, PROMPT_TOKENS);
-    const room =
-      this.vramBytes - this.deviceConstant(wanted) - this.leastSlots - activationBytes(this.activations, tokens);
     if (least === input.kvLayers || this.kvOnDevice(wanted, input.kvLayers) <= room) return input.kvLayers;
     const layerBytes = (wanted.pages * sizes.pageBytes) / input.kvLayers;
-    const fits = Math.min(input.kvLayers - 1, Math.max(least, Math.floor(room / layerBytes) - KV_BUFFERS));
-    const hostLayers = Math.max(0, Math.floor((sizes.budgetBytes - this.hostFixed(wanted, ring)) / layerBytes));
-    return Math.max(fits, input.kvLayers - hostLayers);
+    return Math.min(input.kvLayers - 1, Math.max(least, Math.floor(room / layerBytes) - KV_BUFFERS));
   }
 
   /** None where everything is held on the device beside passes of a reasonable length. */

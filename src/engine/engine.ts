@@ -73,7 +73,7 @@ export class Engine {
       traceSpans: options.profiling ? TRACE_SPANS : 0,
       kvFormat: options.kvFormat,
       kernelDirectory: options.kernelDirectory,
-      spillDirectory: residencyInput.kvSpill ? options.spillDirectory : undefined,
+      spillDirectory: options.spillDirectory,
     });
     const pages = new Uint8Array(reserved.pages).fill(1, 0, plan.working.pages);
     native().setWorkingMemory(this.model, plan.working.tokens, pages, plan.kvLayers);

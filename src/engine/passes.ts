@@ -279,7 +279,9 @@ export class Passes {
       () => addon.setHeld(this.parts.model, held, ringBytes, expertRingBytes, slotBytes),
       () => addon.setWorkingMemory(this.parts.model, working.tokens, change.pages, kvLayers),
     ];
-    if (deviceHeldBytes > this.plan.deviceHeldBytes || kvLayers < this.plan.kvLayers) changes.reverse();
+    // Beside a device with memory of its own, layers of the cache that it gives back take the host's, and weights make room first.
+    const cacheGivesBack = kvLayers < this.plan.kvLayers && change.plan.deviceFixedBytes === 0;
+    if (deviceHeldBytes > this.plan.deviceHeldBytes || cacheGivesBack) changes.reverse();
     // What is enqueued behind a pass does not move the tape, which this starts anew.
     this.latestPass = Promise.resolve(undefined);
     addon.cancelModel(this.parts.model);

@@ -71,7 +71,7 @@ export function residencyInputOf(
     kvBytesPerPosition:
       (architecture.layerCount * kvPageBytes(options.kvFormat, architecture.kvCache, PAGE_POSITIONS)) / PAGE_POSITIONS,
     kvLayers: architecture.layerCount,
-    kvSpill: options.vram === undefined && options.spillDirectory !== undefined,
+    kvSpill: options.vram !== undefined || options.spillDirectory !== undefined,
     activations: activationSizes(architecture, description, options.blockTokens ?? BLOCK_TOKENS),
     logitsBytesPerToken: architecture.vocabSize * 4,
     contextLimit: contextLimit(architecture),

@@ -34,9 +34,12 @@ export interface MemoryChange {
  * the machine, or a device with memory of its own, has of it.
  */
 export function reservedSizes(input: ResidencyInput, plan: ResidencyPlan): { pages: number; tokens: number } {
-  const memoryBytes = input.deviceMemoryBytes ?? totalmem();
-  const longest = Math.min(input.contextLimit, MOST_TOKENS, memoryBytes / input.kvBytesPerPosition);
-  const pages = Math.max(plan.pageCount, Math.floor(longest / PAGE_POSITIONS));
+  const { deviceMemoryBytes = 0, kvBytesPerPosition, kvLayers } = input;
+  const longest = Math.min(input.contextLimit, MOST_TOKENS, (deviceMemoryBytes + totalmem()) / kvBytesPerPosition);
+  const memoryBytes = deviceMemoryBytes || totalmem();
+  // Of each layer, all of what is used of it may be on the device.
+  const inLayer = (memoryBytes * kvLayers) / kvBytesPerPosition;
+  const pages = Math.max(plan.pageCount, Math.floor(Math.min(longest, inLayer) / PAGE_POSITIONS));
   // Half: a block's registers are beside them.
   const most = Math.floor(memoryBytes / 2 / input.activations.passBytesPerToken);
   const tokens = Math.min(pages * PAGE_POSITIONS, most);

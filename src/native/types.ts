@@ -411,7 +411,8 @@ export interface NativeEngine {
   ): void;
   /**
    * How much of the KV cache (a flag a page) and of the registers (tokens of a pass) is in use; what is left out loses
-   * its content and gives its memory back at once. `kvLayers` layers of the cache are in memory, the others in a file.
+   * its content and gives its memory back at once. `kvLayers` layers of the cache are where passes use them, the others in a file,
+   * or beside a device with memory of its own in pinned host memory.
    * Nothing at first. When no runPass is running.
    */
   setWorkingMemory(model: number, tokens: number, pages: Uint8Array, kvLayers: number): void;

@@ -97,6 +97,18 @@ it("a prompt of several blocks of tokens goes through the slots in one pass", as
   expect(streamed.stats.passes).toBe(all.stats.passes);
 });
 
+it("layers of the KV cache in the host's memory give the same bits", async () => {
+  const load = { device: "cpu-discrete", memory: "1GiB", maxSeqLen: 4096, hold: false };
+  const all = await outcome(plain, { ...load, vram: "1GiB" }, 300);
+  expect(all.code, all.message).toBeUndefined();
+  expect(all.stats.kvSpilledBytes).toBe(0);
+  const spilled = await outcome(plain, { ...load, vram: `${all.residency.minimumVramBytes / MIB}MiB` }, 300);
+  expect(spilled.code, spilled.message).toBeUndefined();
+  expect(spilled.stats.kvSpilledBytes).toBeGreaterThan(0);
+  expect(spilled.hash).toBe(all.hash);
+  expect(spilled.tokens).toEqual(all.tokens);
+});
+
 describe("budgets that cannot work", () => {
   const device = "cpu-discrete";
 

@@ -129,7 +129,7 @@ void test_spill(const Model& model, bool unified, const std::string& directory) 
     uint64_t load_allocations = 0;
     {
       Fake fake({.unified = unified});
-      Runtime runtime(description, fake.device());
+      Loaded loaded(description, fake.device());
       load_allocations = fake.record->allocations;
     }
     Fake fake({.unified = unified, .order = kOrders[failing % 4], .failing_allocation = load_allocations + failing});
@@ -207,13 +207,13 @@ void test_out_of_memory(const Model& model) {
     check(load_allocations > 5 && allocations > load_allocations, "loading and passes allocate");
     for (uint64_t failing = 1; failing <= load_allocations; ++failing) {
       Fake fake({.unified = unified, .failing_allocation = failing});
-      const Failure failure = failure_of([&] { Runtime runtime(description, fake.device()); });
+      const Failure failure = failure_of([&] { Loaded loaded(description, fake.device()); });
       check(failure.code == "DEVICE_FAILED" && failure.has("out of memory"), "allocation " + std::to_string(failing) + " of a load: " + failure.message);
     }
     // Most of them are the events of chunks.
     for (uint64_t failing = 1; failing <= handles; failing += failing == 4 ? handles - 16 : 1) {
       Fake fake({.unified = unified, .failing_handle = failing});
-      const Failure failure = failure_of([&] { Runtime runtime(description, fake.device()); });
+      const Failure failure = failure_of([&] { Loaded loaded(description, fake.device()); });
       check(failure.code == "DEVICE_FAILED", "stream or event " + std::to_string(failing) + " of a load: " + failure.message);
     }
     for (uint64_t failing = load_allocations + 1; failing <= allocations; ++failing) {
@@ -235,7 +235,7 @@ void test_change_out_of_memory(const Model& model, bool unified, uint64_t failur
     uint64_t load_allocations = 0;
     {
       Fake fake({.unified = unified});
-      Runtime runtime(description, fake.device());
+      Loaded loaded(description, fake.device());
       load_allocations = fake.record->allocations;
     }
     Fake fake({.unified = unified, .failing_allocation = load_allocations + failing, .failures = failures});

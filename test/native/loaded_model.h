@@ -177,9 +177,16 @@ class Player {
   std::thread reader_;
 };
 
+// Passes may be as long, and caches as large, as the description has.
+inline void use_all_memory(Runtime& runtime, const RuntimeDescription& description) {
+  runtime.set_working_memory(description.max_tokens, std::vector<uint8_t>(description.page_count, 1), description.kv_layers);
+}
+
 struct Loaded {
   explicit Loaded(const RuntimeDescription& description, std::unique_ptr<Device> device = nullptr)
-      : vocab_size(description.vocab_size), runtime(description, std::move(device)), player(runtime) {}
+      : vocab_size(description.vocab_size), runtime(description, std::move(device)), player(runtime) {
+    use_all_memory(runtime, description);
+  }
   uint32_t vocab_size;
   Runtime runtime;
   Player player;

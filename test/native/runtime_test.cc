@@ -224,6 +224,7 @@ void test_cancel(RuntimeDescription description, const std::vector<float>& expec
 void test_cancel_while_waiting(RuntimeDescription description) {
   give_ring(description, 4 * largest_chunk(description));
   Runtime runtime(description);
+  use_all_memory(runtime, description);
   runtime.set_idle(false);
   std::promise<std::string> code;
   std::vector<float> logits(kVocab);
@@ -295,6 +296,7 @@ void test_end_of_pass(RuntimeDescription description) {
     give_ring(description, 2 * largest_chunk(description));
     description.read_ahead = read_ahead;
     Runtime runtime(description);
+    use_all_memory(runtime, description);
     for (int pass = 0; pass < 3; ++pass) {
       runtime.set_idle(false);
       std::promise<bool> good;

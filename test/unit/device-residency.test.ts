@@ -31,6 +31,7 @@ function input(change: Partial<ResidencyInput> = {}): ResidencyInput {
     largestRowBytes: 28_672,
     kvBytesPerPosition: 98_304,
     kvLayers: 24,
+    kvSpill: true,
     activations: { passBytesPerToken: 17_408, hostBytesPerToken: 1024, blockBytesPerToken: 132_592, blockTokens: 512 },
     logitsBytesPerToken: 4 * 32_000,
     contextLimit: 32_768,
@@ -215,6 +216,24 @@ describe("planResidency for a device with memory of its own", () => {
       expect(Math.min(lost, won)).toBeLessThanOrEqual(1);
       plan = next;
     }
+  });
+
+  it("has layers of the KV cache in the host's memory once they do not fit beside a pass, and no sooner", () => {
+    const layers = [64, 128, 192, 320].map((pages) => {
+      const asked = input({ vramBytes: GIB, working: working(pages, 16), maxSeqLen: pages * 64 });
+      const plan = planResidency(asked);
+      checkSums(asked, plan);
+      expect(plan.kvSpilledBytes).toBe((24 - plan.kvLayers) * pages * 64 * 4096);
+      return plan.kvLayers;
+    });
+    expect(layers.slice(0, 2)).toEqual([24, 24]);
+    expect(layers[2]).toBeLessThan(24);
+    expect(layers[3]).toBeLessThan(layers[2] as number);
+    const { maxSeqLen, pageCount } = planResidency(input({ vramBytes: GIB, contextLimit: 2 ** 20 }));
+    const alone = planResidency(input({ vramBytes: GIB, contextLimit: 2 ** 20, kvSpill: false })).maxSeqLen;
+    expect(maxSeqLen).toBeGreaterThan(1.8 * alone);
+    const full = input({ vramBytes: GIB, contextLimit: 2 ** 20, working: working(pageCount, 16, 16) });
+    checkSums(full, planResidency(full));
   });
 
   it("holds experts as a whole, in either memory", () => {
