@@ -22,6 +22,7 @@ import {
   passLengths,
   type ResidencyInput,
   type ResidencyPlan,
+  RING_SHARE,
   ringWithin,
   roundedBudget,
   type Sizes,
@@ -33,6 +34,8 @@ import {
 } from "./residency-sizes.js";
 
 const MIB = 2 ** 20;
+/** Reads in flight, and as many that wait for their copy to the device: with fewer, the disk waits for copies. */
+const RING_CHUNKS = 8;
 /** Chunks that ops work on, that arrive, and that are given back. */
 const SLOT_CHUNKS_MIN = 3;
 
@@ -61,7 +64,11 @@ class DevicePlanner {
     const { input, sizes, vramBytes } = this;
     const least = leastWorking(input);
     this.check(least, ` with a context of ${leastSequence(input)} tokens`, input.maxSeqLen !== undefined);
-    const ringWanted = ringWithin(input, leastRing(sizes), input.budgetBytes, this.spare(least));
+    const ringWanted = ringWithin(input, {
+      least: leastRing(sizes),
+      wanted: Math.max(input.budgetBytes * RING_SHARE, RING_CHUNKS * sizes.largestRead),
+      spare: this.spare(least),
+    });
     const maxSeqLen = this.chooseSequence(ringWanted);
     const asked = wantedWorking(input, Math.ceil(maxSeqLen / PAGE_POSITIONS));
     const needed = { ...asked, tokens: Math.min(asked.tokens, LEAST_TOKENS) };
@@ -231,7 +238,8 @@ class DevicePlanner {
     const resident = (input.hold ?? true) ? passLengths(wanted.tokens).find(beside) : undefined;
     if (resident !== undefined) return { tokens: resident, slotBytes: 0 };
     const spare = rest - activationBytes(activations, Math.min(wanted.tokens, LEAST_TOKENS));
-    const slots = Math.min(ringWithin(input, this.leastSlots, this.vramBytes, spare), spare);
+    const wantedSlots = this.vramBytes * RING_SHARE;
+    const slots = Math.min(ringWithin(input, { least: this.leastSlots, wanted: wantedSlots, spare }), spare);
     const { tokens, ringBytes } = choosePass(input.stages, this.slotChunk, {
       activations,
       wanted,

@@ -14,6 +14,10 @@ export const PAGE_TABLE_SHARE = 8 / PAGE_BYTES;
 /** Reads in flight plus one chunk being multiplied: with fewer, disk and compute take turns. */
 const RING_CHUNKS_MIN = 3;
 const RING_BYTES_MAX = 64 * MIB;
+/** Of a budget, for a ring. */
+export const RING_SHARE = 1 / 32;
+/** Of what could be spared, at most. */
+const RING_SPARE_SHARE = 1 / 4;
 /** Experts are read one after the other: reads in flight plus the chunk being multiplied. */
 const EXPERT_RING_CHUNKS = 4;
 /** A layer of the KV cache that attention works on, and the next one on its way from a file. */
@@ -216,11 +220,14 @@ export function leastRing({ largestRead }: Sizes): number {
   return RING_CHUNKS_MIN * largestRead;
 }
 
-/** As large as a budget of so many bytes allows, of which `spareBytes` could be spared. */
-export function ringWithin(input: ResidencyInput, least: number, budgetBytes: number, spareBytes: number): number {
-  if (input.prefetching === false) return least;
-  const wanted = Math.min(RING_BYTES_MAX, Math.max(budgetBytes / 32, least));
-  return Math.ceil(Math.max(Math.min(wanted, spareBytes / 4), least) / PAGE_BYTES) * PAGE_BYTES;
+/** Bytes of a ring, or of slots: as many as are wanted, of which `spare` bytes could be spared; at least `least`. */
+export function ringWithin(
+  { prefetching }: ResidencyInput,
+  { least, wanted, spare }: { least: number; wanted: number; spare: number },
+): number {
+  if (prefetching === false) return least;
+  const bytes = Math.min(RING_BYTES_MAX, wanted, spare * RING_SPARE_SHARE);
+  return Math.ceil(Math.max(bytes, least) / PAGE_BYTES) * PAGE_BYTES;
 }
 
 /** What a pass in which weights are streamed has to share. */

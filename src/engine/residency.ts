@@ -27,6 +27,7 @@ import {
   passLengths,
   type ResidencyInput,
   type ResidencyPlan,
+  RING_SHARE,
   ringWithin,
   roundedBudget,
   type Sizes,
@@ -183,7 +184,7 @@ function chooseRing(input: ResidencyInput, sizes: Sizes): number {
     constantBytes(input, sizes) -
     sizes.expertRing -
     workingBytes(input, sizes, leastWorking(input));
-  return ringWithin(input, leastRing(sizes), input.budgetBytes, spare);
+  return ringWithin(input, { least: leastRing(sizes), wanted: input.budgetBytes * RING_SHARE, spare });
 }
 
 /**
