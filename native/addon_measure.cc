@@ -99,6 +99,13 @@ Napi::Value measure_device(const Napi::CallbackInfo& info) {
   return result;
 }
 
+// measureCopyRate(name, seconds): from pinned memory to the device.
+Napi::Value js_measure_copy_rate(const Napi::CallbackInfo& info) {
+  const double seconds = number_argument(info, 1, 0.001, 3600);
+  const std::unique_ptr<Device> device = open_device(info[0].ToString().Utf8Value(), {});
+  return Napi::Number::New(info.Env(), measure_copy_rate(*device, seconds));
+}
+
 // measureMatmulRate(format, rows, columns, block, tokens, threads, seconds, exact): through a device, as the engine does.
 Napi::Value measure_matmul_rate(const Napi::CallbackInfo& info) {
   const std::string name = info[0].ToString().Utf8Value();
@@ -189,6 +196,7 @@ Napi::Value cpu_kernels(const Napi::CallbackInfo& info) {
 void register_measure(Napi::Env env, Napi::Object exports) {
   exports.Set("cpuKernels", guarded(env, "cpuKernels", cpu_kernels));
   exports.Set("measureDevice", guarded(env, "measureDevice", measure_device));
+  exports.Set("measureCopyRate", guarded(env, "measureCopyRate", js_measure_copy_rate));
   exports.Set("measureReadRate", guarded(env, "measureReadRate", measure_read_rate));
   exports.Set("measureMemoryRate", guarded(env, "measureMemoryRate", js_measure_memory_rate));
   exports.Set("measurePeakRate", guarded(env, "measurePeakRate", measure_peak_rate));

@@ -7,6 +7,7 @@ import type { GenerateOptions, Generation, LoadOptions, Model, Prompt, Tokenizer
 import { chooseBudgets, resolveDevice } from "./engine/device.js";
 import { Engine } from "./engine/engine.js";
 import { checkTokens, startGeneration } from "./engine/generation.js";
+import { PLACEMENTS } from "./engine/placement.js";
 import { LayerstreamError } from "./errors.js";
 import { KV_FORMATS } from "./models/kv-format.js";
 import { architectureOf } from "./models/registry.js";
@@ -165,6 +166,7 @@ const optionNames = {
   maxSeqLen: true,
   memory: true,
   onProgress: true,
+  placement: true,
   precision: true,
   prefetching: true,
   profilingMode: true,
@@ -203,6 +205,12 @@ function checkOptions(options: LoadOptions) {
       remedy: `Use ${KV_FORMATS.join(", ")}.`,
     });
   }
+  const { placement = "auto" } = options;
+  if (!PLACEMENTS.includes(placement)) {
+    throw new LayerstreamError("INVALID_ARGUMENT", `placement is ${JSON.stringify(placement)}.`, {
+      remedy: `Use ${PLACEMENTS.join(", ")}.`,
+    });
+  }
   for (const [name, value, most] of [
     ["maxSeqLen", maxSeqLen, 2 ** 24],
     ["threads", threads, 1024],
@@ -213,12 +221,22 @@ function checkOptions(options: LoadOptions) {
     });
   }
   const device = resolveDevice(options.device ?? "auto");
+  if (device.memory === undefined && placement !== "auto") {
+    throw new LayerstreamError(
+      "INVALID_ARGUMENT",
+      `The device ${device.name} uses the host's memory: nothing is placed.`,
+      {
+        remedy: "Leave the option placement out, or choose another device.",
+      },
+    );
+  }
   return {
     ...chooseBudgets(device, {
       memory: options.memory === undefined ? undefined : parseBytes(options.memory, "memory"),
       vram: options.vram === undefined ? undefined : parseBytes(options.vram, "vram"),
     }),
     device: device.name,
+    placement,
     threads: threads ?? availableParallelism(),
     precision,
     maxSeqLen,

@@ -1,5 +1,6 @@
 import { type Command, Option } from "commander";
 import type { LoadOptions, Model, Precision } from "../engine/contract.js";
+import { PLACEMENTS, type Placement } from "../engine/placement.js";
 import { KV_FORMATS } from "../models/kv-format.js";
 import { bytes, integer } from "./arguments.js";
 import { addCompressionOptions, type CompressionOptions } from "./compression-options.js";
@@ -10,6 +11,7 @@ import { createProgress } from "./progress.js";
 export interface ModelOptions extends CompressionOptions, ProfileOptions {
   memory?: number;
   vram?: number;
+  placement?: Placement;
   maxSeqLen?: number;
   kvDtype?: LoadOptions["kvDtype"];
   device?: string;
@@ -29,6 +31,9 @@ export function addModelOptions(command: Command): Command {
   command
     .option("--memory <size>", "hard budget for the whole process, for example 4GiB (default: what is free)", bytes)
     .option("--vram <size>", "hard budget of the device's own memory (default: what is free there)", bytes)
+    .addOption(
+      new Option("--placement <placement>", "what computes MLPs that the device does not hold").choices(PLACEMENTS),
+    )
     .option("--max-seq-len <tokens>", "prompt and answer together", integer(1))
     .addOption(new Option("--kv-dtype <type>", "how keys and values are kept").choices(KV_FORMATS).default("f32"))
     .option("--device <device>", '"auto", "cpu", "cuda" or "opencl"; "opencl:1" is the second one')
@@ -56,6 +61,7 @@ export async function loadModel(model: string, options: ModelOptions, interrupts
     requantize: options.requantize,
     memory: options.memory,
     vram: options.vram,
+    placement: options.placement,
     maxSeqLen: options.maxSeqLen,
     kvDtype: options.kvDtype,
     device: options.device,

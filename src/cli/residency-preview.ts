@@ -9,7 +9,10 @@ export interface ResidencyPreview {
   diskBytesPerSecond: number;
   copyBytesPerSecond?: number;
   memoryBytesPerSecond: number;
-  /** The longest of reading what is streamed, of copying what is not on the device, and of reading all from its memory. */
+  /**
+   * The longest of reading what is streamed, of copying what is not on the device, and of reading from memory all that is
+   * multiplied: from the device's, and from the host's what is placed on the processor.
+   */
   predictedSecondsPerToken: number;
 }
 
@@ -18,7 +21,7 @@ const MEASURED_SECONDS = 0.5;
 /** Loads the model without reading its weights. @throws as AutoModel.fromPretrained, for example MEMORY_BUDGET_TOO_SMALL */
 export async function previewResidency(
   store: string,
-  options: Pick<LoadOptions, "memory" | "vram" | "device" | "maxSeqLen" | "kvDtype">,
+  options: Pick<LoadOptions, "memory" | "vram" | "device" | "placement" | "maxSeqLen" | "kvDtype">,
 ): Promise<ResidencyPreview> {
   const { AutoModel } = await import("../auto-model.js");
   const { measureDiskRate, measureDeviceRates, measureMemoryRate } = await import("../engine/roofline.js");
@@ -32,10 +35,15 @@ export async function previewResidency(
       ? measureDeviceRates(options.device ?? "auto", MEASURED_SECONDS)
       : { memoryBytesPerSecond: measureMemoryRate(stats, MEASURED_SECONDS) };
   const { streamedBytes, hostHeldBytes, heldBytes } = residency;
+  // What the processor multiplies is not copied, and neither beside the other works while it is its turn.
+  const onProcessor = residency.stages.filter(({ placement }) => placement === "cpu");
+  const processorBytes = onProcessor.reduce((bytes, stage) => bytes + stage.hostHeldBytes + stage.streamedBytes, 0);
+  const processorSeconds = processorBytes === 0 ? 0 : processorBytes / measureMemoryRate(stats, MEASURED_SECONDS);
+  const copiedBytes = streamedBytes + hostHeldBytes - processorBytes;
   const predictedSecondsPerToken = Math.max(
     streamedBytes / diskBytesPerSecond,
-    copyBytesPerSecond === undefined ? 0 : (streamedBytes + hostHeldBytes) / copyBytesPerSecond,
-    (heldBytes + streamedBytes) / memoryBytesPerSecond,
+    copyBytesPerSecond === undefined ? 0 : copiedBytes / copyBytesPerSecond,
+    processorSeconds + (heldBytes + streamedBytes - processorBytes) / memoryBytesPerSecond,
   );
   return { residency, diskBytesPerSecond, copyBytesPerSecond, memoryBytesPerSecond, predictedSecondsPerToken };
 }
@@ -67,6 +75,7 @@ export function renderPreview({ residency, ...figures }: ResidencyPreview): stri
     ["KV cache, activations", `${formatBytes(residency.kvBytes)}, ${formatBytes(residency.activationBytes)}`],
     ["Node and the addon", formatBytes(residency.runtimeBytes)],
     ["context", `${residency.maxSeqLen} tokens`],
+    ...(residency.placementReason ? [["placement", residency.placementReason] as const] : []),
     ...[...kindsOf(residency.stages)].map(([kind, entries]): [string, string] => [kind, renderKind(entries)]),
     ["a token takes about", `${formatDuration(figures.predictedSecondsPerToken)}, at ${rates}`],
   ]);

@@ -1,6 +1,7 @@
 /** Types of the public API that `AutoModel.fromPretrained` returns (see index.ts for what is exported). */
 
 import type { KvFormat } from "../native/types.js";
+import type { Placement } from "./placement.js";
 import type { Profile } from "./profile.js";
 
 export interface ChatMessage {
@@ -120,6 +121,8 @@ export interface ResidencyEntry {
   hostHeldBytes: number;
   /** Bytes that a pass which uses all of it reads. */
   streamedBytes: number;
+  /** What computes it in passes of few tokens; the CPU only beside a device with memory of its own. */
+  placement: "device" | "cpu";
 }
 
 export interface Residency {
@@ -143,6 +146,8 @@ export interface Residency {
   /** The least vram that they can run in; 0 where the device uses the host's memory. */
   minimumVramBytes: number;
   maxSeqLen: number;
+  /** Why stages are placed as they are, a sentence; undefined where the device uses the host's memory. */
+  placementReason: string | undefined;
   stages: ResidencyEntry[];
 }
 
@@ -239,6 +244,11 @@ export interface LoadOptions {
    * tenth. For devices with memory of their own.
    */
   vram?: string | number;
+  /**
+   * Beside a device with memory of its own: "device" copies to it what it does not hold, "cpu" has the processor compute
+   * MLPs of layers that it does not hold, a few tokens at a time. Default "auto": what is faster by measurement.
+   */
+  placement?: Placement;
   /** Records what every stage spends its time on: `profile()` and `writeTrace()`. Takes 21 MiB of the budget. Default false. */
   profilingMode?: boolean;
   /** Refused if true: code from a checkpoint never runs. */

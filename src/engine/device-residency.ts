@@ -252,9 +252,13 @@ class DevicePlanner {
   }
 
   private heldInDevice(room: number): Uint8Array[] {
-    const { stages, hold = true, held } = this.input;
+    const { stages, hold = true, held, onProcessor } = this.input;
     const before = held?.map((tiers) => tiers.map((tier) => Number(tier === IN_DEVICE)));
-    return chooseHeld(stages, hold ? room : 0, before);
+    const here = stages.map((stage, index) => (onProcessor?.[index] ? { ...stage, bytes: 0, chunks: [] } : stage));
+    const chosen = chooseHeld(here, hold ? room : 0, before);
+    return stages.map(({ chunks }, index) =>
+      onProcessor?.[index] ? new Uint8Array(chunks.length) : (chosen[index] as Uint8Array),
+    );
   }
 
   /** Among what is not held on the device, as evenly as that. Each chunk is in memory of its own. */

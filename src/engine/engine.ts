@@ -14,10 +14,11 @@ import { KvCache, type Sequence } from "./kv-cache.js";
 import { cgroupLimitBytes, peakResidentBytes } from "./memory.js";
 import { describeModel, type ModelDescription } from "./model-description.js";
 import { disposedError, Passes, type RunOptions } from "./passes.js";
+import { type PlacedInput, placedInputOf } from "./placed-input.js";
 import { Prefetcher } from "./prefetch.js";
 import { type Profile, readProfile } from "./profile.js";
 import { planResidency } from "./residency.js";
-import { type EngineOptions, residencyInputOf } from "./residency-input.js";
+import type { EngineOptions } from "./residency-input.js";
 import { PAGE_POSITIONS, type ResidencyInput, type ResidencyPlan } from "./residency-sizes.js";
 import { TRACE_SPANS, writeTrace } from "./trace-file.js";
 import { reservedSizes, WorkingMemoryPlanner } from "./working-memory.js";
@@ -27,6 +28,8 @@ export class Engine {
   private readonly memory: WorkingMemoryPlanner;
   private readonly model: number;
   private readonly passes: Passes;
+  private readonly residencyInput: ResidencyInput;
+  private readonly placementReason: string | undefined;
   private generatedTokens = 0;
   private finalStats: NativeModelStats | undefined;
   private disposal: Promise<void> | undefined;
@@ -36,15 +39,22 @@ export class Engine {
     readonly architecture: Architecture,
     private readonly description: ModelDescription,
     private readonly options: EngineOptions,
-    private readonly residencyInput: ResidencyInput,
+    placed: PlacedInput,
     private readonly prefetcher: Prefetcher,
   ) {
+    const residencyInput = placed.input;
+    this.residencyInput = residencyInput;
+    this.placementReason = placed.reason;
     const ropes = architecture.ropes.map((rope) => (dependsOnLength(rope) ? undefined : ropeFrequencies(rope, 1)));
     const plan = planResidency(residencyInput);
     const reserved = reservedSizes(residencyInput, plan);
     this.kvCache = new KvCache(reserved.pages, PAGE_POSITIONS, !ropes.includes(undefined));
     this.memory = new WorkingMemoryPlanner(residencyInput, plan, this.kvCache);
-    const stages = description.stages.map(({ native: stage }, index) => ({ ...stage, heldChunks: plan.held[index] }));
+    const stages = description.stages.map(({ native: stage }, index) => ({
+      ...stage,
+      heldChunks: plan.held[index],
+      onProcessor: residencyInput.onProcessor?.[index] ?? false,
+    }));
     this.model = native().createModel({
       device: options.device,
       threads: options.threads,
@@ -99,8 +109,8 @@ export class Engine {
     try {
       await prefetcher.warmUp();
       dropFileCaches(store);
-      const input = residencyInputOf(architecture, description, options);
-      return new Engine(store, architecture, description, options, input, prefetcher);
+      const placed = placedInputOf(architecture, description, options);
+      return new Engine(store, architecture, description, options, placed, prefetcher);
     } catch (error) {
       await prefetcher.close();
       throw error;
@@ -186,6 +196,7 @@ export class Engine {
       minimumBytes: plan.minimumBytes,
       minimumVramBytes: plan.minimumVramBytes,
       maxSeqLen: plan.maxSeqLen,
+      placementReason: this.placementReason,
       stages: this.residencyInput.stages.map((stage, index) => this.residencyEntry(stage, index)),
     };
   }
@@ -206,6 +217,7 @@ export class Engine {
       heldBytes,
       ...this.heldByTier({ heldBytes, ...parts }),
       streamedBytes: stage.gathered ? 0 : streamedBytes,
+      placement: this.residencyInput.onProcessor?.[index] ? "cpu" : "device",
     };
   }
 

@@ -4,6 +4,7 @@ import { isOnTape, type ResidencyStage, total } from "./held-chunks.js";
 
 /** "device": weights that it does not hold are copied to it. "cpu": the processor multiplies them where they are. */
 export type Placement = "auto" | "device" | "cpu";
+export const PLACEMENTS: readonly Placement[] = ["auto", "device", "cpu"];
 
 export interface PlacementRates {
   /** From pinned memory to the device, bytes a second. */
@@ -27,6 +28,8 @@ export interface PlacementPlan {
   reason: string;
 }
 
+/** Of weights that are not on the device: with fewer, it is not worth to measure what would be faster. */
+export const LEAST_MOVED_BYTES = 2 ** 28;
 /** What products of one token reach of the rate at which memory is read: 0.8 and more for most formats. */
 const PRODUCT_SHARE = 0.8;
 
@@ -35,7 +38,7 @@ const PRODUCT_SHARE = 0.8;
  * multiply them: the shorter decides, for all stages alike. Of stages that the processor can compute, those that the device
  * holds as a whole stay there: the last ones, as many as fit beside all others.
  *
- * @param rates needed for "auto" only
+ * @param rates for "auto"; without them, the device
  */
 export function placeStages(input: PlacementInput, placement: Placement, rates?: PlacementRates): PlacementPlan {
   const { stages, eligible, deviceBytes } = input;
@@ -63,7 +66,8 @@ export function placeStages(input: PlacementInput, placement: Placement, rates?:
 }
 
 function compare(placement: Placement, rates: PlacementRates | undefined): { faster: boolean; words: string } {
-  if (placement === "cpu" || rates === undefined) return { faster: placement === "cpu", words: "as asked" };
+  if (placement === "cpu") return { faster: true, words: "as asked" };
+  if (rates === undefined) return { faster: false, words: "next to nothing is copied to it" };
   const gib = 2 ** 30;
   const copySeconds = gib / rates.copyBytesPerSecond;
   const computeSeconds = gib / (PRODUCT_SHARE * rates.hostBytesPerSecond);

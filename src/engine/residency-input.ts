@@ -8,6 +8,7 @@ import { activationSizes, BLOCK_TOKENS } from "./activations.js";
 import type { Precision } from "./contract.js";
 import { runtimeMemory } from "./memory.js";
 import type { ModelDescription } from "./model-description.js";
+import type { Placement } from "./placement.js";
 import { productScratchBytes } from "./product-scratch.js";
 import { chunkBytesFor, PAGE_POSITIONS, type ResidencyInput } from "./residency-sizes.js";
 import { TRACE_BYTES } from "./trace-file.js";
@@ -20,6 +21,7 @@ export interface EngineOptions {
   /** Of the device's own memory, and how much that is; absent where it uses the host's. */
   vram?: { budgetBytes: number; memoryBytes: number };
   device: string;
+  placement?: Placement;
   threads: number;
   precision: Precision;
   maxSeqLen?: number;

@@ -82,6 +82,8 @@ export interface ResidencyInput {
   hold?: boolean;
   /** What is held now, as `ResidencyPlan.held`: chunks change hands only as far as they must. */
   held?: readonly Uint8Array[];
+  /** For each stage, whether the processor computes it beside a device: never held there. Absent: none. */
+  onProcessor?: readonly boolean[];
   /** Some weights are stored compressed: they go through the ring even when they are held. */
   compressed?: boolean;
 }

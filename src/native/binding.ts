@@ -65,6 +65,7 @@ const functionNames = {
   encodeWindows: true,
   dropFileCache: true,
   expandRows: true,
+  measureCopyRate: true,
   measureDevice: true,
   measureMatmulRate: true,
   measureMemoryRate: true,

@@ -242,6 +242,8 @@ export interface NativeStage {
    * nothing is held. Experts: all alike.
    */
   heldChunks?: Uint8Array;
+  /** In passes of few tokens, the processor computes it; nothing of it is held in device memory then. */
+  onProcessor?: boolean;
   matrices: NativeMatrix[];
   vectors: NativeVector[];
 }
@@ -491,6 +493,8 @@ export interface NativeMeasure {
    * Bytes a second.
    */
   measureReadRate(files: readonly { path: string; size: number }[], seconds: number): number;
+  /** Bytes a second from pinned memory to a device. Blocks for `seconds`; 0 where nothing is copied. */
+  measureCopyRate(name: string, seconds: number): number;
   /** Opens the device and measures twice for `seconds`; a processor with `threads` threads. Blocks. @throws DEVICE_UNAVAILABLE */
   measureDevice(name: string, seconds: number, threads: number): NativeDeviceRates;
   /** Bytes a second that `threads` threads read from memory together, over a buffer of `bytes`. Blocks. */

@@ -3,8 +3,9 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { decompose, type LoadOptions } from "../../dist/index.js";
+import { AutoModel, decompose, type LoadOptions } from "../../dist/index.js";
 import { native } from "../../dist/native/binding.js";
+import { fixtureCases, goldenCases, relativeError } from "../helpers/golden.js";
 import { makeCheckpoint, type Outcome, outcomeOf, scatteredTokens } from "../helpers/random-models.js";
 
 const MIB = 2 ** 20;
@@ -25,11 +26,18 @@ const outcome = (store: string, load: LoadOptions, promptTokens = 20) =>
 
 const held = (store: string, device: string) => outcome(store, { device, memory: "2GiB", vram: "2GiB" });
 
+interface Shares {
+  memory: number;
+  vram: number;
+  placement?: LoadOptions["placement"];
+}
+
 /** A run whose budgets are the least ones and shares of the weights, against one that holds everything on the device. */
-async function checkTiers(store: string, device: string, all: Outcome, shares: { memory: number; vram: number }) {
+async function checkTiers(store: string, device: string, all: Outcome, shares: Shares) {
   const { minimumBytes, minimumVramBytes } = all.residency;
   const budget = (least: number, share: number) => Math.ceil((least + share * all.stats.weightBytes) / MIB) * MIB;
-  const load = { device, memory: budget(minimumBytes, shares.memory), vram: budget(minimumVramBytes, shares.vram) };
+  const budgets = { memory: budget(minimumBytes, shares.memory), vram: budget(minimumVramBytes, shares.vram) };
+  const load = { device, placement: shares.placement, ...budgets };
   const other = await outcome(store, load);
   expect(other.code, other.message).toBeUndefined();
   expect(other.hash).toBe(all.hash);
@@ -73,6 +81,56 @@ it.for(["cpu-discrete", "opencl"])(
     expect(least.streamedBytes).toBeGreaterThan(0.5 * all.residency.heldBytes);
   },
 );
+
+describe("MLPs that the processor computes beside a device", () => {
+  it("give the same bits where kernels are the same, within both budgets", async () => {
+    const device = "cpu-discrete";
+    const all = await held(plain, device);
+    for (const shares of [
+      { memory: 0.2, vram: 0.4 },
+      { memory: 1.1, vram: 0.1 },
+    ]) {
+      const residency = await checkTiers(plain, device, all, { ...shares, placement: "cpu" });
+      const placed = residency.stages.filter(({ placement }) => placement === "cpu");
+      expect(placed.length).toBeGreaterThan(3);
+      expect(placed.every(({ stage, deviceHeldBytes }) => stage.endsWith(".mlp") && deviceHeldBytes === 0)).toBe(true);
+      expect(residency.placementReason).toMatch(/^\d+ of 22 stages run on the processor: as asked\.$/);
+    }
+  });
+
+  it.for(
+    ["llama", "gemma2", "qwen3_moe", "phi3_longrope"].flatMap(
+      (name) => goldenCases(fixtureCases).find((item) => item.name.startsWith(name)) ?? [],
+    ),
+  )(
+    "give the reference's logits and tokens beside OpenCL: $name",
+    async ({ directory: checkpoint, inputIds, logits, greedy }, { skip }) => {
+      const reason = native()
+        .devices()
+        .find(({ backend }) => backend === "opencl")?.reason;
+      if (reason !== undefined) skip(reason);
+      const model = await AutoModel.fromPretrained(checkpoint, {
+        cacheDir,
+        device: "opencl",
+        placement: "cpu",
+        hold: false,
+      });
+      try {
+        const few = await model.forward(inputIds.slice(0, 5));
+        expect(relativeError(few.logits, logits.subarray(0, few.logits.length))).toBeLessThan(1e-3);
+        const tokens = await model.generate(inputIds, { maxNewTokens: greedy.length, ignoreEos: true }).tokens();
+        expect(tokens).toEqual(greedy);
+      } finally {
+        await model.dispose();
+      }
+    },
+  );
+
+  it("are refused on a device that uses the host's memory", async () => {
+    const refused = await outcome(plain, { device: "cpu", placement: "cpu" });
+    expect(refused.code).toBe("INVALID_ARGUMENT");
+  });
+});
 
 it("experts in three tiers give the same bits", async () => {
   const shape =

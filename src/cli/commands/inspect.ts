@@ -1,10 +1,11 @@
 import { type Command, Option } from "commander";
 import type { LoadOptions } from "../../engine/contract.js";
+import { PLACEMENTS } from "../../engine/placement.js";
 import { LayerstreamError } from "../../errors.js";
 import { KV_FORMATS } from "../../models/kv-format.js";
 import { bytes, integer } from "../arguments.js";
 
-interface Options extends Pick<LoadOptions, "memory" | "vram" | "device" | "maxSeqLen" | "kvDtype"> {
+interface Options extends Pick<LoadOptions, "memory" | "vram" | "device" | "placement" | "maxSeqLen" | "kvDtype"> {
   json?: boolean;
 }
 
@@ -17,6 +18,9 @@ export function addInspectCommand(program: Command): void {
     .option("--memory <size>", "where each stage of a layer store would live in such a budget, for example 4GiB", bytes)
     .option("--vram <size>", "and in such a budget of a device's own memory", bytes)
     .option("--device <device>", 'as for generate, for example "cuda" or "opencl"')
+    .addOption(
+      new Option("--placement <placement>", "what computes MLPs that the device does not hold").choices(PLACEMENTS),
+    )
     .option("--max-seq-len <tokens>", "with a budget: prompt and answer together", integer(1))
     .addOption(new Option("--kv-dtype <type>", "with a budget: how keys and values are kept").choices(KV_FORMATS))
     .option("--json", "print one JSON object")
