@@ -160,6 +160,7 @@ Napi::Value model_stats(const Napi::CallbackInfo& info) {
   Napi::Object result = Napi::Object::New(info.Env());
   result.Set("computeSeconds", stats.passes.compute_seconds);
   result.Set("waitSeconds", stats.passes.wait_seconds);
+  result.Set("bytesCopied", static_cast<double>(stats.passes.bytes_copied));
   result.Set("bytesMultiplied", static_cast<double>(stats.passes.bytes_multiplied));
   result.Set("bytesRead", static_cast<double>(stats.reads.bytes_read));
   result.Set("readCpuSeconds", stats.read_cpu_seconds);

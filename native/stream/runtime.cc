@@ -207,6 +207,7 @@ void Runtime::pass_loop() {
       another = !passes_.empty();
       pass_sums_.compute_seconds += result.compute_seconds;
       pass_sums_.wait_seconds += result.wait_seconds;
+      pass_sums_.bytes_copied += result.bytes_copied;
       pass_sums_.bytes_multiplied += result.bytes_multiplied;
     }
     if (!another) report();

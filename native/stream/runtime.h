@@ -74,6 +74,7 @@ struct PassResult {
   int64_t token = -1;            // the choice: first_maximum of the logits
   double compute_seconds = 0;    // the compute stream was executing
   double wait_seconds = 0;       // the pass waited for the disk
+  uint64_t bytes_copied = 0;     // bytes of weights that went to a device with memory of its own
   uint64_t bytes_multiplied = 0; // bytes of weights that went through products, wherever they lay
   uint64_t bytes_taken = 0;      // bytes of chunks that this pass consumed, from the tape and of experts
 };

@@ -237,6 +237,7 @@ Range Runtime::take_chunk(uint32_t index) {
     if (tape_.cancelled()) throw Error("ABORTED", "The pass was aborted.");
     const Range range = experts_->take();
     count_wait(index, start);
+    if (!unified_) result_.bytes_copied += chunk.length - known;
     if (!chunk.loaded) result_.bytes_taken += chunk.read_bytes(known);
     return range;
   }
@@ -266,6 +267,7 @@ uint8_t* Runtime::take_from_tape(uint32_t index) {
 void Runtime::copy_chunk(uint32_t index, Range destination, const uint8_t* source, Event* copied) {
   if (trace_) device_->label(copies_, index);
   device_->upload(copies_, destination, source);
+  result_.bytes_copied += destination.size;
   device_->record(copied, copies_);
   device_->wait(compute_, copied);
 }

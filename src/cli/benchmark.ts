@@ -26,11 +26,17 @@ export interface BenchmarkFigures {
   diskRooflineBytesPerSecond: number;
   /** Time that the raw disk rate would need for a token's bytes, over the time a token took; null if nothing streams. */
   rooflineFraction: number | null;
+  /** To a device with memory of its own. */
+  bytesCopiedPerToken: number;
+  /** Of copies alone, just before and just after; null if nothing is copied. */
+  copyRooflineBytesPerSecond: number | null;
+  /** Time that they would need for a token's bytes, over the time a token took; null if nothing is copied. */
+  copyFraction: number | null;
   /** Weights that a token's products go through. */
   bytesMultipliedPerToken: number;
-  /** Of plain reads by as many threads, just after; null if something streams. */
+  /** Of plain reads by as many threads, or of the device's own memory, just after; null if something streams or is copied. */
   memoryBytesPerSecond: number | null;
-  /** Time that memory would need for a token's weights, over the time a token took; null if something streams. */
+  /** Time that memory would need for a token's weights, over the time a token took; null if something streams or is copied. */
   memoryFraction: number | null;
   ioWaitSeconds: number;
   computeSeconds: number;
@@ -100,13 +106,25 @@ export async function runBenchmark(
   };
 }
 
-/** `diskRates`: raw reads of the same files, `memoryRate`: of memory, if it was measured; bytes a second. */
+/** Bytes a second. */
+export interface RawRates {
+  /** Raw reads of the same files. */
+  disk: readonly number[];
+  /** Copies to the device; none where nothing is copied. */
+  copies: readonly number[];
+  /** Of memory, if it was measured. */
+  memory: number | undefined;
+}
+
+function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
 export function benchmarkFigures(
   run: BenchmarkRun,
-  diskRates: readonly number[],
+  rates: RawRates,
   { linear, attention }: PromptOperations,
   peaks: ArithmeticPeaks,
-  memoryRate: number | undefined,
 ): BenchmarkFigures {
   const { before, after, tokenSeconds } = run;
   const tokens = tokenSeconds.length;
@@ -116,7 +134,9 @@ export function benchmarkFigures(
   const bytesStreamedPerToken = bytesStreamed / tokens;
   const bytesMultipliedPerToken = (after.bytesMultiplied - before.bytesMultiplied) / tokens;
   const readSeconds = after.readSeconds - before.readSeconds;
-  const roofline = diskRates.reduce((sum, rate) => sum + rate, 0) / diskRates.length;
+  const bytesCopiedPerToken = (after.bytesCopied - before.bytesCopied) / tokens;
+  const copies = bytesCopiedPerToken > 0 && rates.copies.length > 0 ? mean(rates.copies) : undefined;
+  const roofline = mean(rates.disk);
   const promptOperationsPerSecond = (linear + attention) / run.prefillSeconds;
   return {
     tokensPerSecond: 1 / secondsPerToken,
@@ -134,9 +154,12 @@ export function benchmarkFigures(
     diskBytesPerSecond: readSeconds > 0 ? bytesStreamed / readSeconds : 0,
     diskRooflineBytesPerSecond: roofline,
     rooflineFraction: bytesStreamed > 0 ? bytesStreamedPerToken / roofline / secondsPerToken : null,
+    bytesCopiedPerToken,
+    copyRooflineBytesPerSecond: copies ?? null,
+    copyFraction: copies === undefined ? null : bytesCopiedPerToken / copies / secondsPerToken,
     bytesMultipliedPerToken,
-    memoryBytesPerSecond: memoryRate ?? null,
-    memoryFraction: memoryRate === undefined ? null : bytesMultipliedPerToken / memoryRate / secondsPerToken,
+    memoryBytesPerSecond: rates.memory ?? null,
+    memoryFraction: rates.memory === undefined ? null : bytesMultipliedPerToken / rates.memory / secondsPerToken,
     ioWaitSeconds: after.ioWaitSeconds - before.ioWaitSeconds,
     computeSeconds: after.computeSeconds - before.computeSeconds,
     readCpuShare: (after.readCpuSeconds - before.readCpuSeconds) / seconds,

@@ -94,6 +94,8 @@ export interface Stats {
   /** Seconds in which the compute stream waited for the disk, and in which it computed. */
   ioWaitSeconds: number;
   computeSeconds: number;
+  /** Bytes of weights that were copied to a device with memory of its own. */
+  bytesCopied: number;
   /** Bytes of weights that went through products, wherever they lay. */
   bytesMultiplied: number;
   peakMemoryBytes: number;

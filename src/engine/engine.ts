@@ -150,6 +150,7 @@ export class Engine {
       generatedTokens: this.generatedTokens,
       ioWaitSeconds: measured.waitSeconds,
       computeSeconds: measured.computeSeconds,
+      bytesCopied: measured.bytesCopied,
       bytesMultiplied: measured.bytesMultiplied,
       bytesStreamed: measured.bytesRead,
       readSeconds: measured.readSeconds,

@@ -27,6 +27,11 @@ export function measureMemoryRate({ heldBytes, threads }: Stats, seconds: number
   return native().measureMemoryRate(Math.max(2 ** 20, Math.min(heldBytes, MEMORY_BYTES)), threads, seconds);
 }
 
+/** From pinned memory to a device, bytes a second; 0 where nothing is copied. Blocks the thread for `seconds`. */
+export function measureCopyRate(device: string, seconds: number): number {
+  return native().measureCopyRate(resolveDevice(device).name, seconds);
+}
+
 /** Of a device with memory of its own, bytes a second: copies to it, and its memory. Takes twice `seconds`, blocking. */
 export function measureDeviceRates(device: string, seconds: number) {
   return native().measureDevice(resolveDevice(device).name, seconds, 1);

@@ -317,6 +317,8 @@ export interface NativeModelStats {
   /** The pass waited for the disk and the device was not executing. */
   waitSeconds: number;
   /** Of weights, wherever they lay. */
+  /** Of weights, to a device with memory of its own. */
+  bytesCopied: number;
   bytesMultiplied: number;
   bytesRead: number;
   /** Time in which at least one read was in flight. */

@@ -30,6 +30,7 @@ const noStats: Stats = {
   vramBudgetBytes: 0,
   ioWaitSeconds: 0,
   computeSeconds: 0,
+  bytesCopied: 0,
   bytesMultiplied: 0,
   peakMemoryBytes: 99,
   threads: 1,
@@ -64,13 +65,13 @@ describe("benchmarkFigures", () => {
           readCpuSeconds: 5,
           ioWaitSeconds: 5,
           computeSeconds: 4,
+          bytesCopied: 4500,
           bytesMultiplied: 6500,
         },
       },
-      [400, 600],
+      { disk: [400, 600], copies: [900, 1100], memory: undefined },
       { linear: 30, attention: 10 },
       { float32: 20, bfloat16: 40 },
-      undefined,
     );
     expect(figures).toEqual({
       tokensPerSecond: 1 / 3,
@@ -88,6 +89,9 @@ describe("benchmarkFigures", () => {
       diskBytesPerSecond: 500,
       diskRooflineBytesPerSecond: 500,
       rooflineFraction: 1000 / 500 / 3,
+      bytesCopiedPerToken: 1500,
+      copyRooflineBytesPerSecond: 1000,
+      copyFraction: 0.5,
       bytesMultipliedPerToken: 2000,
       memoryBytesPerSecond: null,
       memoryFraction: null,
@@ -108,12 +112,14 @@ describe("benchmarkFigures", () => {
       before: noStats,
       after: { ...noStats, bytesMultiplied: 600 },
     };
-    expect(benchmarkFigures(run, [1], { linear: 1, attention: 1 }, { float32: 4, bfloat16: 0 }, 200)).toMatchObject({
+    const rates = { disk: [1], copies: [], memory: 200 };
+    expect(benchmarkFigures(run, rates, { linear: 1, attention: 1 }, { float32: 4, bfloat16: 0 })).toMatchObject({
       rooflineFraction: null,
       diskBytesPerSecond: 0,
       bytesMultipliedPerToken: 300,
       memoryBytesPerSecond: 200,
       memoryFraction: 0.75,
+      copyFraction: null,
       promptPeakFraction: 0.5,
     });
   });

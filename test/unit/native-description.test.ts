@@ -127,6 +127,7 @@ describe("a model's description", () => {
   it("makes a model whose experts run when chosen", async () => {
     const addon = native();
     const model = addon.createModel(description());
+    addon.setWorkingMemory(model, 2, Uint8Array.of(1), 0);
     const logits = new Float32Array(2 * WIDTH);
     const pass = addon.runPass(model, {
       tokens: Uint32Array.of(0, 1),

@@ -31,11 +31,14 @@ export function addBenchCommand(program: Command, interrupts: Interrupts): void 
   addModelOptions(command)
     .option("--json", "print one JSON object")
     .action(async (modelPath: string, options: Options) => {
-      const { measureArithmeticPeaks, measureDiskRate, measureMemoryRate } = await import("../../engine/roofline.js");
+      const { measureArithmeticPeaks, measureCopyRate, measureDeviceRates, measureDiskRate, measureMemoryRate } =
+        await import("../../engine/roofline.js");
       const store = await storeOf(modelPath, options, interrupts);
       const rawBegin = performance.now();
       const rateBefore = await measureDiskRate(store, options.rooflineSeconds);
       const rawSeconds = (performance.now() - rawBegin) / 1000;
+      const device = options.device ?? "auto";
+      const copiesBefore = measureCopyRate(device, options.rooflineSeconds / 4);
       const model = await loadModel(store, options, interrupts);
       let run: Awaited<ReturnType<typeof runBenchmark>>;
       let profile: ReturnType<typeof profileField>;
@@ -53,11 +56,19 @@ export function addBenchCommand(program: Command, interrupts: Interrupts): void 
           remedy: "Raise --max-seq-len or lower --prompt-tokens.",
         });
       }
-      const rates = [rateBefore, await measureDiskRate(store, options.rooflineSeconds)];
-      const held = run.after.bytesStreamed === run.before.bytesStreamed;
-      const memoryRate = held ? measureMemoryRate(run.after, options.rooflineSeconds) : undefined;
+      const moved = ({ bytesStreamed, bytesCopied }: typeof run.after) => bytesStreamed + bytesCopied;
+      const ownMemory = run.after.vramBudgetBytes > 0;
+      const memoryRate = () =>
+        ownMemory
+          ? measureDeviceRates(device, options.rooflineSeconds / 4).memoryBytesPerSecond
+          : measureMemoryRate(run.after, options.rooflineSeconds);
+      const rates = {
+        disk: [rateBefore, await measureDiskRate(store, options.rooflineSeconds)],
+        copies: ownMemory ? [copiesBefore, measureCopyRate(device, options.rooflineSeconds / 4)] : [],
+        memory: moved(run.after) === moved(run.before) ? memoryRate() : undefined,
+      };
       const operations = await operationsOf(store, run.promptTokens);
-      const figures = benchmarkFigures(run, rates, operations, measureArithmeticPeaks(run.after.threads), memoryRate);
+      const figures = benchmarkFigures(run, rates, operations, measureArithmeticPeaks(run.after.threads));
       console.log(options.json ? JSON.stringify({ ...figures, ...profile }) : formatFigures(figures));
     });
 }
@@ -96,6 +107,14 @@ async function operationsOf(store: string, tokens: number): Promise<PromptOperat
   return promptOperations(architectureOf(manifest.config, filePath("config.json")), tokens);
 }
 
+function copyRows(figures: BenchmarkFigures, fraction: number): [string, string][] {
+  const rate = formatRate(figures.copyRooflineBytesPerSecond ?? 0);
+  return [
+    ["copied per token", `${formatBytes(figures.bytesCopiedPerToken)}, to the device`],
+    ["share of the copy rate", `${(100 * fraction).toFixed(1)} % of ${rate}`],
+  ];
+}
+
 function formatFigures(figures: BenchmarkFigures): string {
   const streams = figures.rooflineFraction !== null;
   return formatTable([
@@ -111,6 +130,7 @@ function formatFigures(figures: BenchmarkFigures): string {
     ["disk rate", streams ? formatRate(figures.diskBytesPerSecond) : "-"],
     ["raw disk rate", formatRate(figures.diskRooflineBytesPerSecond)],
     ["share of the roofline", streams ? `${(100 * (figures.rooflineFraction ?? 0)).toFixed(1)} %` : "-"],
+    ...(figures.copyFraction === null ? [] : copyRows(figures, figures.copyFraction)),
     ["memory rate", figures.memoryBytesPerSecond === null ? "-" : formatRate(figures.memoryBytesPerSecond)],
     ["share of it", figures.memoryFraction === null ? "-" : `${(100 * figures.memoryFraction).toFixed(1)} %`],
     ["waiting for the disk", formatDuration(figures.ioWaitSeconds)],
