@@ -10,16 +10,15 @@ KernelSource elementwise(const char* name) { return {{"common.cl", "elementwise.
 
 std::string define(const char* name, uint32_t value) { return std::string(" -D ") + name + "=" + std::to_string(value); }
 
-KernelSource attention(const KernelKey& key, const char* name) {
+std::string kv_format(const KernelKey& key) {
   static_assert(kKvFormatCount == 3);
-  const std::string format = std::string("-D KV_") + kKvFormatNames[key.format] + "=1";
-  return {{"common.cl", "lanes.cl", "attention.cl"}, format + define("LANES", kItems), name};
+  return std::string("-D KV_") + kKvFormatNames[key.format] + "=1";
 }
 
 KernelSource matrix(const KernelKey& key, const Context& context, const char* name) {
   std::string options = define("HOST_PROCESSOR", context.host_processor()) + define("SHORT_BLOCKS", key.short_blocks) +
                         define("STEP_BYTES", kFormatTraits[key.format].bits * 8) + define("ALIGNMENT", key.alignment) +
-                        define("LANES", context.host_processor() ? 1 : kGpuLanes) + define("ROWS", kRows) + define("TOKENS", key.tokens);
+                        define("LANES", context.host_processor() ? 1 : kGpuLanes) + define("ROWS", rows_at_once(key.tokens)) + define("TOKENS", key.tokens);
   for (size_t each = 0; each < kFormatCount; ++each) {
     options += define((std::string("FORMAT_") + kFormatTraits[each].name).c_str(), each == key.format);
   }
@@ -33,9 +32,11 @@ KernelSource source_of(const KernelKey& key, const Context& context) {
     case KernelName::kActivation:
       return elementwise("activation");
     case KernelName::kAppend:
-      return attention(key, "append");
+      return {{"common.cl", "kv_cache.cl"}, kv_format(key), "append"};
+    case KernelName::kAttend:
+      return {{"common.cl", "kv_cache.cl", "attend.cl"}, kv_format(key) + define("QUERIES", key.tokens), "attend"};
     case KernelName::kAttention:
-      return attention(key, "attention");
+      return {{"common.cl", "lanes.cl", "kv_cache.cl", "attention.cl"}, kv_format(key) + define("LANES", kItems), "attention"};
     case KernelName::kEmbed:
       return matrix(key, context, "embed");
     case KernelName::kGatherRows:

@@ -13,14 +13,14 @@ namespace layerstream::opencl {
 class Context;
 
 enum class KernelName : uint8_t {
-  kActivation, kAppend, kAttention, kEmbed, kGatherRows, kMatmul, kNorm, kPermute, kRope, kScaleTokens, kScatterAdd, kSoftCap,
+  kActivation, kAppend, kAttend, kAttention, kEmbed, kGatherRows, kMatmul, kNorm, kPermute, kRope, kScaleTokens, kScatterAdd, kSoftCap,
 };
 
 // Kernels of one key are the same.
 struct KernelKey {
   KernelName name;
   uint8_t format = 0;        // of weights, or of the KV cache
-  uint8_t tokens = 1;        // that are multiplied at once
+  uint8_t tokens = 1;        // that are multiplied at once, or queries that are treated at once
   uint8_t alignment = 1;     // of rows, in bytes: 1, 4 or 16
   bool short_blocks = false;  // 64 columns may have several scales
 
@@ -29,10 +29,12 @@ struct KernelKey {
   }
 };
 
-// Items that share a row of a product, those that share a row or a head of other kernels, and rows multiplied at once.
+// Items that share a row of a product, and those that share a row or a head of other kernels.
 constexpr uint32_t kGpuLanes = 32;
 constexpr uint32_t kItems = 64;
-constexpr uint32_t kRows = 4;
+
+// Rows that are multiplied with so many tokens at once: sums are in registers.
+constexpr uint32_t rows_at_once(uint32_t tokens) { return tokens > 4 ? 2 : 4; }
 
 struct KernelSource {
   std::vector<const char*> files;

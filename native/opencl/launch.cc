@@ -1,6 +1,15 @@
+#include <algorithm>
+
 #include "launch.h"
 
 namespace layerstream::opencl {
+
+namespace {
+
+// Of attention on a processor, that are treated at once.
+constexpr uint32_t kQueries = 8;
+
+}  // namespace
 
 void Launcher::set_bytes(cl_kernel kernel, cl_uint& index, size_t bytes, const void* value) {
   check(context_.api().clSetKernelArg(kernel, index++, bytes, value), "clSetKernelArg");
@@ -49,11 +58,19 @@ void Launcher::run(const AttentionOp& op) {
       op.first_position, op.kv_heads, op.head_dim, op.value_dim, vectors);
   stream_.enqueue(append, vectors, op.tokens, 8);
 
+  const auto set_common = [&](cl_kernel kernel, auto... rest) {
+    set(kernel, operand(op.query), operand(op.output), op.query_stride, op.output_stride, keys, values, op.page_bytes, pages,
+        op.page_positions, op.first_position, op.heads, op.kv_heads, op.head_dim, op.value_dim, op.window, op.scale, op.values_in_keys,
+        op.soft_cap, op.logn_length, operand(op.sinks), operand(op.slopes), rest...);
+  };
+  if (context_.host_processor()) {
+    const uint32_t all = op.tokens * (op.heads / op.kv_heads), queries = std::min(all, kQueries);
+    const cl_kernel attend = stream_.kernel({KernelName::kAttend, format, static_cast<uint8_t>(queries)});
+    set_common(attend, op.tokens, LocalBytes{queries * op.value_dim * sizeof(float)}, LocalBytes{queries * op.head_dim * sizeof(float)});
+    return stream_.enqueue(attend, (all + queries - 1) / queries, op.kv_heads, 1);
+  }
   const cl_kernel attention = stream_.kernel({KernelName::kAttention, format});
-  set(attention, operand(op.query), operand(op.output), op.query_stride, op.output_stride, keys, values, op.page_bytes, pages,
-      op.page_positions, op.first_position, op.heads, op.kv_heads, op.head_dim, op.value_dim, op.window, op.scale, op.values_in_keys,
-      op.soft_cap, op.logn_length, operand(op.sinks), operand(op.slopes), LocalBytes{op.value_dim * sizeof(float)},
-      LocalBytes{op.head_dim * sizeof(float)});
+  set_common(attention, LocalBytes{op.value_dim * sizeof(float)}, LocalBytes{op.head_dim * sizeof(float)});
   stream_.enqueue(attention, size_t{op.heads} * kItems, op.tokens, kItems);
 }
 

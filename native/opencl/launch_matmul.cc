@@ -9,8 +9,9 @@ namespace layerstream::opencl {
 
 namespace {
 
-// Tokens that a work group multiplies at once.
+// Tokens that a work group multiplies at once: of many, processors take more.
 constexpr uint32_t kTokens = 4;
+constexpr uint32_t kProcessorTokens = 8;
 // Weights of a work group on a processor: some microseconds of work.
 constexpr uint64_t kGroupBytes = 64 << 10;
 
@@ -91,7 +92,9 @@ void Launcher::run(const MatmulOp& op) {
 
 void Launcher::multiply(const MatmulOp& op, Operand weight, uint32_t first_row, uint32_t rows) {
   const Layout layout = layout_of(op.format, op.columns, op.block);
-  const uint32_t tile = op.tokens == 1 ? 1 : kTokens;
+  const uint32_t tile = op.tokens == 1                                    ? 1
+                        : context_.host_processor() && op.tokens > kTokens ? kProcessorTokens
+                                                                           : kTokens;
   const cl_kernel kernel =
       stream_.kernel(key_of(KernelName::kMatmul, op.format, op.block, op.columns, tile, alignment(weight.offset, op.row_bytes)));
   const auto from_row = [&](Range range) {
@@ -99,10 +102,11 @@ void Launcher::multiply(const MatmulOp& op, Operand weight, uint32_t first_row, 
     whole.offset += first_row * sizeof(float);
     return whole;
   };
-  uint32_t group_rows = kRows;
+  const uint32_t rows_together = rows_at_once(tile);
+  uint32_t group_rows = rows_together;
   if (context_.host_processor()) {
     const uint64_t even = rows / (4 * context_.compute_units());
-    group_rows = static_cast<uint32_t>(align_up(std::clamp<uint64_t>(kGroupBytes / op.row_bytes, 1, even + 1), kRows));
+    group_rows = static_cast<uint32_t>(align_up(std::clamp<uint64_t>(kGroupBytes / op.row_bytes, 1, even + 1), rows_together));
   }
   set(kernel, weight, op.row_bytes, rows, group_rows, op.columns, op.block, layout.block_shift, layout.groups, layout.code_bytes,
       operand(op.input), op.input_stride, from_row(op.output), op.output_stride, from_row(op.bias), from_row(op.row_scale), op.tokens,
