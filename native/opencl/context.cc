@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "../platform/error.h"
+#include "vendors.h"
 
 namespace layerstream::opencl {
 
@@ -98,7 +99,7 @@ std::vector<FoundDevice> find_devices() {
   std::vector<FoundDevice> found;
   for (const cl_device_id id : all_devices(*api)) found.push_back(examine(*api, id));
   if (found.empty()) {
-    return {none("The OpenCL loader finds no device. Install the OpenCL driver of your GPU, or pocl-opencl-icd for the processor.")};
+    return {none("The OpenCL loader finds no device." + broken_drivers() + " Install the OpenCL driver of your GPU, or pocl-opencl-icd for the processor.")};
   }
   std::ranges::stable_sort(found, {}, &FoundDevice::rank);
   for (uint32_t index = 0; index < found.size(); ++index) found[index].listed.info.name = device_name("opencl", index);

@@ -34,7 +34,7 @@ constexpr uint32_t kGpuLanes = 32;
 constexpr uint32_t kItems = 64;
 
 // Rows that are multiplied with so many tokens at once: sums are in registers.
-constexpr uint32_t rows_at_once(uint32_t tokens) { return tokens > 4 ? 2 : 4; }
+constexpr uint32_t rows_at_once(uint32_t tokens) { return tokens > 1 ? 2 : 4; }
 
 struct KernelSource {
   std::vector<const char*> files;

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <bit>
 
 #include "launch.h"
 
@@ -64,7 +65,7 @@ void Launcher::run(const AttentionOp& op) {
         op.soft_cap, op.logn_length, operand(op.sinks), operand(op.slopes), rest...);
   };
   if (context_.host_processor()) {
-    const uint32_t all = op.tokens * (op.heads / op.kv_heads), queries = std::min(all, kQueries);
+    const uint32_t all = op.tokens * (op.heads / op.kv_heads), queries = std::min(std::bit_ceil(all), kQueries);
     const cl_kernel attend = stream_.kernel({KernelName::kAttend, format, static_cast<uint8_t>(queries)});
     set_common(attend, op.tokens, LocalBytes{queries * op.value_dim * sizeof(float)}, LocalBytes{queries * op.head_dim * sizeof(float)});
     return stream_.enqueue(attend, (all + queries - 1) / queries, op.kv_heads, 1);

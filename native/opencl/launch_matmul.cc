@@ -9,8 +9,8 @@ namespace layerstream::opencl {
 
 namespace {
 
-// Tokens that a work group multiplies at once: of many, processors take more.
-constexpr uint32_t kTokens = 4;
+// Tokens that a work group multiplies at once, where there are several.
+constexpr uint32_t kGpuTokens = 4;
 constexpr uint32_t kProcessorTokens = 8;
 // Weights of a work group on a processor: some microseconds of work.
 constexpr uint64_t kGroupBytes = 64 << 10;
@@ -92,9 +92,7 @@ void Launcher::run(const MatmulOp& op) {
 
 void Launcher::multiply(const MatmulOp& op, Operand weight, uint32_t first_row, uint32_t rows) {
   const Layout layout = layout_of(op.format, op.columns, op.block);
-  const uint32_t tile = op.tokens == 1                                    ? 1
-                        : context_.host_processor() && op.tokens > kTokens ? kProcessorTokens
-                                                                           : kTokens;
+  const uint32_t tile = op.tokens == 1 ? 1 : context_.host_processor() ? kProcessorTokens : kGpuTokens;
   const cl_kernel kernel =
       stream_.kernel(key_of(KernelName::kMatmul, op.format, op.block, op.columns, tile, alignment(weight.offset, op.row_bytes)));
   const auto from_row = [&](Range range) {

@@ -4,6 +4,7 @@
 #include <fstream>
 
 #include "../../native/opencl/device.h"
+#include "../../native/platform/error.h"
 #include "attention_cases.h"
 #include "device_semantics.h"
 #include "op_cases.h"
@@ -51,6 +52,33 @@ void test_small_buffers() {
   }
 }
 
+// More than there is: said with numbers, and nothing is left of the attempt.
+void test_out_of_memory() {
+  const std::unique_ptr<Device> device = open(0, "");
+  const DeviceInfo info = device->info();
+  const uint64_t before = device->free_bytes();
+  check(before == info.memory_bytes, "nothing is allocated at first");
+  Buffer* const small = device->alloc(4096);
+  const uint64_t rest = device->free_bytes();
+  for (const bool reserved : {false, true}) {
+    std::string message;
+    Buffer* const large = reserved ? device->reserve(info.memory_bytes) : nullptr;
+    try {
+      if (reserved) device->commit({large, 0, info.memory_bytes});
+      else device->alloc(info.memory_bytes);
+    } catch (const Error& error) {
+      message = error.what();
+    }
+    check(message.find("bytes") != std::string::npos && message.find(info.kernels) != std::string::npos, "memory that there is not: " + message);
+    if (large != nullptr) device->free(large);
+    check(device->free_bytes() == rest, "memory after an allocation that failed");
+  }
+  const Problem problem = make_op_problems().front();
+  verify(problem, launch(problem, problem.ops, *device), "opencl, after an allocation that failed");
+  device->free(small);
+  check(device->free_bytes() == before, "everything is given back");
+}
+
 size_t files_in(const std::string& directory) {
   size_t files = 0;
   for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(directory)) files++;
@@ -96,6 +124,7 @@ void test_cache() {
 
 int main() {
   test_small_buffers();
+  test_out_of_memory();
   test_cache();
   printf("opencl_test: %d checks passed\n", checks.load());
 }

@@ -1,5 +1,5 @@
 // Attention of processors, after kv_cache.cl: a work item has all keys of QUERIES queries that share a KV head, each the head of
-// a token. Keys and values are loaded once for all of them.
+// a token. Keys and values are loaded once for all of them. Compilers take seconds for loops that they unroll in vain.
 
 #define KEYS 64  // at once
 
@@ -14,12 +14,14 @@ typedef struct {
 INLINE float weigh(Query* query, float* scores, uint block, float soft_cap) {
   const int16 places = (int16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   float16 largest = (float16)(-INFINITY);
+#pragma nounroll
   for (uint k = 0; k < KEYS; k += 16) {
     const int16 positions = places + (int)(block + k);
     float16 score = vload16(0, scores + k) * query->scale;
     if (soft_cap != 0.0f) {
       float capped[16];
       vstore16(score / soft_cap, 0, capped);
+#pragma nounroll
       for (uint i = 0; i < 16; ++i) capped[i] = soft_cap * hyperbolic_tangent(capped[i]);
       score = vload16(0, capped);
     }
@@ -34,10 +36,12 @@ INLINE float weigh(Query* query, float* scores, uint block, float soft_cap) {
   const float before = query->largest, now = max(before, max(c.x, c.y));
   // None of these keys, and none before.
   if (now == -INFINITY) {
+#pragma nounroll
     for (uint k = 0; k < KEYS; ++k) scores[k] = 0.0f;
     return 1.0f;
   }
   float16 sum = (float16)(0.0f);
+#pragma nounroll
   for (uint k = 0; k < KEYS; k += 16) {
     const float16 weight = exp(vload16(0, scores + k) - now);
     vstore16(weight, 0, scores + k);
@@ -63,6 +67,7 @@ kernel void attend(global float* query, ulong query_offset, global float* output
   const uint stored_dim = values_in_keys ? head_dim : value_dim;
   Query queries[QUERIES];
   uint begin = UINT_MAX, end = 0;
+#pragma nounroll
   for (uint q = 0; q < QUERIES; ++q) {
     // Where queries run out, the last one stands in.
     const uint index = min(first + q, tokens * group - 1), token = index / group, head = kv_head * group + index % group;
@@ -79,18 +84,24 @@ kernel void attend(global float* query, ulong query_offset, global float* output
     end = max(end, each->own + 1);
     // The output may be the query.
     global const float* const source = FLOATS(query, query_offset) + (size_t)token * query_stride + (size_t)head * head_dim;
+#pragma nounroll
     for (uint d = 0; d < head_dim; ++d) vectors[q * head_dim + d] = source[d];
+#pragma nounroll
     for (uint d = 0; d < value_dim; ++d) sums[q * value_dim + d] = 0.0f;
   }
 
+#pragma nounroll
   for (uint block = begin / KEYS * KEYS; block < end; block += KEYS) {
     const uint low = max(begin, block) - block, high = min(end - block, (uint)KEYS);
     float scores[QUERIES][KEYS];
     float value_scales[KEYS];
     ulong value_places[KEYS];
+#pragma nounroll
     for (uint q = 0; q < QUERIES; ++q) {
-      for (uint k = 0; k < KEYS; ++k) scores[q][k] = 0.0f;
+#pragma nounroll
+      for (uint k = 0; k < KEYS; k += 16) vstore16((float16)(0.0f), 0, scores[q] + k);
     }
+#pragma nounroll
     for (uint k = low; k < high; ++k) {
       const Cached key = find_vector(keys, page_table, page_bytes, page_positions, head_dim, kv_head, block + k);
       const float key_scale = load_scale(&key);
@@ -98,6 +109,7 @@ kernel void attend(global float* query, ulong query_offset, global float* output
 #pragma unroll
       for (uint q = 0; q < QUERIES; ++q) dots[q] = (float16)(0.0f);
       uint d = 0;
+#pragma nounroll
       for (; d + 16 <= head_dim; d += 16) {
         const float16 part = load_cached16(key.elements, d, key_scale);
 #pragma unroll
@@ -106,6 +118,7 @@ kernel void attend(global float* query, ulong query_offset, global float* output
 #pragma unroll
       for (uint q = 0; q < QUERIES; ++q) {
         float dot = sum16(dots[q]);
+#pragma nounroll
         for (uint rest = d; rest < head_dim; ++rest) {
           dot = MULTIPLY_ADD(load_cached(key.elements, rest, key_scale), vectors[q * head_dim + rest], dot);
         }
@@ -116,12 +129,15 @@ kernel void attend(global float* query, ulong query_offset, global float* output
       value_places[k] = (ulong)(value.elements - values);
     }
     float corrections[QUERIES];
+#pragma nounroll
     for (uint q = 0; q < QUERIES; ++q) corrections[q] = weigh(&queries[q], scores[q], block, soft_cap);
     uint d = 0;
+#pragma nounroll
     for (; d + 16 <= value_dim; d += 16) {
       float16 totals[QUERIES];
 #pragma unroll
       for (uint q = 0; q < QUERIES; ++q) totals[q] = vload16(0, sums + q * value_dim + d) * corrections[q];
+#pragma nounroll
       for (uint k = low; k < high; ++k) {
         const float16 part = load_cached16(values + value_places[k], d, value_scales[k]);
 #pragma unroll
@@ -130,17 +146,22 @@ kernel void attend(global float* query, ulong query_offset, global float* output
 #pragma unroll
       for (uint q = 0; q < QUERIES; ++q) vstore16(totals[q], 0, sums + q * value_dim + d);
     }
+#pragma nounroll
     for (; d < value_dim; ++d) {
+#pragma nounroll
       for (uint q = 0; q < QUERIES; ++q) {
         float sum = sums[q * value_dim + d] * corrections[q];
+#pragma nounroll
         for (uint k = low; k < high; ++k) sum = MULTIPLY_ADD(scores[q][k], load_cached(values + value_places[k], d, value_scales[k]), sum);
         sums[q * value_dim + d] = sum;
       }
     }
   }
+#pragma nounroll
   for (uint q = 0; q < QUERIES && first + q < tokens * group; ++q) {
     const uint token = (first + q) / group, head = kv_head * group + (first + q) % group;
     global float* const target = FLOATS(output, output_offset) + (size_t)token * output_stride + (size_t)head * value_dim;
+#pragma nounroll
     for (uint d = 0; d < value_dim; ++d) target[d] = sums[q * value_dim + d] / queries[q].total;
   }
 }

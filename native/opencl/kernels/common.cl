@@ -30,13 +30,6 @@ INLINE float sum16(float16 v) {
   return c.x + c.y;
 }
 
-// The first `count` floats, fewer than 16; the others are 0.
-INLINE float16 load_floats(global const float* source, uint count) {
-  float values[16];
-  for (uint i = 0; i < 16; ++i) values[i] = i < count ? source[i] : 0.0f;
-  return vload16(0, values);
-}
-
 // float16 by integer arithmetic: half is no type that every device has, and subnormals may be flushed.
 INLINE float half_value(uint half_bits) {
   const uint sign = (half_bits & 0x8000u) << 16;

@@ -5,7 +5,6 @@ INLINE float decode_one(const Row* layout, global const uchar* row, uint column)
   global const uchar* const block = row + column / 32 * (size_t)34;
   return load_half(block) * (float)as_char(block[2 + column % 32]);
 }
-#define HAS_STEP 1
 INLINE void decode_step(const Row* layout, global const uchar* row, uint step, uint* state, float16 weights[4]) {
 #pragma unroll
   for (uint b = 0; b < 2; ++b) {
@@ -30,7 +29,6 @@ INLINE float decode_one(const Row* layout, global const uchar* row, uint column)
   if (MINIMUM) return MULTIPLY_ADD((float)code, scale, load_half(block + 2));
   return ((float)code - (FIVE ? 16.0f : 8.0f)) * scale;
 }
-#define HAS_STEP 1
 INLINE void decode_step(const Row* layout, global const uchar* row, uint step, uint* state, float16 weights[4]) {
 #pragma unroll
   for (uint b = 0; b < 2; ++b) {
@@ -57,7 +55,6 @@ INLINE float decode_one(const Row* layout, global const uchar* row, uint column)
   const float step = load_half(block + 80) * (float)(scale & 15), minimum = load_half(block + 82) * (float)(scale >> 4);
   return MULTIPLY_ADD((float)code, step, -minimum);
 }
-#define HAS_STEP 1
 INLINE void decode_step(const Row* layout, global const uchar* row, uint step, uint* state, float16 weights[4]) {
   global const uchar* const block = row + step / 4 * (size_t)84;
   const uint quarter = step % 4, shift = quarter % 2 * 4;
@@ -81,7 +78,6 @@ INLINE float decode_one(const Row* layout, global const uchar* row, uint column)
   const uint scale = bits_of(block[96 + group % 8], group / 8 * 4, 4) | bits_of(block[104 + group % 4], group / 4 * 2, 2) << 4;
   return load_half(block + 108) * ((float)scale - 32.0f) * code;
 }
-#define HAS_STEP 1
 INLINE void decode_step(const Row* layout, global const uchar* row, uint step, uint* state, float16 weights[4]) {
   global const uchar* const block = row + step / 4 * (size_t)110;
   const uint quarter = step % 4, shift = quarter % 2 * 4;
@@ -114,7 +110,6 @@ INLINE float decode_one(const Row* layout, global const uchar* row, uint column)
   const float step = load_half(block) * k_scale(block + 4, group, 0), minimum = load_half(block + 2) * k_scale(block + 4, group, 4);
   return MULTIPLY_ADD((float)code, step, -minimum);
 }
-#define HAS_STEP 1
 INLINE void decode_step(const Row* layout, global const uchar* row, uint step, uint* state, float16 weights[4]) {
   global const uchar* const block = row + step / 4 * (size_t)(FORMAT_q4_k ? 144 : 176);
   const uint quarter = step % 4;
@@ -150,7 +145,6 @@ INLINE float decode_one(const Row* layout, global const uchar* row, uint column)
   const uint high = bits_of(block[128 + c / 128 * 32 + c % 32], c / 32 % 4 * 2, 2);
   return load_half(block + 208) * (float)as_char(block[192 + c / 16]) * ((float)(low | high << 4) - 32.0f);
 }
-#define HAS_STEP 1
 INLINE void decode_step(const Row* layout, global const uchar* row, uint step, uint* state, float16 weights[4]) {
   global const uchar* const block = row + step / 4 * (size_t)210;
   const uint quarter = step % 4, shift = quarter % 2 * 4;

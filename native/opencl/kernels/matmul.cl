@@ -4,21 +4,6 @@
 //   ROWS    rows of a work group at once, TOKENS tokens at once
 // Sums are the same bits whatever ROWS and TOKENS are: sixteen accumulators a lane, columns ascending, then fixed trees.
 
-#ifndef HAS_STEP
-INLINE void decode_step(const Row* layout, global const uchar* row, uint step, uint* state, float16 weights[4]) {
-  float values[64];
-  for (uint i = 0; i < 64; ++i) values[i] = decode_one(layout, row, 64 * step + i);
-  for (uint v = 0; v < 4; ++v) weights[v] = vload16(v, values);
-}
-#endif
-
-// A step of which `count` columns exist.
-INLINE void decode_tail(const Row* layout, global const uchar* row, uint step, uint count, float16 weights[4]) {
-  float values[64];
-  for (uint i = 0; i < 64; ++i) values[i] = i < count ? decode_one(layout, row, 64 * step + i) : 0.0f;
-  for (uint v = 0; v < 4; ++v) weights[v] = vload16(v, values);
-}
-
 // Asks for what a run of rows has some microseconds later. Most of a step's bytes are its codes.
 INLINE void fetch_ahead(global const uchar* source) {
 #if HOST_PROCESSOR && defined(__clang__)
@@ -51,11 +36,15 @@ kernel void matmul(global const uchar* weight, ulong weight_offset, ulong row_by
   const uint first_row = get_group_id(0) * rows_per_group;
   const uint end_row = min(first_row + rows_per_group, rows);
   const uint steps = columns / 64, tail = columns % 64;
+  // Of every row and token, one for each lane.
 #if LANES > 1
-  local float partial[LANES];
+  local float partial[ROWS * TOKENS][LANES];
+#else
+  float partial[ROWS * TOKENS][1];
 #endif
   // Where tokens or rows run out, the last one stands in and its extra results are dropped.
   global const float* inputs[TOKENS];
+#pragma unroll
   for (uint t = 0; t < TOKENS; ++t) inputs[t] = FLOATS(input, input_offset) + (size_t)min(first_token + t, tokens - 1) * input_stride;
 
   // ROWS runs of rows that follow one another in memory, which processors fetch ahead.
@@ -67,10 +56,27 @@ kernel void matmul(global const uchar* weight, ulong weight_offset, ulong row_by
     for (uint r = 0; r < ROWS; ++r) sources[r] = weight + weight_offset + min(row + r * run, end_row - 1) * row_bytes;
     uint states[ROWS];
     float16 sums[ROWS][TOKENS];
+#pragma unroll
     for (uint r = 0; r < ROWS; ++r) {
+#pragma unroll
       for (uint t = 0; t < TOKENS; ++t) sums[r][t] = (float16)(0.0f);
     }
     for (uint step = lane; step < steps; step += LANES) {
+#if LANES == 1 && TOKENS > 1
+      // Every part of a token is loaded once for all rows.
+      float16 weights[ROWS][4];
+#pragma unroll
+      for (uint r = 0; r < ROWS; ++r) decode_step(&layout, sources[r], step, &states[r], weights[r]);
+#pragma unroll
+      for (uint v = 0; v < 4; ++v) {
+#pragma unroll
+        for (uint t = 0; t < TOKENS; ++t) {
+          const float16 x = vload16(4 * step + v, inputs[t]);
+#pragma unroll
+          for (uint r = 0; r < ROWS; ++r) sums[r][t] = MULTIPLY_ADD(weights[r][v], x, sums[r][t]);
+        }
+      }
+#else
 #pragma unroll
       for (uint r = 0; r < ROWS; ++r) {
         float16 weights[4];
@@ -84,43 +90,53 @@ kernel void matmul(global const uchar* weight, ulong weight_offset, ulong row_by
           }
         }
       }
+#endif
     }
+    // The last columns, zeros behind them: seldom there, so in little code.
     if (tail > 0 && steps % LANES == lane) {
-      for (uint r = 0; r < ROWS; ++r) {
-        float16 weights[4];
-        decode_tail(&layout, sources[r], steps, tail, weights);
-        for (uint v = 0; 16 * v < tail; ++v) {
+      float last_weights[ROWS][64], last_inputs[TOKENS][64];
+#pragma nounroll
+      for (uint i = 0; i < 64; ++i) {
+        for (uint r = 0; r < ROWS; ++r) last_weights[r][i] = i < tail ? decode_one(&layout, sources[r], 64 * steps + i) : 0.0f;
+        for (uint t = 0; t < TOKENS; ++t) last_inputs[t][i] = i < tail ? inputs[t][64 * steps + i] : 0.0f;
+      }
+#pragma nounroll
+      for (uint v = 0; 16 * v < tail; ++v) {
+#pragma unroll
+        for (uint r = 0; r < ROWS; ++r) {
+#pragma unroll
           for (uint t = 0; t < TOKENS; ++t) {
-            const uint count = tail - 16 * v;
-            global const float* const source = inputs[t] + 64 * steps + 16 * v;
-            const float16 x = count < 16 ? load_floats(source, count) : vload16(0, source);
-            sums[r][t] = MULTIPLY_ADD(weights[v], x, sums[r][t]);
+            sums[r][t] = MULTIPLY_ADD(vload16(v, last_weights[r]), vload16(v, last_inputs[t]), sums[r][t]);
           }
         }
       }
     }
+#pragma unroll
     for (uint r = 0; r < ROWS; ++r) {
-      for (uint t = 0; t < TOKENS; ++t) {
-        float sum = sum16(sums[r][t]);
-#if LANES > 1
-        partial[lane] = sum;
-        barrier(CLK_LOCAL_MEM_FENCE);
-        for (uint half_count = LANES / 2; half_count > 0; half_count /= 2) {
-          if (lane < half_count) partial[lane] += partial[lane + half_count];
-          barrier(CLK_LOCAL_MEM_FENCE);
-        }
-        sum = partial[0];
-        barrier(CLK_LOCAL_MEM_FENCE);
-#endif
-        const uint target_row = row + r * run;
-        if (lane == 0 && target_row < end_row && first_token + t < tokens) {
-          if (row_scale != 0) sum *= FLOATS(row_scale, row_scale_offset)[target_row];
-          if (bias != 0) sum += FLOATS(bias, bias_offset)[target_row];
-          sum *= scale;
-          global float* const target = FLOATS(output, output_offset) + (size_t)(first_token + t) * output_stride + target_row;
-          *target = accumulate ? *target + sum : sum;
-        }
-      }
+#pragma unroll
+      for (uint t = 0; t < TOKENS; ++t) partial[r * TOKENS + t][lane] = sum16(sums[r][t]);
     }
+#if LANES > 1
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (uint count = LANES / 2; count > 0; count /= 2) {
+      for (uint each = lane; each < ROWS * TOKENS * count; each += LANES) {
+        partial[each / count][each % count] += partial[each / count][each % count + count];
+      }
+      barrier(CLK_LOCAL_MEM_FENCE);
+    }
+#endif
+    for (uint each = lane; each < ROWS * TOKENS; each += LANES) {
+      const uint target_row = row + each / TOKENS * run, token = first_token + each % TOKENS;
+      if (target_row >= end_row || token >= tokens) continue;
+      float sum = partial[each][0];
+      if (row_scale != 0) sum *= FLOATS(row_scale, row_scale_offset)[target_row];
+      if (bias != 0) sum += FLOATS(bias, bias_offset)[target_row];
+      sum *= scale;
+      global float* const target = FLOATS(output, output_offset) + (size_t)token * output_stride + target_row;
+      *target = accumulate ? *target + sum : sum;
+    }
+#if LANES > 1
+    barrier(CLK_LOCAL_MEM_FENCE);
+#endif
   }
 }

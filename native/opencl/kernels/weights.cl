@@ -123,7 +123,6 @@ INLINE uchar16 spread_bits(uint bits, uint place) {
 }
 
 #if FORMAT_f32
-#define HAS_STEP 1
 INLINE float decode_one(const Row* layout, global const uchar* row, uint column) { return load_float(row + 4 * (size_t)column); }
 INLINE void decode_step(const Row* layout, global const uchar* row, uint step, uint* state, float16 weights[4]) {
   global const uchar* const source = row + 256 * (size_t)step;
@@ -136,7 +135,6 @@ INLINE void decode_step(const Row* layout, global const uchar* row, uint step, u
 }
 
 #elif FORMAT_f16
-#define HAS_STEP 1
 INLINE float decode_one(const Row* layout, global const uchar* row, uint column) { return load_half(row + 2 * (size_t)column); }
 INLINE void decode_step(const Row* layout, global const uchar* row, uint step, uint* state, float16 weights[4]) {
   global const uchar* const source = row + 128 * (size_t)step;
@@ -152,7 +150,6 @@ INLINE void decode_step(const Row* layout, global const uchar* row, uint step, u
 }
 
 #elif FORMAT_bf16
-#define HAS_STEP 1
 INLINE float decode_one(const Row* layout, global const uchar* row, uint column) {
   return as_float(load_ushort(row + 2 * (size_t)column) << 16);
 }
@@ -166,7 +163,6 @@ INLINE void decode_step(const Row* layout, global const uchar* row, uint step, u
 }
 
 #elif FORMAT_8bit
-#define HAS_STEP 1
 INLINE float scale_at(const Row* layout, global const uchar* row, uint group) {
   return load_half(row + layout->code_bytes + 2 * (size_t)group) / 127.0f;
 }
@@ -188,7 +184,6 @@ INLINE void decode_step(const Row* layout, global const uchar* row, uint step, u
 }
 
 #elif FORMAT_4bit
-#define HAS_STEP 1
 INLINE float decode_one(const Row* layout, global const uchar* row, uint column) {
   const uint within = column % 64;
   const uint lane = load_uint(row + column / 64 * 32 + 4 * (within % 8));
@@ -208,7 +203,6 @@ INLINE void decode_step(const Row* layout, global const uchar* row, uint step, u
 }
 
 #elif FORMAT_uint2 || FORMAT_uint3 || FORMAT_uint4 || FORMAT_uint8
-#define HAS_STEP 1
 #define BITS (FORMAT_uint2 ? 2 : FORMAT_uint3 ? 3 : FORMAT_uint4 ? 4 : 8)
 INLINE float scale_at(const Row* layout, global const uchar* row, uint group) {
   return load_half(row + layout->code_bytes + 2 * (size_t)group);
@@ -260,7 +254,6 @@ INLINE void decode_step(const Row* layout, global const uchar* row, uint step, u
 }
 
 #elif FORMAT_fp8
-#define HAS_STEP 1
 // Bits of E4M3 moved to those of float32 are the value times 2^-120, subnormals too: those become right by conversion.
 INLINE float decode_one(const Row* layout, global const uchar* row, uint column) {
   const uint code = row[column], magnitude = code & 127;
@@ -299,7 +292,6 @@ INLINE void decode_step(const Row* layout, global const uchar* row, uint step, u
 }
 
 #elif FORMAT_mxfp4
-#define HAS_STEP 1
 // 2^(byte - 127); the least is no normal number.
 INLINE float power_of_two(uint byte) { return as_float(byte == 255 ? 0x7fc00000u : byte == 0 ? 0x00400000u : byte << 23); }
 INLINE float decode_one(const Row* layout, global const uchar* row, uint column) {
@@ -317,7 +309,6 @@ INLINE void decode_step(const Row* layout, global const uchar* row, uint step, u
 }
 
 #elif FORMAT_nf4
-#define HAS_STEP 1
 INLINE float decode_one(const Row* layout, global const uchar* row, uint column) {
   return kNormalFloat4[nibble(row, column)] * load_float(row + layout->code_bytes + 4 * (size_t)(column / 64));
 }

@@ -1,7 +1,6 @@
 // bf16_window (backend/format.h). Continues weights.cl.
 
 #if FORMAT_bf16_window
-#define HAS_STEP 1
 
 // Eight codes of three bits, of which those that are 7 have a bit set.
 INLINE uint sevens_of(uint codes) { return codes & codes >> 1 & codes >> 2 & 0x249249u; }
