@@ -13,10 +13,10 @@ namespace {
 constexpr uint32_t kVectorWarps = 8;
 // Rows that a warp multiplies at once, for one token and for more, of which it takes so many.
 constexpr uint32_t kVectorRows = 4, kVectorsRows = 2, kVectorsTokens = 4;
-// Columns that a warp takes at once, in every format.
-constexpr uint32_t kLeastChunk = 2048;
+// Columns that a warp takes at once: in every format, and where codes are indexes.
+constexpr uint32_t kLeastChunk = 2048, kLeastLevelsChunk = 1024;
 // Of inputs in a block's shared memory: several blocks share a multiprocessor's.
-constexpr uint32_t kInputBytes = 40 << 10;
+constexpr uint32_t kInputBytes = 40 << 10, kLevelsInputBytes = 28 << 10;
 // Rows and tokens of a block of the kernels for many tokens.
 constexpr uint32_t kExactTile = 64, kFastTile = 128, kTileThreads = 256;
 // Tokens of a fast product whose inputs are float16 at once: bounds the memory for them.
@@ -79,15 +79,18 @@ void Launcher::run(const MatmulOp& op) {
 void Launcher::multiply_few(MatmulArguments& arguments) {
   const bool one = arguments.tokens == 1;
   const uint32_t tokens = one ? 1 : kVectorsTokens, rows = one ? kVectorRows : kVectorsRows;
-  const uint32_t most = std::max(kInputBytes / input_bytes(kLeastChunk) / tokens, 1u) * kLeastChunk;
-  arguments.chunk_columns = std::min(static_cast<uint32_t>(align_up(arguments.layout.columns, kLeastChunk)), most);
+  const bool levels = uses_levels(arguments.format);
+  const uint32_t least = levels ? kLeastLevelsChunk : kLeastChunk;
+  const uint32_t most = std::max((levels ? kLevelsInputBytes : kInputBytes) / (input_bytes(least) * tokens), 1u) * least;
+  arguments.chunk_columns = std::min(static_cast<uint32_t>(align_up(arguments.layout.columns, least)), most);
+  const uint32_t shared_bytes = (levels ? kPairTableBytes : 0) + tokens * input_bytes(arguments.chunk_columns);
   // Rows follow one another in a warp as long as there are blocks for all multiprocessors.
   const uint32_t block_rows = kVectorWarps * rows, wanted = stream_.limits().multiprocessors * kBlocks;
   const uint32_t runs = std::max(arguments.rows / (block_rows * wanted), 1u);
   arguments.rows_per_warp = runs * rows;
   const uint32_t blocks = divide_up(arguments.rows, block_rows * runs) * divide_up(arguments.tokens, tokens);
   const std::string name = (one ? "vector_" : "vectors_") + std::string(traits_of(arguments.format).name);
-  launch(name.c_str(), {blocks}, kVectorWarps * 32, tokens * input_bytes(arguments.chunk_columns), arguments);
+  launch(name.c_str(), {blocks}, kVectorWarps * 32, shared_bytes, arguments);
 }
 
 // Bound by arithmetic: tensor cores where the device has them and the shared memory for their kernel.

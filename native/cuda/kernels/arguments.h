@@ -18,6 +18,12 @@ struct RowLayout {
   uint32_t code_bytes;  // of a row
 };
 
+// Whether codes are indexes of a table.
+constexpr bool uses_levels(Format format) { return format == Format::kQ4 || format == Format::kNf4 || format == Format::kMxfp4; }
+
+// Of the table of pairs of levels, which comes before the inputs in the shared memory of vector products.
+constexpr uint32_t kPairTableBytes = 32 << 10;
+
 struct EmbedArguments {
   const uint8_t* row;
   float* output;
@@ -47,7 +53,7 @@ struct MatmulArguments {
   Format format;
   uint32_t rows, tokens, input_stride, output_stride;
   // Of vector products: a multiple of the rows that a warp multiplies at once; columns in shared memory at a time, a multiple
-  // of what a warp takes at once (2048).
+  // of what a warp takes at once: 1024 where codes are indexes, else at most 2048.
   uint32_t rows_per_warp, chunk_columns;
   float scale;
   bool accumulate;

@@ -9,8 +9,6 @@
 
 namespace layerstream::cuda {
 
-__device__ constexpr bool uses_levels(Format format) { return format == Format::kQ4 || format == Format::kNf4 || format == Format::kMxfp4; }
-
 // Calls work with the codec of the format. All threads of a block have the same.
 template <class Work>
 __device__ __forceinline__ void with_codec(Format format, Work&& work) {

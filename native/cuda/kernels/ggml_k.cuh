@@ -68,6 +68,18 @@ struct TwoBitCodec {
   __device__ static __forceinline__ float scale(const Unit& unit, uint32_t quad) { return kThree ? unit.scales[quad / 4] : 1.0f; }
   // The tile has half of the quads of two units.
   __device__ static __forceinline__ Item item(uint32_t tile, uint32_t i) { return {tile / 2 * 2 + i, tile % 2 * 8}; }
+  __device__ static __forceinline__ void skip(Unit& unit) {
+#pragma unroll
+    for (uint32_t i = 0; i < 4; ++i) {
+      unit.words[i] >>= 4;
+      if constexpr (kThree) unit.high[i] >>= 2;
+    }
+#pragma unroll
+    for (uint32_t i = 0; i < 2; ++i) {
+      unit.scales[i] = unit.scales[2 + i];
+      unit.minima[i] = unit.minima[2 + i];
+    }
+  }
 };
 
 template <>
@@ -181,6 +193,14 @@ struct Codec<Format::kQ6K> {
   __device__ static __forceinline__ float scale(const Unit& unit, uint32_t quad) { return unit.scales[quad / 4]; }
   // The tile has half of the quads of four units.
   __device__ static __forceinline__ Item item(uint32_t tile, uint32_t i) { return {tile / 2 * 4 + i, tile % 2 * 4}; }
+  __device__ static __forceinline__ void skip(Unit& unit) {
+#pragma unroll
+    for (uint32_t i = 0; i < 4; ++i) {
+      unit.words[i] >>= 4;
+      unit.high[i] >>= 4;
+    }
+    unit.scales[0] = unit.scales[1];
+  }
 };
 
 }  // namespace layerstream::cuda

@@ -18,6 +18,10 @@ __device__ __forceinline__ Value __shfl_xor_sync(uint32_t, Value value, uint32_t
   return __shfl_xor(value, static_cast<int>(distance), 32);
 }
 template <class Value>
+__device__ __forceinline__ Value __shfl_up_sync(uint32_t, Value value, uint32_t distance) {
+  return __shfl_up(value, distance, 32);
+}
+template <class Value>
 __device__ __forceinline__ Value __shfl_sync(uint32_t, Value value, uint32_t lane) {
   return __shfl(value, static_cast<int>(lane), 32);
 }

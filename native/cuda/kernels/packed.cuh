@@ -52,6 +52,14 @@ struct Codec<Format::kQ4> {
 #pragma unroll
     for (uint32_t i = 0; i < 4; ++i) weights[i] = level_of(unit.words[i], 4 * quad);
   }
+  __device__ static __forceinline__ uint32_t quad_at(uint32_t index) { return index; }
+  __device__ static __forceinline__ void decode_pairs(const Unit& unit, uint32_t quad, const float2* pairs, float (&weights)[4]) {
+#pragma unroll
+    for (uint32_t i = 0; i < 4; ++i) {
+      const float2 pair = pair_of(pairs, unit.words[i], quad / 2);
+      weights[i] = quad % 2 == 0 ? pair.x : pair.y;
+    }
+  }
   __device__ static __forceinline__ float scale(const Unit& unit, uint32_t) { return unit.scale; }
   __device__ static __forceinline__ Item item(uint32_t tile, uint32_t i) { return whole_item<Codec>(tile, i); }
 };
@@ -111,6 +119,18 @@ struct IntegerCodec {
   }
   __device__ static __forceinline__ float scale(const Unit& unit, uint32_t quad) { return unit.scales[quad / 4]; }
   __device__ static __forceinline__ Item item(uint32_t tile, uint32_t i) { return whole_item<IntegerCodec>(tile, i); }
+  __device__ static __forceinline__ void skip(Unit& unit) {
+    if constexpr (kUnit == 64) {
+#pragma unroll
+      for (uint32_t i = 0; i < 4; ++i) unit.words[i] >>= 4;
+      if constexpr (kBits == 3) unit.high[0] = unit.high[1];
+#pragma unroll
+      for (uint32_t i = 0; i < 2; ++i) {
+        unit.scales[i] = unit.scales[2 + i];
+        unit.zeros[i] = unit.zeros[2 + i];
+      }
+    }
+  }
 };
 
 template <>
@@ -151,6 +171,15 @@ struct LevelCodec {
   __device__ static __forceinline__ void decode(const Unit& unit, uint32_t quad, float (&weights)[4]) {
 #pragma unroll
     for (uint32_t i = 0; i < 4; ++i) weights[i] = level_of(unit.words[quad % 4], 8 * i + quad / 4 * 4);
+  }
+  // A byte has weights of two quads.
+  __device__ static __forceinline__ uint32_t quad_at(uint32_t index) { return index % 2 * 4 + index / 2; }
+  __device__ static __forceinline__ void decode_pairs(const Unit& unit, uint32_t quad, const float2* pairs, float (&weights)[4]) {
+#pragma unroll
+    for (uint32_t i = 0; i < 4; ++i) {
+      const float2 pair = pair_of(pairs, unit.words[quad % 4], i);
+      weights[i] = quad < 4 ? pair.x : pair.y;
+    }
   }
   __device__ static __forceinline__ float scale(const Unit& unit, uint32_t) { return unit.scale; }
   __device__ static __forceinline__ Item item(uint32_t tile, uint32_t i) { return whole_item<LevelCodec>(tile, i); }

@@ -37,13 +37,15 @@ __device__ __forceinline__ DecodedItem<Codec> decode_item(const MatmulArguments&
   const bool exists = row < arguments.rows && item.unit < units_of<Codec>(layout.columns);
   typename Codec::Unit unit = {};
   if (exists) unit = Codec::load(layout, arguments.weight + row * arguments.row_bytes, item.unit);
+  if constexpr (Codec::kItemQuads < Codec::kUnit / 4) {
+    if (item.first_quad > 0) Codec::skip(unit);
+  }
 #pragma unroll
   for (uint32_t i = 0; i < Codec::kItemQuads; ++i) {
-    const uint32_t quad = item.first_quad + i;
-    decoded.columns[i] = Codec::column(item.unit, quad) - tile * kTileColumns;
+    decoded.columns[i] = Codec::column(item.unit, item.first_quad + i) - tile * kTileColumns;
     float weights[4] = {};
-    if (exists) Codec::decode(unit, quad, weights);
-    const float scale = Codec::scale(unit, quad);
+    if (exists) Codec::decode(unit, i, weights);
+    const float scale = Codec::scale(unit, i);
 #pragma unroll
     for (uint32_t c = 0; c < 4; ++c) decoded.weights[i][c] = weights[c] * scale;
   }

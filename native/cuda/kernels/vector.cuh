@@ -29,55 +29,70 @@ __device__ __forceinline__ void load_inputs(const MatmulArguments& arguments, ui
   }
 }
 
+template <Format kFormat>
+__device__ __forceinline__ typename Codec<kFormat>::Unit load_unit(const RowLayout& layout, const uint8_t* row, uint32_t unit) {
+  if constexpr (kFormat == Format::kBF16Window) return Codec<kFormat>::begin(layout, row, unit);
+  return Codec<kFormat>::load(layout, row, unit);
+}
+
 template <Format kFormat, uint32_t kTokens, uint32_t kRows>
 __device__ __forceinline__ void multiply_vectors(const MatmulArguments& arguments) {
   using Weights = Codec<kFormat>;
   using Unit = typename Weights::Unit;
   constexpr uint32_t kQuads = Weights::kUnit / 4, kScaleQuads = Weights::kScaleQuads;
-  float* const inputs = reinterpret_cast<float*>(dynamic_shared());
+  float2* const pairs = reinterpret_cast<float2*>(dynamic_shared());
+  float* const inputs = reinterpret_cast<float*>(dynamic_shared() + (uses_levels(kFormat) ? kPairTableBytes : 0));
   const RowLayout& layout = arguments.layout;
   const uint32_t lane = threadIdx.x % kWarpThreads, warp = threadIdx.x / kWarpThreads;
   const uint32_t chunk = arguments.chunk_columns, units = units_of<Weights>(layout.columns);
   const uint32_t token_groups = (arguments.tokens + kTokens - 1) / kTokens;
   const uint32_t first_token = blockIdx.x % token_groups * kTokens;
   const uint32_t first_row = (blockIdx.x / token_groups * kVectorWarps + warp) * arguments.rows_per_warp;
-  if constexpr (uses_levels(kFormat)) fill_levels(kFormat != Format::kMxfp4);
+  if constexpr (uses_levels(kFormat)) fill_pairs(kFormat != Format::kMxfp4, pairs);
 
-  for (uint32_t index = 0; index < arguments.rows_per_warp; index += kRows) {
+  for (uint32_t run = 0; run < arguments.rows_per_warp; run += kRows) {
     // Where rows run out, the last one stands in and its extra results are dropped.
     const uint8_t* rows[kRows];
 #pragma unroll
     for (uint32_t r = 0; r < kRows; ++r) {
-      rows[r] = arguments.weight + min(first_row + index + r, arguments.rows - 1) * arguments.row_bytes;
+      rows[r] = arguments.weight + min(first_row + run + r, arguments.rows - 1) * arguments.row_bytes;
     }
-    const bool wanted = first_row + index < arguments.rows;
+    const bool wanted = first_row + run < arguments.rows;
     float sums[kRows][kTokens] = {};
     for (uint32_t begin = 0; begin < layout.columns; begin += chunk) {
       const uint32_t end = wanted ? min(units, (begin + chunk) / Weights::kUnit) : 0;
-      uint32_t unit = begin / Weights::kUnit + lane;
-      Unit next[kRows];
-      if (unit < end) {
+      const uint32_t first_unit = begin / Weights::kUnit;
+      Unit next[kRows] = {};
+      if (first_unit + lane < end) {
 #pragma unroll
-        for (uint32_t r = 0; r < kRows; ++r) next[r] = Weights::load(layout, rows[r], unit);
+        for (uint32_t r = 0; r < kRows; ++r) next[r] = load_unit<kFormat>(layout, rows[r], first_unit + lane);
       }
-      if (index == 0 || chunk < layout.columns) {
+      if (run == 0 || chunk < layout.columns) {
         __syncthreads();
         load_inputs<kTokens>(arguments, first_token, begin, inputs);
         __syncthreads();
       }
-      for (; unit < end; unit += kWarpThreads) {
+      for (uint32_t warp_unit = first_unit; warp_unit < end; warp_unit += kWarpThreads) {
+        const uint32_t unit = warp_unit + lane;
         Unit units_now[kRows];
 #pragma unroll
         for (uint32_t r = 0; r < kRows; ++r) units_now[r] = next[r];
         if (unit + kWarpThreads < end) {
 #pragma unroll
-          for (uint32_t r = 0; r < kRows; ++r) next[r] = Weights::load(layout, rows[r], unit + kWarpThreads);
+          for (uint32_t r = 0; r < kRows; ++r) next[r] = load_unit<kFormat>(layout, rows[r], unit + kWarpThreads);
         }
+        if constexpr (kFormat == Format::kBF16Window) {
+#pragma unroll
+          for (uint32_t r = 0; r < kRows; ++r) Weights::settle(units_now[r], unit < end);
+        }
+        if (unit >= end) continue;
 #pragma unroll
         for (uint32_t first = 0; first < kQuads; first += kScaleQuads) {
           float partial[kRows][kTokens] = {};
 #pragma unroll
-          for (uint32_t quad = first; quad < first + kScaleQuads; ++quad) {
+          for (uint32_t index = first; index < first + kScaleQuads; ++index) {
+            uint32_t quad = index;
+            if constexpr (uses_levels(kFormat)) quad = Weights::quad_at(index);
             float4 input[kTokens];
             const uint32_t place = place_of(Weights::column(unit, quad) - begin);
 #pragma unroll
@@ -87,7 +102,11 @@ __device__ __forceinline__ void multiply_vectors(const MatmulArguments& argument
 #pragma unroll
             for (uint32_t r = 0; r < kRows; ++r) {
               float weights[4];
-              Weights::decode(units_now[r], quad, weights);
+              if constexpr (uses_levels(kFormat)) {
+                Weights::decode_pairs(units_now[r], quad, pairs, weights);
+              } else {
+                Weights::decode(units_now[r], quad, weights);
+              }
 #pragma unroll
               for (uint32_t t = 0; t < kTokens; ++t) {
                 float& sum = partial[r][t];
@@ -117,14 +136,26 @@ __device__ __forceinline__ void multiply_vectors(const MatmulArguments& argument
         if (lane == t * kRows + r) own = sum;
       }
     }
-    const uint32_t row = first_row + index + lane % kRows, token = first_token + lane / kRows;
+    const uint32_t row = first_row + run + lane % kRows, token = first_token + lane / kRows;
     if (lane < kRows * kTokens && row < arguments.rows && token < arguments.tokens) write_sum(arguments, token, row, own);
   }
 }
 
+// Rows at once, as registers allow: two blocks share a multiprocessor's.
+template <Format kFormat>
+constexpr bool kLargeUnits = sizeof(typename Codec<kFormat>::Unit) > 40;
+template <Format kFormat>
+constexpr uint32_t kRowsOfOne = kLargeUnits<kFormat> || kFormat == Format::kBF16Window ? 2 : 4;
+template <Format kFormat>
+constexpr uint32_t kRowsOfMore = sizeof(typename Codec<kFormat>::Unit) > 32 || kFormat == Format::kF32 ? 1 : 2;
+
 // Kernels of a format: for one token, and for up to four at a time.
-#define VECTOR_KERNELS(format, suffix)                                                                                   \
-  KERNEL(vector_##suffix, MatmulArguments, kVectorThreads, 2) { multiply_vectors<Format::format, 1, 4>(arguments); }      \
-  KERNEL(vectors_##suffix, MatmulArguments, kVectorThreads, 2) { multiply_vectors<Format::format, 4, 2>(arguments); }
+#define VECTOR_KERNELS(format, suffix)                                                   \
+  KERNEL(vector_##suffix, MatmulArguments, kVectorThreads, 2) {                          \
+    multiply_vectors<Format::format, 1, kRowsOfOne<Format::format>>(arguments);          \
+  }                                                                                      \
+  KERNEL(vectors_##suffix, MatmulArguments, kVectorThreads, 2) {                         \
+    multiply_vectors<Format::format, 4, kRowsOfMore<Format::format>>(arguments);         \
+  }
 
 }  // namespace layerstream::cuda

@@ -9,6 +9,8 @@
 //   decode(unit, quad, w)    its weights, before the scale; 0 where there is no column
 //   scale(unit, quad)
 //   kItemQuads, item(tile, i) how 64 columns are divided into 16 / kItemQuads items, each quads of one unit
+//   skip(unit)               where items are halves of units: makes the second half the first
+//   decode_pairs, quad_at    where codes are indexes: decode by a table of pairs, and the order of quads that suits it
 //
 // Loads are 16 bytes where rows begin on a multiple of 16, else the words of four bytes that hold a part of the unit: memory
 // is readable in such words.
@@ -135,6 +137,23 @@ __device__ __forceinline__ float level_of(uint32_t word, uint32_t first) {
   const uint32_t shifted = first < 7 ? word << (7 - first) : word >> (first - 7);
   const uint32_t offset = (shifted & 0x780u) | threadIdx.x % kWarpThreads * sizeof(float);
   return *reinterpret_cast<const float*>(reinterpret_cast<const uint8_t*>(level_table()) + offset);
+}
+
+// The same for vector products, whose rate it decides: two levels at once. Those of the codes in byte b are at 16 * b + l for
+// lanes l and 16 + l, which read in different cycles.
+constexpr uint32_t kPairSlots = 16;
+static_assert(kPairTableBytes == 256 * kPairSlots * sizeof(float2));
+__device__ __forceinline__ void fill_pairs(bool normal_floats, float2* pairs) {
+  const float* const levels = kLevels[normal_floats ? 1 : 0];
+  for (uint32_t i = threadIdx.x; i < 256 * kPairSlots; i += blockDim.x) {
+    const uint32_t byte = i / kPairSlots;
+    pairs[i] = make_float2(levels[byte & 15], levels[byte >> 4]);
+  }
+}
+__device__ __forceinline__ float2 pair_of(const float2* pairs, uint32_t word, uint32_t byte) {
+  const uint32_t shifted = byte == 0 ? word << 7 : word >> (8 * byte - 7);
+  const uint32_t offset = (shifted & 0x7f80u) | threadIdx.x % kPairSlots * sizeof(float2);
+  return *reinterpret_cast<const float2*>(reinterpret_cast<const uint8_t*>(pairs) + offset);
 }
 
 struct Item {
