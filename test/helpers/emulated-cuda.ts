@@ -1,0 +1,16 @@
+/** The CUDA driver without a GPU that tests run with (test/native/cuda_driver). */
+import { constants } from "node:os";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { canEmulateCuda, makeEmulatedDriver } from "../../tools/emulated-cuda.mjs";
+
+const folder = fileURLToPath(new URL("../../build/emulated-cuda", import.meta.url));
+
+/** Loads it into this process, before anything looks for a driver. Returns why not, where it cannot be. */
+export async function useEmulatedCuda(): Promise<string | undefined> {
+  if (!canEmulateCuda) return "the driver of the tests is for Linux";
+  const driver = await makeEmulatedDriver({ folder });
+  // A library that is loaded is found again by its name alone.
+  process.dlopen({ exports: {} }, path.resolve(driver), constants.dlopen.RTLD_NOW);
+  return undefined;
+}
