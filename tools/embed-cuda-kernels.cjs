@@ -30,7 +30,7 @@ const targets = [
   { from: "80", code: ["compute_80", "sm_80", "sm_90", "sm_120"] },
 ];
 /** Without contraction: sums of products are written as such. */
-const flags = ["-std=c++20", "-O3", "--fmad=false", "--expt-relaxed-constexpr"];
+const flags = ["-std=c++20", "-O3", "--fmad=false", "--expt-relaxed-constexpr", "-Xptxas=-v"];
 
 /** The first nvcc that runs, of $NVCC, $CUDA_HOME, $CUDA_PATH, $PATH and the usual folders. */
 function findCompiler() {
@@ -79,17 +79,23 @@ function sharedHeaders() {
   return names.sort().map((file) => path.join(backend, file));
 }
 
+/** Resolves to what the program printed. */
 function run(command, args) {
   return new Promise((resolve, reject) => {
-    const child = spawn(command, args, { stdio: ["ignore", 2, 2] });
+    const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] });
+    let output = "";
+    for (const stream of [child.stdout, child.stderr]) stream.on("data", (text) => (output += text));
     child.on("error", reject);
-    child.on("exit", (code) =>
-      code === 0 ? resolve() : reject(new Error(`${command} ${args.join(" ")} ended with ${code}`)),
+    child.on("close", (code) =>
+      code === 0 ? resolve(output) : reject(new Error(`${command} ${args.join(" ")} ended with ${code}:\n${output}`)),
     );
   });
 }
 
-/** Compiles what is not in build/cuda, two at a time, the largest first. Returns the file of each source. */
+/**
+ * Compiles what is not in build/cuda, two at a time, the largest first. Returns the file of each source; what the assembler
+ * said of its kernels lies beside it, in FILE.log.
+ */
 async function compile(compiler, version, folder) {
   const files = existsSync(folder) ? readdirSync(folder).sort() : [];
   const sources = files.filter((file) => file.endsWith(".cu"));
@@ -115,12 +121,15 @@ async function compile(compiler, version, folder) {
   const worker = async () => {
     for (let source = missing.shift(); source !== undefined; source = missing.shift()) {
       const image = images.get(source);
-      await run(compiler, [...options, "-fatbin", path.join(folder, source), "-o", `${image}.new`]);
+      const output = await run(compiler, [...options, "-fatbin", path.join(folder, source), "-o", `${image}.new`]);
+      writeFileSync(`${image}.log`, output);
       renameSync(`${image}.new`, image);
     }
   };
   await Promise.all([worker(), worker()]);
-  const current = new Set([...images.values()].map((image) => path.basename(image)));
+  const current = new Set(
+    [...images.values()].flatMap((image) => [path.basename(image), `${path.basename(image)}.log`]),
+  );
   for (const file of readdirSync(cache)) if (!current.has(file)) rmSync(path.join(cache, file));
   return images;
 }
@@ -163,7 +172,7 @@ async function main(given, folder, output) {
   writeFileSync(output, table(await compile(compiler, version, folder), driverVersion(version)));
 }
 
-module.exports = { findCompiler, identify };
+module.exports = { compile, findCompiler, identify };
 if (require.main === module) {
   main(...process.argv.slice(2)).catch((error) => {
     console.error(`embed-cuda-kernels: ${error.message}`);

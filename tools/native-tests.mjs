@@ -10,7 +10,7 @@
  * --plain   tests without sanitizers, of the addon's own objects
  * --thread  those with threads under the thread sanitizer, computing with the scalar kernels
  * --arm64   with aarch64-linux-gnu-g++, run by qemu-aarch64 (Debian: g++-aarch64-linux-gnu, qemu-user)
- * --no-run  builds the programs and leaves them in build/native-tests
+ * --no-run  builds the programs and leaves them in build/native-tests; those without sanitizers for the system's CUDA driver
  * name      only programs whose names start so
  *
  * CXX names another compiler. Objects are kept in build/native-tests.
@@ -45,6 +45,10 @@ const modeFlags = optimized ? ["-O3"] : ["-O1", "-g1", `-fsanitize=${sanitizers}
 const commonFlags = ["-std=c++20", "-Wall", "-Wextra", "-pthread", "-ffp-contract=off"];
 const mode = options.arm64 ? "arm64" : optimized ? "plain" : options.thread ? "thread" : "sanitized";
 const folder = path.join(root, "build", "native-tests", mode);
+/** Where node-gyp leaves the addon's own objects. */
+const addonFolder = path.join("build", "Release", "obj.target", "layerstream");
+/** Whether tests run with a CUDA driver of their own, whatever the system has. */
+const emulatesCuda = canEmulateCuda && !options.bench && !options.thread && !options.arm64 && !options["no-run"];
 /** Drivers of OpenCL are not instrumented: under the thread sanitizer, there are none. */
 const environment = options.thread
   ? { ...process.env, LAYERSTREAM_SIMD: "scalar", OCL_ICD_VENDORS: path.join(folder, "no-drivers") }
@@ -154,7 +158,7 @@ function instructionSetOf(file) {
 function addonObject(file) {
   const set = instructionSetOf(file);
   const target = set === undefined ? "layerstream" : `kernels_${set}`;
-  return path.join("build", "Release", "obj.target", target, file.replace(/\.cc$/, ".o"));
+  return path.join(path.dirname(addonFolder), target, file.replace(/\.cc$/, ".o"));
 }
 
 /** The source that binding.gyp makes of the OpenCL kernels; left alone if it would be the same. */
@@ -180,18 +184,17 @@ async function main() {
   // Under the thread sanitizer, kernels of instruction sets are only linked.
   const linked = shipped ? sources : options.thread ? sources.filter(({ file }) => instructionSetOf(file)) : [];
   if (linked.length > 0) await build({ addonOnly: true });
-  const embedded = [
-    await embedKernels(),
-    { file: path.join("test", "native", "cuda_driver", "kernel_images.cc"), flags: [] },
-  ];
+  const embedded = [await embedKernels()];
+  // What tests do not run on the driver made for them takes the system's, with the kernels of the addon.
+  if (!shipped || emulatesCuda)
+    embedded.push({ file: path.join("test", "native", "cuda_driver", "kernel_images.cc"), flags: [] });
   const compiled = [
     ...embedded,
     ...sources.filter((source) => !linked.includes(source)),
     ...programs.map((file) => ({ file, flags: [] })),
   ];
   const objects = await compile(compiled);
-  // The tests' own CUDA driver, before whatever the system has; a benchmark takes the system's.
-  if (canEmulateCuda && !options.bench && !options.thread && !options.arm64) {
+  if (emulatesCuda) {
     const driver = await makeEmulatedDriver({ folder: path.join(folder, "cuda"), compiler, modeFlags });
     const others = process.env.LD_LIBRARY_PATH ? [process.env.LD_LIBRARY_PATH] : [];
     environment.LD_LIBRARY_PATH = [path.dirname(driver), ...others].join(":");
@@ -200,6 +203,7 @@ async function main() {
     linked.includes(source) ? addonObject(source.file) : objects.get(source.file),
   );
   library.push(...embedded.map(({ file }) => objects.get(file)));
+  if (shipped && !emulatesCuda) library.push(path.join(addonFolder, "gen", "cuda_kernels.o"));
   const test = async (file) => {
     const program = path.join(folder, path.basename(file, ".cc"));
     await run(compiler, [...commonFlags, ...modeFlags, ...library, objects.get(file), "-o", program]);

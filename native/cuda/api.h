@@ -147,7 +147,16 @@ struct CUDA_KERNEL_NODE_PARAMS {
   each(cuEventSynchronize, "cuEventSynchronize", (CUevent))                                                              \
   each(cuEventElapsedTime, "cuEventElapsedTime", (float*, CUevent, CUevent))                                             \
   each(cuLaunchKernel, "cuLaunchKernel",                                                                                 \
-       (CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, CUstream, void**, void**))
+       (CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, CUstream, void**, void**))      \
+  each(cuGraphCreate, "cuGraphCreate", (CUgraph*, unsigned))                                                             \
+  each(cuGraphDestroy, "cuGraphDestroy", (CUgraph))                                                                      \
+  each(cuGraphAddKernelNode, "cuGraphAddKernelNode",                                                                     \
+       (CUgraphNode*, CUgraph, const CUgraphNode*, size_t, const CUDA_KERNEL_NODE_PARAMS*))                              \
+  each(cuGraphInstantiateWithFlags, "cuGraphInstantiateWithFlags", (CUgraphExec*, CUgraph, unsigned long long))          \
+  each(cuGraphExecKernelNodeSetParams, "cuGraphExecKernelNodeSetParams",                                                 \
+       (CUgraphExec, CUgraphNode, const CUDA_KERNEL_NODE_PARAMS*))                                                       \
+  each(cuGraphLaunch, "cuGraphLaunch", (CUgraphExec, CUstream))                                                          \
+  each(cuGraphExecDestroy, "cuGraphExecDestroy", (CUgraphExec))
 
 struct Api {
 #define LAYERSTREAM_DECLARE(name, symbol, parameters) CUresult(LAYERSTREAM_CUDA_CALL* name) parameters = nullptr;

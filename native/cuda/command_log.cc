@@ -53,10 +53,6 @@ CUevent CommandLog::record(CUstream stream) {
   return event;
 }
 
-void CommandLog::open(Activity activity, uint32_t stage, Work work, CUstream stream) {
-  current_ = {record(stream), nullptr, activity, stage, work};
-}
-
 void CommandLog::close(CUstream stream) {
   if (current_.first == nullptr) return;
   current_.last = record(stream);
@@ -65,9 +61,7 @@ void CommandLog::close(CUstream stream) {
 
 void CommandLog::begin(Activity activity, uint32_t stage, Work work, CUstream stream) {
   std::lock_guard lock(mutex_);
-  if (trace_ == nullptr && current_.first != nullptr) return;
-  if (current_.first != nullptr) idle_.push_back(std::exchange(current_.first, nullptr));
-  open(activity, stage, work, stream);
+  if (current_.first == nullptr) current_ = {record(stream), nullptr, activity, stage, work};
 }
 
 void CommandLog::end(CUstream stream) {

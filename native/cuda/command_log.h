@@ -21,7 +21,7 @@ class CommandLog {
 
   // Before the first command.
   void observe(Trace* trace, Track track, CUstream stream);
-  // Around each command. A command that failed has no end.
+  // Around each command; only the first begin() counts until the end.
   void begin(Activity activity, uint32_t stage, Work work, CUstream stream);
   void end(CUstream stream);
   // The stream waits for others, or others for it.
@@ -44,7 +44,6 @@ class CommandLog {
   };
 
   CUevent record(CUstream stream);
-  void open(Activity activity, uint32_t stage, Work work, CUstream stream);
   void close(CUstream stream);
   CUevent take_note(const Command& command);
   double milliseconds(CUevent from, CUevent to);

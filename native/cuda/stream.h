@@ -9,6 +9,7 @@
 
 #include "../backend/device.h"
 #include "command_log.h"
+#include "launch_graph.h"
 #include "memory.h"
 
 namespace layerstream::cuda {
@@ -34,10 +35,6 @@ class DeviceEvent : public Event {
   Record record_;
 };
 
-struct Grid {
-  uint32_t x = 1, y = 1, z = 1;
-};
-
 class DeviceStream : public Stream {
  public:
   explicit DeviceStream(std::shared_ptr<Context> context);
@@ -59,7 +56,7 @@ class DeviceStream : public Stream {
   // Commands from begin() to end() are one, of this kind.
   void begin(Activity activity, Work work);
   void end();
-  void observe(Trace* trace, Track track) { log_->observe(trace, track, handle_); }
+  void observe(Trace* trace, Track track);
   void label(uint32_t stage) { stage_ = stage; }
   uint64_t busy_nanoseconds() { return log_->busy_nanoseconds(); }
   const Limits& limits() const { return context_->limits(); }
@@ -68,11 +65,23 @@ class DeviceStream : public Stream {
   // Runs enqueue(api); a failure is one of the stream.
   template <class Enqueue>
   void submit(const char* call, const Enqueue& enqueue);
+  void submit(const char* name, Launch& launch);
+  // Before any command that is no launch. What fails in it, the log knows.
+  void end_run();
+  void submit_pending();
 
   const std::shared_ptr<Context> context_;
   const std::shared_ptr<CommandLog> log_;
   CUstream handle_ = nullptr;
+  bool observed_ = false;
+  Activity activity_ = Activity::kCopy;
+  Work work_;
   uint32_t stage_ = Trace::kNoStage;
+  // A run of launches with nothing between them. One that begins as the last long one did is kept back until its end shows
+  // whether it is the same, which then is launched as a graph.
+  std::vector<CUfunction> run_, last_run_;
+  std::vector<Launch> pending_;
+  LaunchGraph graph_;
   std::vector<std::unique_ptr<DeviceMemory>> scratch_;  // the last is in use
   uint64_t scratch_bytes_ = 0;
 };

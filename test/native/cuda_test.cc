@@ -1,5 +1,7 @@
 // What is CUDA's own: which devices and drivers there are, memory that is mapped in granules, what fails and what is lost.
 // On the driver of cuda_driver/, which does as LAYERSTREAM_CUDA_DRIVER says.
+#include <dlfcn.h>
+
 #include <cstdio>
 #include <cstdlib>
 
@@ -130,6 +132,66 @@ void test_refused_launch() {
   device->synchronize(of_other);
 }
 
+uint64_t graphs_launched() {
+  void* const driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
+  const auto count = reinterpret_cast<uint64_t (*)()>(dlsym(driver, "layerstream_cuda_graphs_launched"));
+  dlclose(driver);
+  return count();
+}
+
+// Runs of the same kernels are launched as a graph from the second on, with whatever has changed; the values are those of
+// launches one by one.
+void test_graphs() {
+  constexpr uint32_t kOps = 40, kRuns = 12;
+  const std::unique_ptr<Device> device = open("delay=20");
+  const uint64_t before = graphs_launched();
+  Session session(*device);
+  const Range memory = session.alloc((kOps + 1) * sizeof(float));
+  const Range factor = memory.at(kOps * sizeof(float), sizeof(float));
+  auto* const host = session.alloc_pinned<float>(kOps + 1);
+  std::vector<float> expected(kOps);
+  for (uint32_t i = 0; i < kOps; ++i) host[i] = expected[i] = static_cast<float>(i + 1);
+  host[kOps] = 0;  // whose sigmoid is 1/2
+  device->upload(session.stream, memory, host);
+  const auto halve = [&](uint32_t first, uint32_t floats) {
+    const Op op = scale_op(memory.at(first * sizeof(float), floats * sizeof(float)), factor);
+    device->launch(session.stream, {&op, 1});
+    for (uint32_t i = first; i < first + floats; ++i) expected[i] /= 2;
+  };
+  uint64_t graphs = 0;
+  for (uint32_t run = 0; run < kRuns; ++run) {
+    // The first and one of another length are launched one by one; so is the next, which is compared with that.
+    const uint32_t ops = run == 6 ? kOps - 3 : kOps;
+    for (uint32_t i = 0; i < ops; ++i) halve((i + run) % kOps, 1 + (i * run) % 3 % (kOps - (i + run) % kOps));
+    graphs += run != 0 && run != 6 && run != 7;
+    device->record(session.event, session.stream);
+    if (run % 3 == 0) halve(run, 1);
+    device->record(session.event, session.stream);
+  }
+  device->download(session.stream, host, memory.at(0, kOps * sizeof(float)));
+  session.finish();
+  check(std::equal(expected.begin(), expected.end(), host), "values of runs that are graphs");
+  check(graphs_launched() - before == graphs, "which runs are graphs: " + std::to_string(graphs_launched() - before));
+}
+
+// What the driver refuses of a graph fails what is behind it.
+void test_refused_graph() {
+  const std::unique_ptr<Device> device = open("launch=70");
+  Session session(*device);
+  const Range memory = session.alloc(4096);
+  const std::vector<Op> ops(30, scale_op(memory.at(0, 1024), memory.at(1024, 4)));
+  Event* const first = session.another_event();
+  device->launch(session.stream, ops);
+  device->record(first, session.stream);
+  device->launch(session.stream, ops);
+  device->synchronize(first);
+  check(code_of([&] { session.finish(); }).empty(), "a graph that is not refused");
+  const std::vector<Op> others(30, scale_op(memory.at(0, 512), memory.at(1024, 4)));
+  device->launch(session.stream, others);
+  check(code_of([&] { session.finish(); }) == "DEVICE_FAILED", "a graph of which a node is refused");
+  check(code_of([&] { device->launch(session.stream, ops); }) == "DEVICE_FAILED", "what follows it");
+}
+
 void test_lost() {
   for (const char* options : {"lose=3", "lose=3,status=719,delay=300", "lose=3,status=999"}) {
     const std::unique_ptr<Device> device = open(options);
@@ -190,6 +252,8 @@ int main() {
   test_granules();
   test_out_of_memory();
   test_refused_launch();
+  test_graphs();
+  test_refused_graph();
   test_lost();
   printf("cuda_test: %d checks passed\n", checks.load());
   return 0;

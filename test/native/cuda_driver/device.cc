@@ -31,15 +31,16 @@ void Device::drain() {
 }
 
 void Device::reset() {
-  const uint64_t left = streams.size() + events.size() + modules.size() + memory.left();
+  const uint64_t left = streams.size() + events.size() + modules.size() + graphs.size() + memory.left();
   if (status == cuda::CUDA_SUCCESS && left > 0) {
-    fprintf(stderr, "CUDA driver of the tests: %zu streams, %zu events, %zu modules and %zu pieces of memory were not given back\n",
-            streams.size(), events.size(), modules.size(), static_cast<size_t>(memory.left()));
+    fprintf(stderr, "CUDA driver of the tests: %zu streams, %zu events, %zu modules, %zu graphs and %zu pieces of memory were not given back\n",
+            streams.size(), events.size(), modules.size(), graphs.size(), static_cast<size_t>(memory.left()));
     abort();
   }
   streams.clear();
   events.clear();
   modules.clear();
+  graphs.clear();
 }
 
 }  // namespace layerstream::cuda_driver

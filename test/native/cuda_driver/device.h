@@ -33,6 +33,9 @@ struct Launch {
   std::vector<uint8_t> arguments;
 };
 
+// Kernels one after the other: nothing else is asked for.
+using Graph = std::vector<Launch>;
+
 class Device {
  public:
   explicit Device(const Options& options)
@@ -53,11 +56,14 @@ class Device {
   // The last holder of the context has gone. Aborts if streams, events, modules or memory of a device that is not lost are left.
   void reset();
 
+  std::atomic<uint64_t> graphs_launched{0};
+
   std::mutex mutex;  // of what follows
   uint32_t retained = 0, streams_made = 0;
   std::map<Queue*, std::unique_ptr<Queue>> streams;
   std::map<Event*, std::unique_ptr<Event>> events;
   std::map<const void**, std::unique_ptr<const void*>> modules;
+  std::map<Graph*, std::unique_ptr<Graph>> graphs;  // those that can be launched, too
   std::vector<std::unique_ptr<Function>> functions;
 
  private:

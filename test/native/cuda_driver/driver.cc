@@ -65,6 +65,28 @@ CUresult enqueue_copy(Device& device, CUstream stream, void* target, const void*
   return CUDA_SUCCESS;
 }
 
+CUresult make_launch(const CUDA_KERNEL_NODE_PARAMS& given, Device& device, Launch* launch) {
+  if (given.blockDimY != 1 || given.blockDimZ != 1 || given.extra != nullptr) return CUDA_ERROR_INVALID_VALUE;
+  const auto* const function = reinterpret_cast<const Function*>(given.func);
+  const auto* const arguments = static_cast<const uint8_t*>(given.kernelParams[0]);
+  *launch = {function, {given.gridDimX, given.gridDimY, given.gridDimZ}, given.blockDimX, given.sharedMemBytes,
+             {arguments, arguments + function->kernel->argument_bytes}};
+  return device.check(*launch);
+}
+
+Graph* keep(Device& device, Graph graph) {
+  auto made = std::make_unique<Graph>(std::move(graph));
+  Graph* const kept = made.get();
+  std::lock_guard lock(device.mutex);
+  device.graphs.emplace(kept, std::move(made));
+  return kept;
+}
+
+CUresult forget(Device& device, Graph* graph) {
+  std::lock_guard lock(device.mutex);
+  return device.graphs.erase(graph) == 1 ? CUDA_SUCCESS : kInvalidHandle;
+}
+
 Device* device_of(CUdevice number) {
   Process& all = process();
   return number >= 0 && static_cast<size_t>(number) < all.devices.size() ? all.devices[static_cast<size_t>(number)].get() : nullptr;
@@ -403,15 +425,69 @@ EXPORT CUresult cuEventElapsedTime(float* milliseconds, CUevent from, CUevent to
 EXPORT CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y,
                                unsigned block_z, unsigned shared_bytes, CUstream stream, void** parameters, void** extra) {
   return in_context([&](Device& device) {
-    if (block_y != 1 || block_z != 1 || extra != nullptr) return CUDA_ERROR_INVALID_VALUE;
-    const auto* const kernel = reinterpret_cast<const Function*>(function);
-    const auto* const arguments = static_cast<const uint8_t*>(parameters[0]);
-    Launch launch{kernel, {grid_x, grid_y, grid_z}, block_x, shared_bytes, {arguments, arguments + kernel->kernel->argument_bytes}};
-    const CUresult status = device.check(launch);
+    Launch launch;
+    const CUresult status =
+        make_launch({function, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes, parameters, extra}, device, &launch);
     if (status == CUDA_SUCCESS) of(stream).add([&device, launch] { device.run(launch); });
     return status;
   });
 }
+
+EXPORT CUresult cuGraphCreate(CUgraph* graph, unsigned) {
+  return in_context([&](Device& device) {
+    *graph = reinterpret_cast<CUgraph>(keep(device, {}));
+    return CUDA_SUCCESS;
+  });
+}
+
+EXPORT CUresult cuGraphDestroy(CUgraph graph) {
+  return in_context([&](Device& device) { return forget(device, reinterpret_cast<Graph*>(graph)); });
+}
+
+// Nodes are known by their numbers, from 1 on.
+EXPORT CUresult cuGraphAddKernelNode(CUgraphNode* node, CUgraph handle, const CUgraphNode* before, size_t count,
+                                     const CUDA_KERNEL_NODE_PARAMS* parameters) {
+  return in_context([&](Device& device) {
+    Graph& graph = *reinterpret_cast<Graph*>(handle);
+    if (count != (graph.empty() ? 0 : 1) || (count == 1 && reinterpret_cast<size_t>(*before) != graph.size())) return CUDA_ERROR_INVALID_VALUE;
+    const CUresult status = make_launch(*parameters, device, &graph.emplace_back());
+    *node = reinterpret_cast<CUgraphNode>(graph.size());
+    return status;
+  });
+}
+
+EXPORT CUresult cuGraphInstantiateWithFlags(CUgraphExec* executable, CUgraph graph, unsigned long long) {
+  return in_context([&](Device& device) {
+    *executable = reinterpret_cast<CUgraphExec>(keep(device, *reinterpret_cast<Graph*>(graph)));
+    return CUDA_SUCCESS;
+  });
+}
+
+EXPORT CUresult cuGraphExecKernelNodeSetParams(CUgraphExec executable, CUgraphNode node, const CUDA_KERNEL_NODE_PARAMS* parameters) {
+  return in_context([&](Device& device) {
+    Launch& launch = reinterpret_cast<Graph*>(executable)->at(reinterpret_cast<size_t>(node) - 1);
+    // Only what the kernel is given may change.
+    if (launch.function != reinterpret_cast<const Function*>(parameters->func)) return CUDA_ERROR_INVALID_VALUE;
+    return make_launch(*parameters, device, &launch);
+  });
+}
+
+EXPORT CUresult cuGraphLaunch(CUgraphExec executable, CUstream stream) {
+  return in_context([&](Device& device) {
+    ++device.graphs_launched;
+    of(stream).add([&device, graph = *reinterpret_cast<const Graph*>(executable)] {
+      for (const Launch& launch : graph) device.run(launch);
+    });
+    return CUDA_SUCCESS;
+  });
+}
+
+EXPORT CUresult cuGraphExecDestroy(CUgraphExec executable) {
+  return in_context([&](Device& device) { return forget(device, reinterpret_cast<Graph*>(executable)); });
+}
+
+// For tests: what has been launched as graphs.
+EXPORT uint64_t layerstream_cuda_graphs_launched() { return process().devices.at(0)->graphs_launched; }
 
 // Lets Node load the driver (process.dlopen) before the addon looks for it.
 EXPORT void* napi_register_module_v1(void*, void* exports) { return exports; }
