@@ -5,7 +5,7 @@
  *
  *   node tools/kernel-resources.mjs [--json]
  *
- * Ends with 1 if a kernel spills: that memory would be read and written beside the weights.
+ * Ends with 1 if a kernel spills more than it may: that memory is read and written beside the weights.
  */
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -16,6 +16,9 @@ import { readOptions } from "./options.mjs";
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
 const { compile, findCompiler } = createRequire(import.meta.url)("./embed-cuda-kernels.cjs");
 const { values } = readOptions({ options: { json: { type: "boolean", default: false } } });
+
+/** Bytes of stores and loads: of formats whose bits are far apart a little, which stays in the cache; of all others nothing. */
+const maySpill = ({ kernel }) => (/^vectors?_(uint[23]|q[235]_k|q5_1)$/.test(kernel) ? 300 : 0);
 
 /** One entry a kernel and architecture of what `-Xptxas -v` prints. */
 function readResources(source, log) {
@@ -61,7 +64,7 @@ if (found === undefined) {
 const images = await compile(found.compiler, found.version, path.join(root, "native", "cuda", "kernels"));
 const entries = [...images].flatMap(([source, image]) => readResources(source, readFileSync(`${image}.log`, "utf8")));
 console.log(values.json ? JSON.stringify(entries) : table(entries));
-const spilling = entries.filter(({ spilled }) => spilled > 0);
+const spilling = entries.filter((entry) => entry.spilled > maySpill(entry));
 for (const { kernel, architecture, spilled } of spilling) {
   console.error(`kernel-resources: ${kernel} spills ${spilled} bytes on ${architecture}.`);
 }
