@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { afterAll, describe, expect, it } from "vitest";
+import { afterAll, afterEach, describe, expect, it } from "vitest";
 import { AutoModel } from "../../dist/index.js";
 import { native } from "../../dist/native/binding.js";
 import { useEmulatedCuda } from "../helpers/emulated-cuda.js";
@@ -18,6 +18,10 @@ const missing =
     .find(({ name }) => name === "cuda")?.reason;
 const cases = [fixtureCases, quantizedFixtures, sharedCases].flatMap(goldenCases);
 
+afterEach(() => {
+  delete process.env.LAYERSTREAM_CUDA_DRIVER;
+});
+
 describe.each(cases.map((item) => [path.relative(process.cwd(), item.directory), item] as const))("%s", (_, item) => {
   it("streamed through CUDA", async ({ skip }) => {
     if (missing !== undefined) skip(missing);
@@ -30,5 +34,35 @@ describe.each(cases.map((item) => [path.relative(process.cwd(), item.directory),
     } finally {
       await model.dispose();
     }
+  });
+});
+
+it("a model on a device that is lost fails, and the next one works", async ({ skip }) => {
+  if (missing !== undefined) skip(missing);
+  const [first] = cases;
+  if (first === undefined) throw new Error("there are no reference cases");
+  const load = () => AutoModel.fromPretrained(first.directory, { cacheDir, device: "cuda" });
+  const generate = (model: Awaited<ReturnType<typeof load>>) =>
+    model.generate(first.inputIds, { maxNewTokens: first.greedy.length, ignoreEos: true }).tokens();
+  process.env.LAYERSTREAM_CUDA_DRIVER = "lose=60";
+  const lost = await load();
+  await expect(generate(lost)).rejects.toMatchObject({
+    code: "DEVICE_FAILED",
+    message: expect.stringMatching(/CUDA_ERROR_ILLEGAL_ADDRESS.*The device is lost/),
+  });
+  await expect(generate(lost)).rejects.toMatchObject({ code: "DEVICE_FAILED" });
+  await lost.dispose();
+  delete process.env.LAYERSTREAM_CUDA_DRIVER;
+  const next = await load();
+  expect(await generate(next)).toEqual(first.greedy);
+  await next.dispose();
+});
+
+it("a driver that is too old is refused with both versions", async ({ skip }) => {
+  if (missing !== undefined) skip(missing);
+  process.env.LAYERSTREAM_CUDA_DRIVER = "version=11080";
+  await expect(AutoModel.fromPretrained(fixtureCases, { cacheDir, device: "cuda" })).rejects.toMatchObject({
+    code: "DEVICE_UNAVAILABLE",
+    message: expect.stringMatching(/CUDA 11\.8.*Install a driver/),
   });
 });
