@@ -18,7 +18,7 @@ constexpr uint32_t kLeastChunk = 2048, kLeastLevelsChunk = 1024;
 // Of inputs in a block's shared memory: several blocks share a multiprocessor's.
 constexpr uint32_t kInputBytes = 40 << 10, kLevelsInputBytes = 28 << 10;
 // Rows and tokens of a block of the kernels for many tokens.
-constexpr uint32_t kExactTile = 64, kFastTile = 128, kTileThreads = 256;
+constexpr uint32_t kExactTile = 64, kFastRows = 128, kFastTokens = 64, kTileThreads = 256;
 // Tokens of a fast product whose inputs are float16 at once: bounds the memory for them.
 constexpr uint32_t kPreparedTokens = 512;
 // Blocks for each multiprocessor: two or three run at once, and the last ones to finish should be short.
@@ -97,14 +97,15 @@ void Launcher::multiply_few(MatmulArguments& arguments) {
 void Launcher::multiply_many(Precision precision, MatmulArguments& arguments) {
   const Limits& limits = stream_.limits();
   const uint32_t rows = arguments.rows, tokens = arguments.tokens, columns = arguments.layout.columns;
-  const bool fast = precision == Precision::kFast && limits.compute_capability >= 80 && limits.shared_bytes >= kMatrixFastSharedBytes;
+  // Weights of float32 would lose bits.
+  const bool fast = precision == Precision::kFast && arguments.format != Format::kF32 && limits.compute_capability >= 80 && limits.shared_bytes >= kMatrixFastSharedBytes;
   if (!fast) {
     launch("matrix_exact", {divide_up(rows, kExactTile) * divide_up(tokens, kExactTile)}, kTileThreads, 0, arguments);
     return;
   }
   const auto padded = static_cast<uint32_t>(align_up(columns, 64));
   const uint32_t block_tokens = std::min(tokens, kPreparedTokens);
-  const uint64_t half_bytes = align_up(uint64_t{block_tokens} * padded * 2, 256);
+  const uint64_t half_bytes = align_up(uint64_t{block_tokens} * padded * 4, 256);
   const CUdeviceptr scratch = stream_.scratch(half_bytes + block_tokens * sizeof(float));
   PrepareArguments prepare{};
   prepare.halves = reinterpret_cast<uint32_t*>(scratch);
@@ -120,7 +121,7 @@ void Launcher::multiply_many(Precision precision, MatmulArguments& arguments) {
     prepare.input = arguments.input + uint64_t{token} * arguments.input_stride;
     block.output = arguments.output + uint64_t{token} * arguments.output_stride;
     launch("prepare_inputs", {block.tokens}, 256, 0, prepare);
-    launch("matrix_fast", {divide_up(rows, kFastTile) * divide_up(block.tokens, kFastTile)}, kTileThreads, kMatrixFastSharedBytes, block);
+    launch("matrix_fast", {divide_up(rows, kFastRows) * divide_up(block.tokens, kFastTokens)}, kTileThreads, kMatrixFastSharedBytes, block);
   }
 }
 

@@ -1,4 +1,5 @@
-// Products of many tokens on tensor cores: 128 rows by 128 tokens a block, 32 by 64 a warp.
+// Products of many tokens on tensor cores: 128 rows by 64 tokens a block, 32 by 64 a warp. Inputs are sums of two float16:
+// half of the warps multiply the first of each, half the second.
 //
 // Weights become float16 on their way to shared memory, relative to the largest of their row so far: where a tile has a
 // larger one, what has been summed is scaled down by the power of two between them, which is exact. While a tile is
@@ -11,15 +12,16 @@ namespace layerstream::cuda {
 
 namespace {
 
-constexpr uint32_t kRows = 128, kTokens = 128;
-constexpr uint32_t kWarpRows = 32, kWarpTokens = 64;
-constexpr uint32_t kRowTiles = kWarpRows / 16, kTokenTiles = kWarpTokens / 8;
+constexpr uint32_t kRows = 128, kTokens = 64;
+constexpr uint32_t kParts = 2;  // of an input, as prepare_inputs leaves them
+constexpr uint32_t kWarpRows = 32, kRowWarps = kRows / kWarpRows;
+constexpr uint32_t kRowTiles = kWarpRows / 16, kTokenTiles = kTokens / 8;
 // In halves: the eight rows of a fragment are in different banks.
 constexpr uint32_t kStride = kTileColumns + 8;
 
 struct Memory {
   uint16_t weights[2][kRows * kStride];
-  uint16_t inputs[2][kTokens * kStride];
+  uint16_t inputs[2][kParts * kTokens * kStride];
   float factors[2][kRows];    // of the sums before the tile
   int32_t exponents[kRows];   // of the row's largest so far
   uint32_t changed[3];        // whether some factor is not 1: of this tile, the next, and the one before
@@ -31,9 +33,11 @@ __device__ __forceinline__ uint32_t two_halves(const uint16_t* source) { return 
 __device__ __forceinline__ void copy_inputs(const MatmulArguments& arguments, uint32_t first_token, uint32_t tile, uint16_t* inputs) {
   constexpr uint32_t kPieces = kTileColumns / 8;
   const uint32_t padded = (arguments.layout.columns + kTileColumns - 1) / kTileColumns * kTileColumns;
-  for (uint32_t i = threadIdx.x; i < kTokens * kPieces; i += kTileThreads) {
-    const uint32_t token = min(first_token + i / kPieces, arguments.tokens - 1), piece = i % kPieces;
-    copy_async(inputs + i / kPieces * kStride + piece * 8, arguments.halves + size_t{token} * padded + tile * kTileColumns + piece * 8);
+  for (uint32_t i = threadIdx.x; i < kParts * kTokens * kPieces; i += kTileThreads) {
+    const uint32_t place = i / kPieces, piece = i % kPieces;
+    const size_t token = min(first_token + place % kTokens, arguments.tokens - 1);
+    const uint16_t* const source = arguments.halves + (token * kParts + place / kTokens) * padded;
+    copy_async(inputs + place * kStride + piece * 8, source + tile * kTileColumns + piece * 8);
   }
   commit_copies();
 }
@@ -75,8 +79,8 @@ __device__ __forceinline__ void decode_rows(const MatmulArguments& arguments, ui
 }
 
 // Adds the products of a tile to the warp's sums.
-__device__ __forceinline__ void multiply_step(const Memory& memory, uint32_t tile, uint32_t warp_row,
-                                              uint32_t warp_token, uint32_t row_tiles, uint32_t token_tiles,
+__device__ __forceinline__ void multiply_step(const Memory& memory, uint32_t tile, uint32_t warp_row, uint32_t part,
+                                              uint32_t row_tiles, uint32_t token_tiles,
                                               float (&sums)[kRowTiles][kTokenTiles][4]) {
   const uint32_t stage = tile % 2, group = threadIdx.x % kWarpThreads / 4, pair = threadIdx.x % 4;
   if (memory.changed[tile % 3] != 0) {
@@ -107,7 +111,7 @@ __device__ __forceinline__ void multiply_step(const Memory& memory, uint32_t til
 #pragma unroll
     for (uint32_t n = 0; n < kTokenTiles; ++n) {
       if (n >= token_tiles) break;
-      const uint16_t* const first = memory.inputs[stage] + (warp_token + 8 * n + group) * kStride + k + 2 * pair;
+      const uint16_t* const first = memory.inputs[stage] + (part * kTokens + 8 * n + group) * kStride + k + 2 * pair;
       const uint32_t tokens[2] = {two_halves(first), two_halves(first + 8)};
 #pragma unroll
       for (uint32_t m = 0; m < kRowTiles; ++m) {
@@ -124,10 +128,10 @@ KERNEL(matrix_fast, MatmulArguments, kTileThreads, 2) {
   const TilePlace place = tile_place(arguments, kRows, kTokens);
   const uint32_t lane = threadIdx.x % kWarpThreads, warp = threadIdx.x / kWarpThreads;
   const uint32_t group = lane / 4, pair = lane % 4;
-  const uint32_t warp_row = warp % 4 * kWarpRows, warp_token = warp / 4 * kWarpTokens;
+  const uint32_t warp_row = warp % kRowWarps * kWarpRows, part = warp / kRowWarps;
   // Of eight tokens and of sixteen rows: those that there are.
   const auto count_of = [](uint32_t all, uint32_t first, uint32_t size) { return all > first ? (all - first + size - 1) / size : 0; };
-  const uint32_t token_tiles = count_of(arguments.tokens, place.token + warp_token, 8);
+  const uint32_t token_tiles = count_of(arguments.tokens, place.token, 8);
   const uint32_t row_tiles = count_of(arguments.rows, place.row + warp_row, 16);
   const uint32_t tiles = (arguments.layout.columns + kTileColumns - 1) / kTileColumns;
   if (uses_levels(arguments.format)) fill_levels(arguments.format != Format::kMxfp4);
@@ -141,11 +145,27 @@ KERNEL(matrix_fast, MatmulArguments, kTileThreads, 2) {
     __syncthreads();
     if (step < tiles) copy_inputs(arguments, place.token, step, memory.inputs[step % 2]);
     if (threadIdx.x == 0) memory.changed[(step + 1) % 3] = 0;
-    if (step > 0) multiply_step(memory, step - 1, warp_row, warp_token, row_tiles, token_tiles, sums);
+    if (step > 0) multiply_step(memory, step - 1, warp_row, part, row_tiles, token_tiles, sums);
     if (step == tiles) break;
     with_codec(arguments.format, [&](auto codec) { decode_rows<decltype(codec)>(arguments, place.row, step, memory); });
   }
 
+  // The second parts' sums go to the warps that have the first ones of the same rows, where weights were.
+  float* const others = reinterpret_cast<float*>(memory.weights) + (warp % kRowWarps * kRowTiles * kTokenTiles * 4) * kWarpThreads + lane;
+  static_assert(sizeof memory.weights >= kRowWarps * sizeof sums * kWarpThreads);
+  __syncthreads();
+#pragma unroll
+  for (uint32_t m = 0; m < kRowTiles; ++m) {
+#pragma unroll
+    for (uint32_t n = 0; n < kTokenTiles; ++n) {
+#pragma unroll
+      for (uint32_t i = 0; i < 4; ++i) {
+        if (part == 1) others[((m * kTokenTiles + n) * 4 + i) * kWarpThreads] = sums[m][n][i];
+      }
+    }
+  }
+  __syncthreads();
+  if (part == 1) return;
 #pragma unroll
   for (uint32_t m = 0; m < kRowTiles; ++m) {
 #pragma unroll
@@ -153,9 +173,10 @@ KERNEL(matrix_fast, MatmulArguments, kTileThreads, 2) {
 #pragma unroll
       for (uint32_t i = 0; i < 4; ++i) {
         const uint32_t own_row = warp_row + 16 * m + group + i / 2 * 8, row = place.row + own_row;
-        const uint32_t token = place.token + warp_token + 8 * n + 2 * pair + i % 2;
+        const uint32_t token = place.token + 8 * n + 2 * pair + i % 2;
         if (row >= arguments.rows || token >= arguments.tokens) continue;
-        const float sum = sums[m][n][i] * power(memory.exponents[own_row] - kTopExponent) * arguments.factors[token];
+        const float other = others[((m * kTokenTiles + n) * 4 + i) * kWarpThreads];
+        const float sum = (sums[m][n][i] + other) * power(memory.exponents[own_row] - kTopExponent) * arguments.factors[token];
         write_sum(arguments, token, row, sum);
       }
     }

@@ -1,4 +1,5 @@
-// Inputs of fast products of many tokens: float16 relative to the token's largest. A block is a token.
+// Inputs of fast products of many tokens: relative to the token's largest, the sum of two float16, of which the second is what
+// the first leaves. A block is a token.
 #include "arguments.h"
 #include "scaled.cuh"
 
@@ -20,11 +21,13 @@ KERNEL(prepare_inputs, PrepareArguments, 256, 4) {
   const int32_t exponent = exponent_of(largest);
   const float scale = power(kTopExponent - exponent);
   if (threadIdx.x == 0) arguments.factors[blockIdx.x] = exponent == 128 ? __uint_as_float(0x7fc00000u) : power(exponent - kTopExponent);
-  uint32_t* const output = arguments.halves + size_t{blockIdx.x} * (padded / 2);
+  uint32_t* const output = arguments.halves + size_t{blockIdx.x} * padded;
   for (uint32_t pair = threadIdx.x; pair < padded / 2; pair += blockDim.x) {
     const float first = 2 * pair < columns ? input[2 * pair] * scale : 0.0f;
     const float second = 2 * pair + 1 < columns ? input[2 * pair + 1] * scale : 0.0f;
-    output[pair] = pack_halves(first, second);
+    const uint32_t nearest = pack_halves(first, second);
+    output[pair] = nearest;
+    output[padded / 2 + pair] = pack_halves(first - half_value(nearest & 0xffff), second - half_value(nearest >> 16));
   }
 }
 
