@@ -17,8 +17,14 @@ const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
 const { compile, findCompiler } = createRequire(import.meta.url)("./embed-cuda-kernels.cjs");
 const { values } = readOptions({ options: { json: { type: "boolean", default: false } } });
 
-/** Bytes of stores and loads: of formats whose bits are far apart a little, which stays in the cache; of all others nothing. */
-const maySpill = ({ kernel }) => (/^vectors?_(uint[23]|q[235]_k|q5_1)$/.test(kernel) ? 300 : 0);
+/**
+ * Bytes of stores and loads, which stay in the cache: a little where a format's bits are far apart, a word for products of one or few
+ * tokens, nothing for all others.
+ */
+function maySpill({ kernel }) {
+  if (/^vectors?_(uint[23]|q[235]_k|q5_1)$/.test(kernel)) return 100;
+  return kernel.startsWith("vector") ? 8 : 0;
+}
 
 /** One entry a kernel and architecture of what `-Xptxas -v` prints. */
 function readResources(source, log) {
