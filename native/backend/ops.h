@@ -49,7 +49,7 @@ struct NormOp {
 };
 
 // How activations enter a product: kExact as float32; kFast as a device likes best, rounded to no less than 13 bits of the
-// largest of a group of columns, or to 11 bits of each. Weights may be rounded so too.
+// largest of a group of columns. Weights of less than 32 bits may be rounded to 11 bits each.
 enum class Precision : uint8_t { kExact, kFast };
 
 // value = (input[t] . weight[r] * row_scale[r] + bias[r]) * scale for `rows` rows of a matrix. The value depends on the
