@@ -54,7 +54,7 @@ describe.each([
       { hold: false },
       { threads: 1 },
       { blockTokens: 5 },
-      { device: "cpu-discrete", hold: false },
+      { device: "cpu-discrete", vram: { budgetBytes: 2 ** 30, memoryBytes: 2 ** 34 }, hold: false },
     ]) {
       const [otherWhole, otherSingles] = await outcome(change, [33, 1]);
       expect(otherWhole).toEqual(whole);

@@ -89,7 +89,8 @@ describe.each(Array.from({ length: decoders }, (_, index) => firstSeed + index))
       { hold: false },
       { hold: false, blockTokens: 2 },
       { threads: 1 },
-      { device: "cpu-discrete", hold: false },
+      { device: "cpu-discrete", vram: { budgetBytes: 2 ** 30, memoryBytes: 2 ** 34 } },
+      { device: "cpu-discrete", vram: { budgetBytes: 2 ** 30, memoryBytes: 2 ** 34 }, hold: false },
     ]) {
       const engine = await Engine.open(store, architecture, { ...base, ...change });
       try {
