@@ -25,7 +25,7 @@ export const canEmulateCuda = process.platform === "linux";
  * @param modeFlags optimization and sanitizers
  * @returns the path of the driver
  */
-export async function makeEmulatedDriver({ folder, compiler = process.env.CXX ?? "c++", modeFlags = ["-O2"] }) {
+export async function makeEmulatedDriver({ folder, compiler = process.env.CXX ?? "c++", modeFlags = ["-O3"] }) {
   fs.mkdirSync(folder, { recursive: true });
   const headers = Math.max(...headerFolders.flatMap((name) => filesIn(name, /\.(h|cuh)$/)).map(modified));
   const units = sourceFolders

@@ -4,7 +4,8 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { canEmulateCuda, makeEmulatedDriver } from "../../tools/emulated-cuda.mjs";
 
-const folder = fileURLToPath(new URL("../../build/emulated-cuda", import.meta.url));
+/** Where `native-tests.mjs --plain` leaves the same. */
+const folder = fileURLToPath(new URL("../../build/native-tests/plain/cuda", import.meta.url));
 
 /** Loads it into this process, before anything looks for a driver. Returns why not, where it cannot be. */
 export async function useEmulatedCuda(): Promise<string | undefined> {

@@ -69,7 +69,7 @@ void check_info(Device& device, const DeviceInfo& listed) {
   check(measure_memory_rate(device, 0.01) > 0, "memory of " + info.name);
   if (info.memory_bytes == 0) return;
   const uint64_t before = device.free_bytes();
-  Buffer* const buffer = device.alloc(uint64_t{1} << 20);
+  Buffer* const buffer = device.alloc(uint64_t{8} << 20);
   check(device.free_bytes() < before, "allocated memory of " + info.name + " is not free");
   device.free(buffer);
 }
