@@ -41,11 +41,18 @@ Napi::Value device_free_bytes(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(device->free_bytes()));
 }
 
+Napi::Value device_scratch_bytes(const Napi::CallbackInfo& info) {
+  const std::unique_ptr<Device> device = open_device(info[0].ToString().Utf8Value(), {});
+  const uint32_t columns = info[1].ToNumber().Uint32Value();
+  return Napi::Number::New(info.Env(), static_cast<double>(device->scratch_bytes(columns)));
+}
+
 }  // namespace
 
 void register_devices(Napi::Env env, Napi::Object exports) {
   exports.Set("devices", guarded(env, "devices", devices));
   exports.Set("deviceFreeBytes", guarded(env, "deviceFreeBytes", device_free_bytes));
+  exports.Set("deviceScratchBytes", guarded(env, "deviceScratchBytes", device_scratch_bytes));
 }
 
 }  // namespace layerstream

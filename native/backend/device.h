@@ -49,6 +49,8 @@ class Device {
   virtual DeviceInfo info() const = 0;
   // Bytes of its own memory that can be allocated now; 0 where it uses the host's.
   virtual uint64_t free_bytes() const = 0;
+  // Bytes of its own memory that ops take beside the ranges they are given, at most, where no matrix has more columns.
+  virtual uint64_t scratch_bytes(uint32_t columns) const = 0;
 
   virtual Buffer* alloc(uint64_t bytes) = 0;
   virtual void free(Buffer* buffer) = 0;

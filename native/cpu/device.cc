@@ -25,6 +25,7 @@ class CpuDevice final : public Device {
 
   DeviceInfo info() const override { return info_of(kernels_, unified_, threads_); }
   uint64_t free_bytes() const override { return 0; }
+  uint64_t scratch_bytes(uint32_t) const override { return 0; }
 
   Buffer* alloc(uint64_t bytes) override { return new CpuBuffer(Arena(bytes)); }
   void free(Buffer* buffer) override { delete static_cast<CpuBuffer*>(buffer); }

@@ -26,6 +26,7 @@ class CudaDevice final : public Device {
 
   DeviceInfo info() const override { return context_->info(); }
   uint64_t free_bytes() const override { return context_->free_bytes(); }
+  uint64_t scratch_bytes(uint32_t columns) const override { return cuda::scratch_bytes(columns); }
 
   Buffer* alloc(uint64_t bytes) override { return new DeviceMemory(context_, bytes, false); }
   void free(Buffer* buffer) override { delete static_cast<DeviceMemory*>(buffer); }

@@ -15,6 +15,11 @@ T* pointer(Range range) {
 // Whether a device of these limits executes ops of this kind, with these formats, widths and options.
 bool supports(const Limits& limits, const Op& op);
 
+// Partial results of attention, at most: those of 64 heads of 128 dimensions and 150,000 positions.
+constexpr uint64_t kPartialBytes = 40 << 20;
+// Of a stream, at most, where no matrix has more columns.
+uint64_t scratch_bytes(uint32_t columns);
+
 // What of an op's launches changes from one token of a held pass to the next, all else being the same: first_position of
 // append and attention, with it the blocks of attention's grid where a split begins, and the row that embed reads.
 class Launcher {

@@ -12,8 +12,6 @@ namespace {
 constexpr uint32_t kThreads = 128;
 // Blocks for each multiprocessor from which on positions are not divided.
 constexpr uint32_t kBlocks = 4;
-// Of partial results, at most: those of 64 heads of 128 dimensions and 256 Ki positions.
-constexpr uint64_t kPartialBytes = 72 << 20;
 
 // Whether vectors begin where four elements can be loaded at once, and are whole fours.
 bool loads_fours(const AttentionOp& op, CUdeviceptr cache, uint32_t dim) {

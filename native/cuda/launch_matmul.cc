@@ -38,10 +38,27 @@ RowLayout layout_of(Format format, uint32_t columns, uint32_t block) {
 
 uint32_t divide_up(uint32_t value, uint32_t divisor) { return value / divisor + (value % divisor != 0); }
 
+// Of inputs of a fast product, as two parts of float16 and a factor for each token; `columns` are whole tiles.
+uint64_t half_bytes(uint32_t tokens, uint32_t columns) { return align_up(uint64_t{tokens} * columns * 4, 256); }
+uint64_t prepared_bytes(uint32_t tokens, uint32_t columns) { return half_bytes(tokens, columns) + tokens * sizeof(float); }
+
+// The tokens that are prepared at once.
+uint32_t tokens_at_once(uint32_t tokens, uint32_t columns) {
+  const uint64_t most = kScratchBytes / prepared_bytes(1, columns);
+  return static_cast<uint32_t>(std::clamp<uint64_t>(most, 1, std::min(tokens, kPreparedTokens)));
+}
+
+uint32_t padded_columns(uint32_t columns) { return static_cast<uint32_t>(align_up(columns, 64)); }
+
 // Of `columns` inputs in shared memory, which has gaps.
 uint32_t input_bytes(uint32_t columns) { return (columns + columns / 32 * 4) * static_cast<uint32_t>(sizeof(float)); }
 
 }  // namespace
+
+uint64_t scratch_bytes(uint32_t columns) {
+  const uint32_t padded = padded_columns(columns);
+  return std::max(kPartialBytes, prepared_bytes(tokens_at_once(kPreparedTokens, padded), padded));
+}
 
 void Launcher::run(const EmbedOp& op) {
   EmbedArguments arguments{};
@@ -103,13 +120,12 @@ void Launcher::multiply_many(Precision precision, MatmulArguments& arguments) {
     launch("matrix_exact", {divide_up(rows, kExactTile) * divide_up(tokens, kExactTile)}, kTileThreads, 0, arguments);
     return;
   }
-  const auto padded = static_cast<uint32_t>(align_up(columns, 64));
-  const uint32_t block_tokens = std::min(tokens, kPreparedTokens);
-  const uint64_t half_bytes = align_up(uint64_t{block_tokens} * padded * 4, 256);
-  const CUdeviceptr scratch = stream_.scratch(half_bytes + block_tokens * sizeof(float));
+  const uint32_t padded = padded_columns(columns);
+  const uint32_t block_tokens = tokens_at_once(tokens, padded);
+  const CUdeviceptr scratch = stream_.scratch(prepared_bytes(block_tokens, padded));
   PrepareArguments prepare{};
   prepare.halves = reinterpret_cast<uint32_t*>(scratch);
-  prepare.factors = reinterpret_cast<float*>(scratch + half_bytes);
+  prepare.factors = reinterpret_cast<float*>(scratch + half_bytes(block_tokens, padded));
   prepare.input_stride = arguments.input_stride;
   prepare.columns = columns;
   prepare.padded_columns = padded;

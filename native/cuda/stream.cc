@@ -153,11 +153,13 @@ void DeviceStream::end_run() {
 }
 
 CUdeviceptr DeviceStream::scratch(uint64_t bytes) {
+  if (bytes > kScratchBytes) throw Error("INTERNAL", "An op asks for " + std::to_string(bytes) + " bytes of scratch memory.");
+  if (!scratch_) scratch_ = std::make_unique<DeviceMemory>(context_, kScratchBytes, true);
   if (scratch_bytes_ < bytes) {
-    scratch_.push_back(std::make_unique<DeviceMemory>(context_, bytes, false));
+    scratch_->commit(0, bytes);
     scratch_bytes_ = bytes;
   }
-  return scratch_.empty() ? 0 : scratch_.back()->address();
+  return scratch_->address();
 }
 
 void DeviceStream::begin(Activity activity, Work work) {

@@ -35,6 +35,9 @@ class DeviceEvent : public Event {
   Record record_;
 };
 
+// What an op may take beside its ranges.
+constexpr uint64_t kScratchBytes = 128 << 20;
+
 class DeviceStream : public Stream {
  public:
   explicit DeviceStream(std::shared_ptr<Context> context);
@@ -49,8 +52,8 @@ class DeviceStream : public Stream {
   // Runs the kernel `name`, which takes one struct by value: `arguments`, copied before this returns. Blocks have
   // `threads` threads and `shared_bytes` of dynamic shared memory.
   void launch(const char* name, Grid grid, uint32_t threads, uint32_t shared_bytes, const void* arguments, size_t bytes);
-  // At least `bytes` of memory that is the stream's own. The content lasts until the next command that is no part of the
-  // same op; a larger one leaves earlier addresses valid.
+  // At least `bytes`, no more than kScratchBytes, of memory that is the stream's own, always at the same address. The content
+  // lasts until the next command that is no part of the same op.
   CUdeviceptr scratch(uint64_t bytes);
 
   // Commands from begin() to end() are one, of this kind.
@@ -82,7 +85,7 @@ class DeviceStream : public Stream {
   std::vector<CUfunction> run_, last_run_;
   std::vector<Launch> pending_;
   LaunchGraph graph_;
-  std::vector<std::unique_ptr<DeviceMemory>> scratch_;  // the last is in use
+  std::unique_ptr<DeviceMemory> scratch_;  // of kScratchBytes, committed as far as it has been used
   uint64_t scratch_bytes_ = 0;
 };
 

@@ -14,6 +14,7 @@ namespace layerstream::opencl {
 namespace {
 
 constexpr uint64_t kMostReserved = uint64_t{1} << 50;
+constexpr uint64_t kLeastHugeBytes = 8 * kHugePageBytes;
 
 DeviceStream& of(Stream* stream) { return *static_cast<DeviceStream*>(stream); }
 DeviceEvent& of(Event* event) { return *static_cast<DeviceEvent*>(event); }
@@ -29,6 +30,8 @@ class OpenClDevice final : public Device {
 
   DeviceInfo info() const override { return context_->info(); }
   uint64_t free_bytes() const override { return context_->free_bytes(); }
+  // A row of weights that lies in two buffers, which a float32 row is at most.
+  uint64_t scratch_bytes(uint32_t columns) const override { return uint64_t{columns} * sizeof(float); }
 
   Buffer* alloc(uint64_t bytes) override {
     auto memory = std::make_unique<DeviceMemory>(*context_, bytes);
@@ -118,7 +121,8 @@ class OpenClDevice final : public Device {
 // Memory that the driver has pinned; where a buffer cannot be that long, memory of the host alone.
 void* OpenClDevice::alloc_pinned(uint64_t bytes) {
   Pinned pinned{};
-  const uint64_t alignment = bytes >= kHugePageBytes ? kHugePageBytes : kPageBytes;
+  // Of what is pinned beside it, a driver may lock every byte: huge pages are for rings only.
+  const uint64_t alignment = bytes >= kLeastHugeBytes ? kHugePageBytes : kPageBytes;
   if (bytes <= context_->max_allocation() && context_->max_allocation() - bytes > alignment) {
     const Api& api = context_->api();
     pinned.memory = context_->create_host_buffer(bytes + alignment);

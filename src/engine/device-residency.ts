@@ -139,10 +139,11 @@ class DevicePlanner {
     return Math.ceil(bytes / MIB) * MIB;
   }
 
-  /** On the device whatever is held there: constants, logits, and what experts and rows of the embedding pass through. */
+  /** On the device whatever is held there: constants, scratch, logits, and what experts and rows of the embedding pass through. */
   private deviceConstant(working: WorkingMemory): number {
     const { gatherBytes, expertRing } = this.sizes;
-    return this.input.vectorBytes + gatherBytes + expertRing + this.logits(working);
+    const { vectorBytes, deviceScratchBytes = 0 } = this.input;
+    return vectorBytes + deviceScratchBytes + gatherBytes + expertRing + this.logits(working);
   }
 
   private logits({ logitsRows }: WorkingMemory): number {

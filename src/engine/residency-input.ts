@@ -65,6 +65,7 @@ export function residencyInputOf(
     budgetBytes: options.budgetBytes,
     vramBytes: options.vram?.budgetBytes,
     deviceMemoryBytes: options.vram?.memoryBytes,
+    deviceScratchBytes: options.vram && native().deviceScratchBytes(options.device, description.widestColumns),
     runtimeBytes,
     runtimeVariationBytes: runtime.mostBytes - runtime.bytes,
     stages,

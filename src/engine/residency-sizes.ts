@@ -53,6 +53,8 @@ export interface ResidencyInput {
   budgetBytes: number;
   /** Of the device's own memory; absent where it uses the host's. */
   vramBytes?: number;
+  /** Of the device's own memory, what ops take beside what they are given. */
+  deviceScratchBytes?: number;
   /** All of the device's own memory: address space for what may be committed. */
   deviceMemoryBytes?: number;
   /** Node, the addon, workers, and room for the JavaScript heap to breathe. */

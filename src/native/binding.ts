@@ -62,6 +62,7 @@ const functionNames = {
   destroyModel: true,
   devices: true,
   deviceFreeBytes: true,
+  deviceScratchBytes: true,
   encodeWindows: true,
   dropFileCache: true,
   expandRows: true,

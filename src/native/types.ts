@@ -476,6 +476,8 @@ export interface NativeDevices {
   devices(): NativeDevice[];
   /** Opens the device. Of its own memory, that can be allocated now; 0: it uses the host's. @throws DEVICE_UNAVAILABLE */
   deviceFreeBytes(name: string): number;
+  /** Of a device's own memory, what ops take beside what they are given, where no matrix has more columns. */
+  deviceScratchBytes(name: string, columns: number): number;
 }
 
 export interface NativeDeviceRates {

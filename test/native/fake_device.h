@@ -82,6 +82,7 @@ class FakeDevice final : public Device {
 
   DeviceInfo info() const override { return {"fake", "fake", options_.unified, 2}; }
   uint64_t free_bytes() const override { return 0; }
+  uint64_t scratch_bytes(uint32_t) const override { return 0; }
 
   Buffer* alloc(uint64_t bytes) override {
     Buffer* buffer = reserve(bytes);
