@@ -301,7 +301,7 @@ class Runtime {
   std::vector<Event*> chunk_events_;  // by sequence: behind the last op on what is on the tape, or behind its copy to the device
   Event* copied_ = nullptr;       // behind the copy of a chunk that is not on the tape
   Event* finished_ = nullptr;
-  Event* block_events_[2] = {};   // the pass thread stays at most two blocks ahead, so that an abort is prompt
+  Event* block_events_[2] = {};   // where passes are long, their thread stays at most two blocks ahead, so that an abort is prompt
   uint64_t blocks_run_ = 0;
   uint32_t tokens_ = 0;            // that a pass may have
   Buffer* register_memory_ = nullptr;

@@ -28,6 +28,8 @@ void Runtime::run_stage(uint32_t index, const PassRequest& request, uint32_t tok
     route_ = nullptr;
     run_steps(index, request, count);
     if (route_ != nullptr) run_experts(index, *route_, request);
+    // A pass of few tokens is short on a device with memory of its own, and nothing comes between its ops.
+    if (!unified_ && !many_tokens_) continue;
     device_->record(block_events_[blocks_run_ % 2], compute_);
     if (++blocks_run_ > 1) wait_for_compute(index, block_events_[blocks_run_ % 2]);
   }
