@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 
 #include "../platform/error.h"
 #include "file.h"
@@ -68,9 +69,14 @@ void SpillFile::write(const uint8_t* memory, uint64_t bytes, uint64_t offset) {
 
 void SpillFile::read(uint8_t* memory, uint64_t bytes, uint64_t offset) {
   while (bytes > 0) {
-    const ssize_t read = pread(descriptor_, memory, std::min(bytes, kMostBytes), static_cast<off_t>(offset));
+    const ssize_t read = descriptor_ < 0 ? 0 : pread(descriptor_, memory, std::min(bytes, kMostBytes), static_cast<off_t>(offset));
     if (read < 0 && errno == EINTR) continue;
-    if (read <= 0) fail("Reading the KV cache from a temporary file", read < 0 ? errno : EIO);
+    if (read < 0) fail("Reading the KV cache from a temporary file", errno);
+    if (read == 0) {
+      // Behind the end, as in a hole.
+      std::memset(memory, 0, bytes);
+      return;
+    }
     memory += read;
     offset += static_cast<uint64_t>(read);
     bytes -= static_cast<uint64_t>(read);

@@ -17,6 +17,7 @@ class SpillFile {
 
   // Both past the page cache where the file system allows it. They throw Error{"KV_SPILL_FAILED"}.
   void write(const uint8_t* memory, uint64_t bytes, uint64_t offset);
+  // What has never been written is zeros.
   void read(uint8_t* memory, uint64_t bytes, uint64_t offset);
 
  private:

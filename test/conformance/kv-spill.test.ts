@@ -91,7 +91,7 @@ it.skipIf(!canMount)(
       steps: [short, long, short, long, short],
     })) as { outcomes: { tokens?: number[]; code?: string; message?: string }[] };
     const expected = outcomes[0]?.tokens;
-    expect(expected).toHaveLength(4);
+    expect(expected, outcomes[0]?.message).toHaveLength(4);
     for (const failed of [1, 3]) {
       const message = expect.stringContaining(cacheDir);
       expect(outcomes[failed]).toMatchObject({ code: "KV_SPILL_FAILED", message });
