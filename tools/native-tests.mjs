@@ -55,19 +55,7 @@ const environment = options.thread
   : { ...process.env };
 /** Programs whose own threads, or those of what they test, meet. */
 const threaded = [
-  ...[
-    "blocks",
-    "choice",
-    "decoders",
-    "device",
-    "experts",
-    "kv_spill",
-    "ops",
-    "read_faults",
-    "reader",
-    "runtime",
-    "tape",
-  ],
+  ...["blocks", "choice", "decoders", "device", "experts", "kv_spill", "read_faults", "reader", "runtime", "tape"],
   ...["thread_pool", "trace", "transfer"],
 ];
 /** Lanes are many temporaries; checking when each ends takes the compiler three times as long. */
