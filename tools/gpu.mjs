@@ -72,7 +72,7 @@ const transformers = async (settings, seconds) =>
   lastLine(await run(values.python, ["tools/compare/gpu_transformers.py", JSON.stringify(settings)], { seconds }));
 
 const judgement = ({ share, target }) =>
-  share === undefined ? "" : `${share.toFixed(3)}${target === undefined ? "" : ` (${target} asked)`}`;
+  share == null ? "" : `${share.toFixed(3)}${target === undefined ? "" : ` (${target} asked)`}`;
 
 /** One line of the table. `target` is the least share that is asked for. */
 function row(what, figure, share, target) {

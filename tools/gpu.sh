@@ -16,7 +16,8 @@ if [ "${1:-}" = --pack ]; then
   node tools/native-tests.mjs --bench --no-run device
   rm -rf "$carried" && mkdir -p "$carried"
   xz -T0 -c "$(command -v node)" >"$carried/node.xz"
-  packages=$(npm ls --omit=dev --all --parseable | sed -n "s|^$PWD/||p")
+  packages=$(node -p 'Object.entries(require("./node_modules/.package-lock.json").packages)
+    .filter(([, { dev, devOptional }]) => !dev && !devOptional).map(([name]) => name).join(" ")')
   programs=$(find build/native-tests/plain -maxdepth 1 -type f -perm -u+x)
   # shellcheck disable=SC2086 # names without spaces
   tar -cJf "$carried/tree.tar.xz" dist build/Release/layerstream.node $packages $programs
