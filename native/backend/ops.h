@@ -79,6 +79,10 @@ struct RopeOp {
   bool interleaved;  // pair i is (2i, 2i + 1), else (i, i + rotary_dim / 2)
 };
 
+struct AppendedTokens {
+  uint32_t first, count;
+};
+
 // Appends the keys and values of `tokens` tokens to a layer's paged cache, then causal grouped-query attention: head h of
 // a token is read at h * head_dim of its query, and its result written at h * value_dim of its output.
 //
@@ -88,6 +92,11 @@ struct RopeOp {
 //
 // score = query . key * scale, for a query at position p times log(p + 1) / log(logn_length) where p + 1 > logn_length;
 // then soft_cap * tanh(score / soft_cap); then + slope of the head * (position of the key - p).
+//
+// With a `state`, the op does so for the positions [part_begin, part_end): appends those of its tokens that are there, and has
+// each query attend to what it sees of them. Ops for all parts that any token sees, in ascending order, leave in the output the
+// bits that one op for all positions would; `state` goes from each to the next and says nothing else. The first and the last
+// of them know themselves (begins, ends). What is not in the part is not read: not the cache, not its entries of `pages`.
 struct AttentionOp {
   Range query, key, value;
   Range output;  // may be the query if value_dim is head_dim
@@ -106,7 +115,26 @@ struct AttentionOp {
   uint32_t logn_length;  // 0: none
   Range sinks;           // `heads` floats: a score of no key, which takes its share of the softmax; or a null buffer
   Range slopes;          // `heads` floats (ALiBi), or a null buffer
+  Range state;           // attention_state_floats(value_dim) floats for each head of each token; or a null buffer: all positions
+  uint32_t part_begin = 0, part_end = UINT32_MAX;  // multiples of kAttentionPartPositions, unless no token comes behind
+
+  uint32_t end_position() const { return first_position + tokens; }
+  // What its tokens see begins here.
+  uint32_t begin_position() const { return window != 0 && first_position + 1 > window ? first_position + 1 - window : 0; }
+  bool begins() const { return part_begin <= begin_position(); }
+  bool ends() const { return part_end >= end_position(); }
+  // Of its tokens, those whose keys and values come to lie in the part.
+  AppendedTokens appended() const {
+    const uint32_t begin = part_begin > first_position ? part_begin : first_position, end = part_end < end_position() ? part_end : end_position();
+    return {begin - first_position, end > begin ? end - begin : 0};
+  }
 };
+
+// Kernels take positions in blocks and splits at fixed places, which divide this.
+constexpr uint32_t kAttentionPartPositions = 128;
+
+// The largest score so far, the weights' total relative to it, and the weighted sums of values.
+constexpr uint64_t attention_state_floats(uint32_t value_dim) { return uint64_t{value_dim} + 2; }
 
 // gate = activation(gate) * up
 struct ActivationOp {

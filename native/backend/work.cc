@@ -22,12 +22,15 @@ OpWork work(const MatmulOp& op) {
 }
 
 OpWork work(const AttentionOp& op) {
-  const uint64_t end = uint64_t{op.first_position} + op.tokens;
-  const uint64_t window = op.window > 0 ? op.window : end;
+  const uint64_t end = std::min<uint64_t>(op.end_position(), op.part_end);
+  const uint64_t first = std::min<uint64_t>(end, std::max(op.begin_position(), op.part_begin));
   // Positions that each token sees, over all tokens.
   uint64_t pairs = 0;
-  for (uint64_t position = op.first_position; position < end; ++position) pairs += std::min(position + 1, window);
-  const uint64_t first = op.first_position + uint64_t{1} > window ? op.first_position + 1 - window : 0;
+  for (uint64_t position = op.first_position; position < op.end_position(); ++position) {
+    const uint64_t seen_from = op.window > 0 && position + 1 > op.window ? position + 1 - op.window : 0;
+    const uint64_t seen_to = std::min(position + 1, end);
+    pairs += seen_to - std::min(seen_to, std::max(seen_from, first));
+  }
   const auto block = [&](uint32_t dim) { return kv_block_bytes(op.kv_format, static_cast<uint32_t>(end - first), dim); };
   const uint64_t cached = block(op.head_dim) + (op.values_in_keys ? 0 : block(op.value_dim));
   return {Activity::kAttention,

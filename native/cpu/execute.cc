@@ -95,8 +95,9 @@ void Executor::append(const AttentionOp& op) {
     kernels_.encode_kv(op.kv_format, source, dim, block + size_t{within} * dim * kv_element_bytes(op.kv_format), scales + within);
   };
   const uint64_t width = uint64_t{op.kv_heads} * (op.head_dim + (op.values_in_keys ? 0 : op.value_dim));
-  for_each_token(op.tokens, width, [&](uint32_t token) {
-    const uint32_t position = op.first_position + token;
+  const AppendedTokens appended = op.appended();
+  for_each_token(appended.count, width, [&](uint32_t index) {
+    const uint32_t token = appended.first + index, position = op.first_position + token;
     for (uint32_t head = 0; head < op.kv_heads; ++head) {
       put(op.key_cache, op.head_dim, head, position, row(op.key, token, op.key_stride) + head * op.head_dim);
       if (op.values_in_keys) continue;
@@ -146,11 +147,17 @@ void Executor::run(const AttentionOp& op) {
     args.values = op.values_in_keys ? nullptr : address<const uint8_t>(op.value_cache);
     args.sinks = address(op.sinks);
     args.slopes = address(op.slopes);
+    args.state = address(op.state);
+    args.part_begin = op.part_begin;
+    args.part_end = op.part_end;
+    args.begins = op.begins();
+    args.ends = op.ends();
     args.scratch = reinterpret_cast<float*>(scratch_[thread].data());
     kernels_.attention(args);
   };
   const uint32_t count = token_parts * op.kv_heads * head_parts;
-  const uint64_t bytes = uint64_t{op.tokens} * (op.first_position + op.tokens) * op.heads * op.head_dim * sizeof(float);
+  const uint64_t seen = std::min(op.part_end, op.end_position()) - std::min(op.part_begin, op.end_position());
+  const uint64_t bytes = op.tokens * seen * op.heads * op.head_dim * sizeof(float);
   if (bytes < kParallelBytes) {
     for (uint32_t index = 0; index < count; ++index) part(index, 0);
   } else {

@@ -65,6 +65,11 @@ struct AttentionArgs {
   const uint8_t* values;    // likewise, with value_dim; null: the first value_dim elements of each key
   const float* sinks;       // `heads` floats, or null
   const float* slopes;      // `heads` floats, or null
+  // The positions [part_begin, part_end) only, both multiples of 64 or beyond all that is seen. With a state, as AttentionOp
+  // has it: it is found unless this part begins, and left, instead of the output, unless it ends.
+  float* state;             // [tokens][heads][value_dim + 2], or null
+  uint32_t part_begin = 0, part_end = UINT32_MAX;
+  bool begins = true, ends = true;
   float* scratch;           // attention_scratch_floats(head_dim, value_dim) floats, private to the calling thread
 };
 

@@ -24,18 +24,20 @@ bool loads_fours(const AttentionOp& op, CUdeviceptr cache, uint32_t dim) {
 
 void Launcher::run(const AttentionOp& op) {
   if (op.tokens == 0) return;
+  const AppendedTokens appended = op.appended();
   const auto append = [&](Range source, uint32_t stride, Range cache, uint32_t dim) {
+    if (appended.count == 0) return;
     AppendArguments arguments{};
-    arguments.source = pointer<const float>(source);
+    arguments.source = pointer<const float>(source) + uint64_t{appended.first} * stride;
     arguments.cache = pointer<uint8_t>(cache);
     arguments.pages = pointer<const uint32_t>(op.pages);
     arguments.page_bytes = op.page_bytes;
     arguments.stride = stride;
     arguments.dim = dim;
     arguments.page_positions = op.page_positions;
-    arguments.first_position = op.first_position;
+    arguments.first_position = op.first_position + appended.first;
     arguments.format = op.kv_format;
-    launch("append", {op.tokens, op.kv_heads}, 32, 0, arguments);
+    launch("append", {appended.count, op.kv_heads}, 32, 0, arguments);
   };
   append(op.key, op.key_stride, op.key_cache, op.head_dim);
   if (!op.values_in_keys) append(op.value, op.value_stride, op.value_cache, op.value_dim);
@@ -48,11 +50,16 @@ void Launcher::run(const AttentionOp& op) {
   arguments.pages = pointer<const uint32_t>(op.pages);
   arguments.sinks = pointer<const float>(op.sinks);
   arguments.slopes = pointer<const float>(op.slopes);
+  arguments.state = pointer<float>(op.state);
   arguments.page_bytes = op.page_bytes;
   arguments.query_stride = op.query_stride;
   arguments.output_stride = op.output_stride;
   arguments.page_positions = op.page_positions;
   arguments.first_position = op.first_position;
+  arguments.part_begin = op.part_begin / kSplitPositions;
+  arguments.part_end = op.part_end / kSplitPositions + (op.part_end % kSplitPositions != 0);
+  arguments.begins = op.begins();
+  arguments.ends = op.ends();
   arguments.heads = op.heads;
   arguments.kv_heads = op.kv_heads;
   arguments.head_dim = op.head_dim;
@@ -69,9 +76,9 @@ void Launcher::run(const AttentionOp& op) {
   const AttentionShape shape = attention_shape(group, op.value_dim);
   const uint32_t head_blocks = op.kv_heads * ((group + shape.heads - 1) / shape.heads);
   // The most that a token sees; bits do not depend on whether they are divided.
-  const uint32_t end = op.first_position + op.tokens;
-  const uint32_t seen = op.window == 0 ? end : std::min(end, op.window + kSplitPositions - 1);
-  const uint32_t splits = (seen + kSplitPositions - 1) / kSplitPositions;
+  const uint32_t part = std::min(op.end_position(), op.part_end) - std::min(op.end_position(), op.part_begin);
+  const uint32_t seen = op.window == 0 ? part : std::min(part, op.window + kSplitPositions - 1);
+  const uint32_t splits = std::max((seen + kSplitPositions - 1) / kSplitPositions, 1u);
   const uint64_t partial_bytes = uint64_t{op.tokens} * op.heads * splits * (op.value_dim + 2) * sizeof(float);
   const bool divided = uint64_t{op.tokens} * head_blocks < uint64_t{kBlocks} * stream_.limits().multiprocessors &&
                        partial_bytes <= kPartialBytes;

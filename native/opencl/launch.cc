@@ -48,21 +48,29 @@ void Launcher::run(const RopeOp& op) {
 }
 
 void Launcher::run(const AttentionOp& op) {
-  gather({op.key_cache, op.value_cache, op.pages, op.key, op.value, op.query, op.output, op.sinks, op.slopes});
+  gather({op.key_cache, op.value_cache, op.pages, op.key, op.value, op.query, op.output, op.sinks, op.slopes, op.state});
   const auto format = static_cast<uint8_t>(op.kv_format);
   const Operand keys = operand(op.key_cache), values = op.values_in_keys ? Operand{} : operand(op.value_cache);
   const Operand pages = operand(op.pages);
 
   const uint32_t vectors = op.kv_heads * (op.values_in_keys ? 1 : 2);
-  const cl_kernel append = stream_.kernel({KernelName::kAppend, format});
-  set(append, operand(op.key), operand(op.value), op.key_stride, op.value_stride, keys, values, op.page_bytes, pages, op.page_positions,
-      op.first_position, op.kv_heads, op.head_dim, op.value_dim, vectors);
-  stream_.enqueue(append, vectors, op.tokens, 8);
+  if (const AppendedTokens appended = op.appended(); appended.count > 0) {
+    const auto source = [&](Range range, uint32_t stride) {
+      Operand first = operand(range);
+      first.offset += uint64_t{appended.first} * stride * sizeof(float);
+      return first;
+    };
+    const cl_kernel append = stream_.kernel({KernelName::kAppend, format});
+    set(append, source(op.key, op.key_stride), source(op.value, op.value_stride), op.key_stride, op.value_stride, keys, values,
+        op.page_bytes, pages, op.page_positions, op.first_position + appended.first, op.kv_heads, op.head_dim, op.value_dim, vectors);
+    stream_.enqueue(append, vectors, appended.count, 8);
+  }
 
   const auto set_common = [&](cl_kernel kernel, auto... rest) {
     set(kernel, operand(op.query), operand(op.output), op.query_stride, op.output_stride, keys, values, op.page_bytes, pages,
         op.page_positions, op.first_position, op.heads, op.kv_heads, op.head_dim, op.value_dim, op.window, op.scale, op.values_in_keys,
-        op.soft_cap, op.logn_length, operand(op.sinks), operand(op.slopes), rest...);
+        op.soft_cap, op.logn_length, operand(op.sinks), operand(op.slopes), operand(op.state), op.part_begin, op.part_end,
+        op.begins(), op.ends(), rest...);
   };
   if (context_.host_processor()) {
     const uint32_t all = op.tokens * (op.heads / op.kv_heads), queries = std::min(std::bit_ceil(all), kQueries);

@@ -34,6 +34,16 @@ inline std::vector<float> random_vector(uint32_t dim) {
   return vector;
 }
 
+// Where parts of the op's positions end: one to three units each, and the last one at the last position or behind it.
+inline std::vector<uint32_t> part_ends(const Problem& problem) {
+  const auto op = std::get<AttentionOp>(problem.ops(nullptr)[0]);
+  std::vector<uint32_t> ends;
+  uint32_t end = op.begin_position() / kAttentionPartPositions * kAttentionPartPositions;
+  while (end < op.end_position()) ends.push_back(end += uniform(1, 3) * kAttentionPartPositions);
+  if (coin()) ends.back() = op.end_position();
+  return ends;
+}
+
 inline Problem make_attention(const AttentionCase& shape, KvFormat format) {
   Problem problem("attention " + std::string(kKvFormatNames[static_cast<size_t>(format)]) + ", heads " + std::to_string(shape.heads) + "/" +
                   std::to_string(shape.kv_heads) + " of " + std::to_string(shape.head_dim) + "/" + std::to_string(shape.value_dim) + ", " +
@@ -136,6 +146,19 @@ inline Problem make_attention(const AttentionCase& shape, KvFormat format) {
     op.slopes = slopes.in(buffer);
     return std::vector<Op>{op};
   };
+  problem.scratch = problem.add(size_t{shape.tokens} * shape.heads, 0, attention_state_floats(shape.value_dim));
+  problem.parts = [ops = problem.ops, state = problem.scratch, ends = part_ends(problem)](Buffer* buffer) {
+    std::vector<Op> parts;
+    auto op = std::get<AttentionOp>(ops(buffer)[0]);
+    op.state = state.in(buffer);
+    op.part_begin = op.begin_position() / kAttentionPartPositions * kAttentionPartPositions;
+    for (const uint32_t end : ends) {
+      op.part_end = end;
+      parts.push_back(op);
+      op.part_begin = end;
+    }
+    return parts;
+  };
   return problem;
 }
 
@@ -152,6 +175,12 @@ inline std::vector<Problem> make_attention_problems() {
       {.heads = 16, .kv_heads = 1, .head_dim = 576, .value_dim = 512, .tokens = 3, .first_position = 70, .page_positions = 64, .values_in_keys = true},
       {.heads = 6, .kv_heads = 2, .head_dim = 18, .value_dim = 18, .tokens = 41, .first_position = 30, .page_positions = 16, .values_in_keys = true},
   };
+  // Several parts: a prompt across their ends, windows that begin in the second, tokens of which some see nothing of the first.
+  cases.push_back({.heads = 4, .kv_heads = 2, .head_dim = 24, .value_dim = 24, .tokens = 150, .first_position = 250, .page_positions = 64, .in_place = true});
+  cases.push_back({.heads = 3, .kv_heads = 1, .head_dim = 16, .value_dim = 20, .tokens = 140, .first_position = 300, .page_positions = 64, .window = 131,
+                   .soft_cap = 2.0f, .sinks = true, .slopes = true, .logn_length = 40});
+  cases.push_back({.heads = 4, .kv_heads = 2, .head_dim = 20, .value_dim = 20, .tokens = 1, .first_position = 640, .page_positions = 64, .window = 300, .sinks = true});
+  cases.push_back({.heads = 8, .kv_heads = 1, .head_dim = 40, .value_dim = 32, .tokens = 2, .first_position = 511, .page_positions = 64, .values_in_keys = true});
   for (uint32_t option = 0; option < 5; option++) {
     AttentionCase each{.heads = 6, .kv_heads = 2, .head_dim = 18, .value_dim = 24, .tokens = option % 2 == 0 ? 1 : 50u,
                        .first_position = 60, .page_positions = 16};

@@ -37,6 +37,7 @@ std::vector<std::vector<float>> results(const std::vector<Problem>& problems, co
     for (const Op& op : problem.ops(nullptr)) check(device->supports(op), problem.name + " is supported");
     results.push_back(launch(problem, problem.ops, *device));
     verify(problem, results.back(), driver);
+    if (problem.parts) verify_same(problem, launch(problem, problem.parts, *device), results.back(), driver, "how it is divided");
   }
   return results;
 }

@@ -1,6 +1,7 @@
 // Ops with the memory that they find and the memory that they must leave, and the ways to run them.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -41,6 +42,7 @@ struct Problem {
   std::vector<double> expected;  // NaN: none
   std::vector<double> bounds;    // of the difference to it
   Ops ops;
+  Region scratch;                // what is left there is nobody's
   Ops parts;                     // the same work divided otherwise, which must leave the same bits; or none
   double tolerance = 4e-6;       // relative and absolute, unless a value has a bound of its own
 
@@ -126,6 +128,7 @@ inline std::vector<float> launch(const Problem& problem, const Ops& ops, Device&
   device.synchronize(event);
   std::vector<float> memory(problem.memory.size());
   std::memcpy(memory.data(), host, bytes);
+  std::copy_n(problem.memory.begin() + problem.scratch.first, problem.scratch.count, memory.begin() + problem.scratch.first);
   device.destroy(stream);
   device.destroy(event);
   device.free(buffer);

@@ -12,7 +12,7 @@ inline std::vector<Range> ranges(const NormOp& op) { return {op.input, op.output
 inline std::vector<Range> ranges(const MatmulOp& op) { return {op.weight, op.input, op.output, op.bias, op.row_scale}; }
 inline std::vector<Range> ranges(const RopeOp& op) { return {op.target, op.cosine, op.sine}; }
 inline std::vector<Range> ranges(const AttentionOp& op) {
-  return {op.query, op.key, op.value, op.output, op.key_cache, op.value_cache, op.pages, op.sinks, op.slopes};
+  return {op.query, op.key, op.value, op.output, op.key_cache, op.value_cache, op.pages, op.sinks, op.slopes, op.state};
 }
 inline std::vector<Range> ranges(const ActivationOp& op) { return {op.gate, op.up}; }
 inline std::vector<Range> ranges(const ScaleTokensOp& op) { return {op.target, op.factor}; }

@@ -28,6 +28,7 @@ struct Scratch {
 struct Row {
   const float* query;
   float* output;
+  float* state;                 // largest, total and sums of parts before and after this; or null
   uint32_t first_key, end_key;  // absolute positions that the row sees; the last one is the row's own
   float scale;                  // of the scores
   float slope;                  // by which a score rises from one key to the next
@@ -297,8 +298,14 @@ inline void attend(const AttentionArgs& args, Row* rows, uint32_t count, const S
     end = rows[r].end_key > end ? rows[r].end_key : end;
   }
   for (uint32_t r = 0; r < count; r++) {
-    for (uint32_t d = 0; d < scratch.stride; d++) scratch.sums[r * scratch.stride + d] = 0.0f;
+    float* const sums = scratch.sums + r * scratch.stride;
+    const uint32_t kept = args.begins ? 0 : args.value_dim;
+    for (uint32_t d = 0; d < kept; d++) sums[d] = rows[r].state[2 + d];
+    for (uint32_t d = kept; d < scratch.stride; d++) sums[d] = 0.0f;
   }
+  begin = begin > args.part_begin ? begin : args.part_begin;
+  end = end < args.part_end ? end : args.part_end;
+  if (begin >= end) return;
   uint32_t position = begin / kBlockKeys * kBlockKeys;
   Block blocks[2];
   Block* block = &blocks[0];
@@ -325,7 +332,14 @@ inline void attend(const AttentionArgs& args, Row* rows, uint32_t count, const S
   }
 }
 
-inline void write_row(const Row& row, const float* sums, uint32_t value_dim) {
+inline void write_row(const AttentionArgs& args, const Row& row, const float* sums) {
+  const uint32_t value_dim = args.value_dim;
+  if (!args.ends) {
+    row.state[0] = row.largest;
+    row.state[1] = row.total;
+    for (uint32_t d = 0; d < value_dim; d++) row.state[2 + d] = sums[d];
+    return;
+  }
   const Floats inverse = broadcast(1.0f / row.total);
   for (uint32_t d = 0; d < value_dim; d += 16) {
     const uint32_t left = value_dim - d < 16 ? value_dim - d : 16;
@@ -338,6 +352,7 @@ inline Row make_row(const AttentionArgs& args, size_t token, size_t head) {
   Row row;
   row.query = args.query + token * args.query_stride + head * args.head_dim;
   row.output = args.output + token * args.output_stride + head * args.value_dim;
+  row.state = args.state == nullptr ? nullptr : args.state + (token * args.heads + head) * (size_t{args.value_dim} + 2);
   row.first_key = args.window != 0 && end > args.window ? end - args.window : 0;
   row.end_key = end;
   row.scale = args.scale;
@@ -345,6 +360,11 @@ inline Row make_row(const AttentionArgs& args, size_t token, size_t head) {
     row.scale *= static_cast<float>(std::log(static_cast<double>(end)) / std::log(static_cast<double>(args.logn_length)));
   }
   row.slope = args.slopes == nullptr ? 0.0f : args.slopes[head];
+  if (!args.begins) {
+    row.largest = row.state[0];
+    row.total = row.state[1];
+    return row;
+  }
   // A sink is as a key that comes first and whose value is 0.
   row.largest = args.sinks == nullptr ? -INFINITY : args.sinks[head];
   row.total = args.sinks == nullptr ? 0.0f : 1.0f;
@@ -370,7 +390,7 @@ void attend_all(const AttentionArgs& args) {
       rows[r] = make_row(args, args.token_begin + (first + r) / heads, args.head_begin + (first + r) % heads);
     }
     attend<kFormat>(args, rows, count, scratch);
-    for (uint32_t r = 0; r < count; r++) write_row(rows[r], scratch.sums + r * scratch.stride, args.value_dim);
+    for (uint32_t r = 0; r < count; r++) write_row(args, rows[r], scratch.sums + r * scratch.stride);
   }
 }
 

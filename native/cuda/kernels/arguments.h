@@ -101,13 +101,16 @@ struct AttentionArguments {
   const uint32_t* pages;
   const float* sinks;
   const float* slopes;
+  float* state;  // for each token and head as of `partial`: found unless `begins`, left unless `ends`; or null
   uint64_t page_bytes;
   uint32_t query_stride, output_stride, page_positions, first_position;
+  uint32_t part_begin, part_end;  // splits that are attended to: [part_begin, part_end)
   uint32_t heads, kv_heads, head_dim, value_dim;
   uint32_t stored_dim;  // of a value in the cache
   uint32_t window, logn_length;
   uint32_t splits;  // of the grid; 1: every block sees all of its token's
   float scale, soft_cap;
+  bool begins, ends;
   bool aligned;  // four elements from a multiple of four on can be loaded at once
 };
 

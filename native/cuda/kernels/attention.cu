@@ -16,19 +16,19 @@ ATTENTION_KERNELS(kQ8, 8bit)
 // Splits in ascending order, as a block that sees all of them: block (token, head).
 KERNEL(merge_splits, AttentionArguments, kAttentionThreads, 1) {
   const uint32_t token = blockIdx.x, head = blockIdx.y, value_dim = arguments.value_dim;
-  const uint32_t end = arguments.first_position + token + 1;
-  const uint32_t begin = arguments.window != 0 && end > arguments.window ? end - arguments.window : 0;
-  const uint32_t splits = (end - 1) / kSplitPositions + 1 - begin / kSplitPositions;
+  const Splits seen = splits_of(arguments, token);
+  const uint32_t splits = seen.end > seen.begin ? seen.end - seen.begin : 0;
   const float* const partial = arguments.partial + (size_t{token} * arguments.heads + head) * arguments.splits * (value_dim + 2);
-  float* const output = arguments.output + size_t{token} * arguments.output_stride + size_t{head} * value_dim;
+  const SoftmaxState first = first_state(arguments, token, head);
+  __syncthreads();
   for (uint32_t d = threadIdx.x; d < value_dim; d += kAttentionThreads) {
-    SoftmaxState state = first_state(arguments.sinks, head);
-    float sum = 0.0f;
+    SoftmaxState state = first;
+    float sum = first_sum(arguments, token, head, d);
     for (uint32_t split = 0; split < splits; ++split) {
       const float* const part = partial + size_t{split} * (value_dim + 2);
       sum = merge(sum, part[2 + d], merge(state, {part[0], part[1]}));
     }
-    output[d] = sum / state.total;
+    leave(arguments, token, head, d, sum, state);
   }
 }
 

@@ -56,6 +56,45 @@ __device__ __forceinline__ float sum_pairs(float (&sums)[kPairs]) {
   return sum;
 }
 
+// Of the part that the op attends to, what a token sees.
+struct Splits {
+  uint32_t begin, end;
+};
+__device__ __forceinline__ Splits splits_of(const AttentionArguments& arguments, uint32_t token) {
+  const uint32_t end = arguments.first_position + token + 1;
+  const uint32_t begin = arguments.window != 0 && end > arguments.window ? end - arguments.window : 0;
+  return {max(begin / kSplitPositions, arguments.part_begin), min((end - 1) / kSplitPositions + 1, arguments.part_end)};
+}
+
+// Where parts keep a head of a token: largest, total, sums.
+__device__ __forceinline__ float* state_of(const AttentionArguments& arguments, uint32_t token, uint32_t head) {
+  return arguments.state + (size_t{token} * arguments.heads + head) * (arguments.value_dim + 2);
+}
+
+__device__ __forceinline__ SoftmaxState first_state(const AttentionArguments& arguments, uint32_t token, uint32_t head) {
+  if (arguments.begins) return first_state(arguments.sinks, head);
+  const float* const state = state_of(arguments, token, head);
+  return {state[0], state[1]};
+}
+
+__device__ __forceinline__ float first_sum(const AttentionArguments& arguments, uint32_t token, uint32_t head, uint32_t d) {
+  return arguments.begins ? 0.0f : state_of(arguments, token, head)[2 + d];
+}
+
+// Of a head of a token, element d: for the next part, or the result. Every thread that does so has read the state before.
+__device__ __forceinline__ void leave(const AttentionArguments& arguments, uint32_t token, uint32_t head, uint32_t d, float sum,
+                                      SoftmaxState state) {
+  if (arguments.ends) {
+    arguments.output[size_t{token} * arguments.output_stride + size_t{head} * arguments.value_dim + d] = sum / state.total;
+    return;
+  }
+  float* const left = state_of(arguments, token, head);
+  left[2 + d] = sum;
+  if (d != 0) return;
+  left[0] = state.largest;
+  left[1] = state.total;
+}
+
 // What a warp has found in a split: lane 8 * h + k knows head h and key k of each batch.
 template <uint32_t kHeads, uint32_t kChunks>
 struct WarpSums {
@@ -197,11 +236,11 @@ __device__ __forceinline__ void attend(const AttentionArguments& arguments) {
   const uint32_t head_dim = arguments.head_dim, value_dim = arguments.value_dim;
   const uint32_t own = arguments.first_position + token, end = own + 1;
   const uint32_t begin = arguments.window != 0 && end > arguments.window ? end - arguments.window : 0;
-  const uint32_t first_split = begin / kSplitPositions, split_end = own / kSplitPositions + 1;
+  const Splits seen = splits_of(arguments, token);
   // Of a grid with splits, this block's; else all.
   const bool whole = arguments.splits == 1;
-  const uint32_t split_begin = whole ? first_split : first_split + blockIdx.z;
-  if (split_begin >= split_end) return;
+  const uint32_t split_begin = whole ? seen.begin : seen.begin + blockIdx.z;
+  if (!whole && split_begin >= seen.end) return;
 
   // The output may be the query.
   for (uint32_t i = threadIdx.x; i < kHeads * padded_dims(head_dim); i += kAttentionThreads) {
@@ -210,7 +249,13 @@ __device__ __forceinline__ void attend(const AttentionArguments& arguments) {
     memory.queries[i] =
         exists ? arguments.query[size_t{token} * arguments.query_stride + size_t{first_head + head} * head_dim + d] : 0.0f;
   }
-  for (uint32_t i = threadIdx.x; i < kHeads * padded_dims(value_dim); i += kAttentionThreads) memory.sums[i] = 0.0f;
+  for (uint32_t i = threadIdx.x; i < kHeads * padded_dims(value_dim); i += kAttentionThreads) {
+    const uint32_t head = i / padded_dims(value_dim), d = i % padded_dims(value_dim);
+    memory.sums[i] = head < heads && d < value_dim ? first_sum(arguments, token, first_head + head, d) : 0.0f;
+  }
+  SoftmaxState states[kHeads];
+#pragma unroll
+  for (uint32_t head = 0; head < kHeads; ++head) states[head] = first_state(arguments, token, min(first_head + head, arguments.heads - 1));
   __syncthreads();
   float scale = arguments.scale;
   if (arguments.logn_length != 0 && end > arguments.logn_length) {
@@ -218,11 +263,8 @@ __device__ __forceinline__ void attend(const AttentionArguments& arguments) {
   }
   const uint32_t own_head = min(first_head + lane / kBatchKeys % kHeads, first_head + heads - 1);
   const float slope = arguments.slopes == nullptr ? 0.0f : arguments.slopes[own_head];
-  SoftmaxState states[kHeads];
-#pragma unroll
-  for (uint32_t head = 0; head < kHeads; ++head) states[head] = first_state(arguments.sinks, min(first_head + head, arguments.heads - 1));
 
-  for (uint32_t split = split_begin; split < (whole ? split_end : split_begin + 1); ++split) {
+  for (uint32_t split = split_begin; split < (whole ? seen.end : split_begin + 1); ++split) {
     WarpSums<kHeads, kChunks> found = {};
     found.largest = -INFINITY;
     const uint32_t last = min(end, (split + 1) * kSplitPositions);
@@ -270,9 +312,8 @@ __device__ __forceinline__ void attend(const AttentionArguments& arguments) {
 #pragma unroll
   for (uint32_t head = 0; head < kHeads; ++head) {
     if (head >= heads) continue;
-    float* const output = arguments.output + size_t{token} * arguments.output_stride + size_t{first_head + head} * value_dim;
     for (uint32_t d = threadIdx.x; d < value_dim; d += kAttentionThreads) {
-      output[d] = memory.sums[head * padded_dims(value_dim) + d] / states[head].total;
+      leave(arguments, token, first_head + head, d, memory.sums[head * padded_dims(value_dim) + d], states[head]);
     }
   }
 }

@@ -59,7 +59,8 @@ kernel void attend(global float* query, ulong query_offset, global float* output
                    ulong value_cache_offset, ulong page_bytes, global uint* pages, ulong pages_offset, uint page_positions,
                    uint first_position, uint heads, uint kv_heads, uint head_dim, uint value_dim, uint window, float scale,
                    uint values_in_keys, float soft_cap, uint logn_length, global float* sinks, ulong sinks_offset,
-                   global float* slopes, ulong slopes_offset, uint tokens, local float* sums, local float* vectors) {
+                   global float* slopes, ulong slopes_offset, global float* state, ulong state_offset, uint part_begin, uint part_end,
+                   uint begins, uint ends, uint tokens, local float* sums, local float* vectors) {
   const uint kv_head = get_global_id(1), group = heads / kv_heads, first = get_global_id(0) * QUERIES;
   global const uint* const page_table = WORDS(pages, pages_offset);
   global uchar* const keys = key_cache + key_cache_offset;
@@ -77,9 +78,10 @@ kernel void attend(global float* query, ulong query_offset, global float* output
     each->scale = scale;
     if (logn_length != 0 && each->own + 1 > logn_length) each->scale *= log((float)(each->own + 1)) / log((float)logn_length);
     each->slope = slopes == 0 ? 0.0f : FLOATS(slopes, slopes_offset)[head];
+    global const float* const found = STATE(state, state_offset, token, heads, head, value_dim);
     // A sink is as a key that comes first and whose value is 0.
-    each->largest = sinks == 0 ? -INFINITY : FLOATS(sinks, sinks_offset)[head];
-    each->total = sinks == 0 ? 0.0f : 1.0f;
+    each->largest = !begins ? found[0] : sinks == 0 ? -INFINITY : FLOATS(sinks, sinks_offset)[head];
+    each->total = !begins ? found[1] : sinks == 0 ? 0.0f : 1.0f;
     begin = min(begin, each->begin);
     end = max(end, each->own + 1);
     // The output may be the query.
@@ -87,8 +89,10 @@ kernel void attend(global float* query, ulong query_offset, global float* output
 #pragma nounroll
     for (uint d = 0; d < head_dim; ++d) vectors[q * head_dim + d] = source[d];
 #pragma nounroll
-    for (uint d = 0; d < value_dim; ++d) sums[q * value_dim + d] = 0.0f;
+    for (uint d = 0; d < value_dim; ++d) sums[q * value_dim + d] = begins ? 0.0f : found[2 + d];
   }
+  begin = max(begin, part_begin);
+  end = min(end, part_end);
 
 #pragma nounroll
   for (uint block = begin / KEYS * KEYS; block < end; block += KEYS) {
@@ -161,7 +165,14 @@ kernel void attend(global float* query, ulong query_offset, global float* output
   for (uint q = 0; q < QUERIES && first + q < tokens * group; ++q) {
     const uint token = (first + q) / group, head = kv_head * group + (first + q) % group;
     global float* const target = FLOATS(output, output_offset) + (size_t)token * output_stride + (size_t)head * value_dim;
+    global float* const left = STATE(state, state_offset, token, heads, head, value_dim);
 #pragma nounroll
-    for (uint d = 0; d < value_dim; ++d) target[d] = sums[q * value_dim + d] / queries[q].total;
+    for (uint d = 0; d < value_dim; ++d) {
+      if (ends) target[d] = sums[q * value_dim + d] / queries[q].total;
+      else left[2 + d] = sums[q * value_dim + d];
+    }
+    if (ends) continue;
+    left[0] = queries[q].largest;
+    left[1] = queries[q].total;
   }
 }

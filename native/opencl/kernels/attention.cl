@@ -7,7 +7,8 @@ kernel void attention(global float* query, ulong query_offset, global float* out
                       ulong value_cache_offset, ulong page_bytes, global uint* pages, ulong pages_offset,
                       uint page_positions, uint first_position, uint heads, uint kv_heads, uint head_dim, uint value_dim,
                       uint window, float scale, uint values_in_keys, float soft_cap, uint logn_length, global float* sinks,
-                      ulong sinks_offset, global float* slopes, ulong slopes_offset, local float* sums, local float* queries) {
+                      ulong sinks_offset, global float* slopes, ulong slopes_offset, global float* state, ulong state_offset, uint part_begin,
+                      uint part_end, uint begins, uint ends, local float* sums, local float* queries) {
   local float partial[LANES];
   local float weights[LANES];
   local float value_scales[LANES];
@@ -26,16 +27,18 @@ kernel void attention(global float* query, ulong query_offset, global float* out
   for (uint d = lane; d < head_dim; d += LANES) {
     queries[d] = FLOATS(query, query_offset)[(size_t)token * query_stride + (size_t)head * head_dim + d];
   }
-  for (uint d = lane; d < value_dim; d += LANES) sums[d] = 0.0f;
+  global float* const both = STATE(state, state_offset, token, heads, head, value_dim);
+  for (uint d = lane; d < value_dim; d += LANES) sums[d] = begins ? 0.0f : both[2 + d];
   barrier(CLK_LOCAL_MEM_FENCE);
   // A sink is as a key that comes first and whose value is 0.
-  float largest = sinks == 0 ? -INFINITY : FLOATS(sinks, sinks_offset)[head];
-  float total = sinks == 0 ? 0.0f : 1.0f;
+  float largest = !begins ? both[0] : sinks == 0 ? -INFINITY : FLOATS(sinks, sinks_offset)[head];
+  float total = !begins ? both[1] : sinks == 0 ? 0.0f : 1.0f;
+  const uint first_key = max(begin, part_begin), end_key = min(end, part_end);
 
-  for (uint block = begin / LANES * LANES; block < end; block += LANES) {
+  for (uint block = first_key / LANES * LANES; block < end_key; block += LANES) {
     const uint position = block + lane;
     float score = -INFINITY;
-    if (position >= begin && position < end) {
+    if (position >= first_key && position < end_key) {
       const Cached key = find_vector(keys, page_table, page_bytes, page_positions, head_dim, kv_head, position);
       const float key_scale = load_scale(&key);
       float16 sixteen = (float16)(0.0f);
@@ -56,7 +59,7 @@ kernel void attention(global float* query, ulong query_offset, global float* out
     const float weight = exp(score - largest);
     weights[lane] = weight;
     total = MULTIPLY_ADD(total, correction, sum_of_lanes(partial, weight));
-    const uint first = max(begin, block) - block, last = min(end - block, (uint)LANES);
+    const uint first = max(first_key, block) - block, last = min(end_key - block, (uint)LANES);
     for (uint d = lane; d < value_dim; d += LANES) {
       float sum = sums[d] * correction;
       for (uint k = first; k < last; ++k) {
@@ -67,6 +70,13 @@ kernel void attention(global float* query, ulong query_offset, global float* out
     barrier(CLK_LOCAL_MEM_FENCE);
   }
   for (uint d = lane; d < value_dim; d += LANES) {
-    FLOATS(output, output_offset)[(size_t)token * output_stride + (size_t)head * value_dim + d] = sums[d] / total;
+    if (ends) FLOATS(output, output_offset)[(size_t)token * output_stride + (size_t)head * value_dim + d] = sums[d] / total;
+    else both[2 + d] = sums[d];
   }
+  if (ends) return;
+  // Every lane has read it.
+  barrier(CLK_GLOBAL_MEM_FENCE);
+  if (lane != 0) return;
+  both[0] = largest;
+  both[1] = total;
 }

@@ -19,6 +19,10 @@ INLINE ulong block_bytes(uint positions, uint dim) {
 #endif
 }
 
+// What attention knows of a head of a token, between two parts (AttentionOp::state).
+#define STATE(state, offset, token, heads, head, value_dim) \
+  (FLOATS(state, offset) + ((size_t)(token) * (heads) + (head)) * ((size_t)(value_dim) + 2))
+
 // A vector of a cache.
 typedef struct {
   global uchar* elements;
