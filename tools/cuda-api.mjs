@@ -55,7 +55,9 @@ function comparison(header) {
     "namespace ours = layerstream::cuda;",
     "using namespace layerstream::test;",
     ...twins.map(([our, their]) => `template <> constexpr bool layerstream::test::kTwins<${our}, ${their}> = true;`),
-    ...constants.map((name) => `static_assert(static_cast<long long>(our_${name}) == static_cast<long long>(${name}));`),
+    ...constants.map(
+      (name) => `static_assert(static_cast<long long>(our_${name}) == static_cast<long long>(${name}));`,
+    ),
     ...structs.flatMap(({ name, theirs = name, fields }) => [
       `static_assert(sizeof(ours::${name}) == sizeof(::${theirs}) && alignof(ours::${name}) == alignof(::${theirs}));`,
       ...fields.map((field) => `static_assert(offsetof(ours::${name}, ${field}) == offsetof(::${theirs}, ${field}));`),

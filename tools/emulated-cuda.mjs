@@ -11,7 +11,12 @@ const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
 const sourceFolders = ["test/native/cuda_driver", "test/native/cuda_host", "native/cuda/kernels"];
 const headerFolders = [...sourceFolders, "native/backend", "native/platform", "native/cuda"];
 const flags = ["-std=c++20", "-Wall", "-Wextra", "-pthread", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"];
-const kernelFlags = ["-x", "c++", "-Wno-unknown-pragmas", "-include", "test/native/cuda_host/cuda_host.h"];
+/** Devices fault on what is not aligned. */
+const alignmentFlags = ["-fsanitize=alignment", "-fno-sanitize-recover=alignment"];
+const kernelFlags = [
+  ...["-x", "c++", "-Wno-unknown-pragmas", "-include", "test/native/cuda_host/cuda_host.h"],
+  ...alignmentFlags,
+];
 /** Instead of what the addon embeds: not part of the driver. */
 const images = "test/native/cuda_driver/kernel_images.cc";
 
@@ -45,7 +50,7 @@ export async function makeEmulatedDriver({ folder, compiler = process.env.CXX ??
   if (objects.some((object) => modified(object) >= modified(driver))) {
     const link = ["-shared", "-Wl,-soname,libcuda.so.1", "-Wl,-z,defs"];
     const library = modeFlags.some((flag) => flag.startsWith("-fsanitize")) ? link.slice(0, 2) : link;
-    await run(compiler, [...flags, ...modeFlags, ...library, ...objects, "-o", `${driver}.new`]);
+    await run(compiler, [...flags, ...modeFlags, ...alignmentFlags, ...library, ...objects, "-o", `${driver}.new`]);
     fs.renameSync(`${driver}.new`, driver);
   }
   return driver;

@@ -100,25 +100,28 @@ void Context::check(CUresult status, const char* call) {
 }
 
 CUfunction Context::function(const char* name, uint32_t shared_bytes) {
-  std::lock_guard lock(mutex_);
+  std::lock_guard lock(functions_mutex_);
   auto found = functions_.find(name);
   if (found == functions_.end()) {
     Function function{nullptr, 0};
-    for (const CUmodule module : modules_) {
-      if (api_.cuModuleGetFunction(&function.handle, module, name) == CUDA_SUCCESS) break;
-      function.handle = nullptr;
+    CUresult status = CUDA_ERROR_NOT_FOUND;
+    for (size_t i = 0; i < modules_.size() && status == CUDA_ERROR_NOT_FOUND; ++i) {
+      status = api_.cuModuleGetFunction(&function.handle, modules_[i], name);
     }
-    if (function.handle == nullptr) throw Error("INTERNAL", std::string("There is no CUDA kernel ") + name + ".");
+    if (status == CUDA_ERROR_NOT_FOUND) throw Error("INTERNAL", std::string("There is no CUDA kernel ") + name + ".");
+    // Drivers may load a kernel when it is first asked for.
+    check(status, "cuModuleGetFunction");
     found = functions_.emplace(name, function).first;
   }
   Function& function = found->second;
   if (shared_bytes > function.shared_bytes) {
     const CUresult status =
         api_.cuFuncSetAttribute(function.handle, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, static_cast<int>(shared_bytes));
-    if (status != CUDA_SUCCESS) {
+    if (status == CUDA_ERROR_INVALID_VALUE) {
       throw Error("DEVICE_FAILED", info_.kernels + " has no " + std::to_string(shared_bytes) + " bytes of shared memory for the kernel " + name + " (" +
                                        status_name(api_, status) + ").");
     }
+    check(status, "cuFuncSetAttribute");
     function.shared_bytes = shared_bytes;
   }
   return function.handle;

@@ -64,6 +64,7 @@ class Context {
   std::atomic<bool> lost_{false};
   std::mutex mutex_;  // of what follows
   std::string lost_reason_;
+  std::mutex functions_mutex_;  // of what follows
   struct Function {
     CUfunction handle;
     uint32_t shared_bytes;

@@ -63,6 +63,14 @@ KERNEL(copy_words, Arguments, 256, 1) {
   arguments.output[threadIdx.x] = before == 0xffffffffu ? place->x : 0xdead;
 }
 
+// Sixteen bytes from a place that is not a multiple of that.
+KERNEL(copy_unaligned, Arguments, 256, 1) {
+  alignas(16) const uint32_t source[8] = {};
+  cuda::copy_async(cuda_host::current_block().shared(), source + (threadIdx.x == arguments.stray ? 1 : 0));
+  cuda::commit_copies();
+  cuda::wait_for_copies<0>();
+}
+
 KERNEL(forget_copies, Arguments, 256, 1) {
   const uint4 source = {};
   cuda::copy_async(cuda_host::current_block().shared(), &source);
@@ -85,7 +93,7 @@ void check_order(Order order) {
   }
   check(launch("copy_words", 1, 64, {output.data(), 0}, order).empty(), "a kernel with copies");
   for (uint32_t i = 0; i < 64; ++i) check(output[i] == i, "copies are there when they have been waited for, and not before");
-  for (const char* name : {"leave_before_barrier", "leave_warp", "mix_operations", "forget_copies"}) {
+  for (const char* name : {"leave_before_barrier", "leave_warp", "mix_operations", "copy_unaligned", "forget_copies"}) {
     for (const uint32_t stray : {0u, 40u, 63u}) check(!launch(name, 1, 64, {nullptr, stray}, order).empty(), std::string("an error: ") + name);
   }
 }

@@ -111,6 +111,22 @@ void test_out_of_memory() {
   check(failure.code == "DEVICE_FAILED" && failure.has("2097152 bytes") && failure.has("--vram"), failure.message);
 }
 
+// Drivers load kernels when they are first used: for some reasons, they do not.
+void test_kernels_that_cannot_be_loaded() {
+  const auto launch = [](Device& device) {
+    Session session(device);
+    const Range memory = session.alloc(4096);
+    const Op op = scale_op(memory.at(0, 1024), memory.at(1024, 4));
+    return failure_of([&] { device.launch(session.stream, {&op, 1}); });
+  };
+  const Failure small = launch(*open("function=2"));
+  check(small.code == "DEVICE_FAILED" && small.has("cuModuleGetFunction") && small.has("--vram"), small.message);
+  const std::unique_ptr<Device> device = open("function=999");
+  const Failure lost = launch(*device);
+  check(lost.code == "DEVICE_FAILED" && lost.has("The device is lost"), lost.message);
+  check(failure_of([&] { device->free_bytes(); }).has("The device is lost"), "every call of a lost device");
+}
+
 // A launch that the driver refuses fails its stream and those that wait for it, and nothing else.
 void test_refused_launch() {
   const std::unique_ptr<Device> device = open("launch=2");
@@ -251,6 +267,7 @@ int main() {
   test_semantics();
   test_granules();
   test_out_of_memory();
+  test_kernels_that_cannot_be_loaded();
   test_refused_launch();
   test_graphs();
   test_refused_graph();

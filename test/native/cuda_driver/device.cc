@@ -5,6 +5,21 @@
 
 namespace layerstream::cuda_driver {
 
+uint32_t most_shared_bytes(uint64_t capability) {
+  switch (capability) {
+    case 75:
+      return 64 << 10;
+    case 80:
+    case 87:
+      return 163 << 10;
+    case 90:
+    case 100:
+      return 227 << 10;
+    default:
+      return 99 << 10;
+  }
+}
+
 CUresult Device::check(const Launch& launch) {
   if (++checked_ == options.launch || launch.shared_bytes > launch.function->shared_bytes) return cuda::CUDA_ERROR_INVALID_VALUE;
   return cuda::CUDA_SUCCESS;

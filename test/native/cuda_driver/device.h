@@ -20,9 +20,13 @@ using cuda::CUresult;
 
 using Event = std::shared_ptr<EventState>;
 
+// Of a block's dynamic shared memory: at most, and where more has not been asked for.
+uint32_t most_shared_bytes(uint64_t capability);
+constexpr uint32_t kSharedBytes = 48 << 10;
+
 struct Function {
   const cuda_host::Kernel* kernel;
-  uint32_t shared_bytes = 48 << 10;  // of a block, at most
+  uint32_t shared_bytes = kSharedBytes;
 };
 
 // A kernel with everything that it needs to run.

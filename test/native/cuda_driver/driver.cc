@@ -166,7 +166,7 @@ EXPORT CUresult cuDeviceGetAttribute(int* value, int attribute, CUdevice number)
       *value = static_cast<int>(device->options.capability % 10);
       return CUDA_SUCCESS;
     case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN:
-      *value = 99 << 10;
+      *value = static_cast<int>(most_shared_bytes(device->options.capability));
       return CUDA_SUCCESS;
     case CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED:
       *value = device->options.granularity > 0;
@@ -225,6 +225,9 @@ EXPORT CUresult cuModuleUnload(CUmodule module) {
 
 EXPORT CUresult cuModuleGetFunction(CUfunction* function, CUmodule, const char* name) {
   return in_context([&](Device& device) {
+    const auto asked_for = static_cast<CUresult>(device.options.function);
+    if (asked_for == CUDA_ERROR_UNKNOWN) device.lose(asked_for, "lost as asked for");
+    if (asked_for != CUDA_SUCCESS) return asked_for;
     const layerstream::cuda_host::Kernel* const kernel = layerstream::cuda_host::find_kernel(name);
     if (kernel == nullptr) return CUDA_ERROR_NOT_FOUND;
     std::lock_guard lock(device.mutex);
@@ -235,10 +238,14 @@ EXPORT CUresult cuModuleGetFunction(CUfunction* function, CUmodule, const char* 
 }
 
 EXPORT CUresult cuFuncSetAttribute(CUfunction function, int attribute, int value) {
-  if (attribute != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES || value > 99 << 10) return CUDA_ERROR_INVALID_VALUE;
-  uint32_t& bytes = reinterpret_cast<Function*>(function)->shared_bytes;
-  bytes = std::max(bytes, static_cast<uint32_t>(value));
-  return CUDA_SUCCESS;
+  return in_context([&](Device& device) {
+    const auto bytes = static_cast<uint32_t>(value);
+    if (attribute != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES || bytes > most_shared_bytes(device.options.capability)) {
+      return CUDA_ERROR_INVALID_VALUE;
+    }
+    reinterpret_cast<Function*>(function)->shared_bytes = std::max(bytes, kSharedBytes);
+    return CUDA_SUCCESS;
+  });
 }
 
 EXPORT CUresult cuMemGetInfo_v2(size_t* free, size_t* total) {
@@ -321,7 +328,9 @@ EXPORT CUresult cuMemSetAccess(CUdeviceptr address, size_t bytes, const CUmemAcc
 // Of memory that is not page-locked, drivers copy to memory of their own before the call returns.
 EXPORT CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr target, const void* source, size_t bytes, CUstream stream) {
   return in_context([&](Device& device) {
-    if (device.memory.host_locked(source, bytes)) return enqueue_copy(device, stream, pointer(target), source, bytes, {target});
+    const Memory::Locked locked = device.memory.host_locked(source, bytes);
+    if (locked == Memory::Locked::kPart) return CUDA_ERROR_INVALID_VALUE;
+    if (locked == Memory::Locked::kAll) return enqueue_copy(device, stream, pointer(target), source, bytes, {target});
     const auto* const begin = static_cast<const uint8_t*>(source);
     const auto copied = std::make_shared<std::vector<uint8_t>>(begin, begin + bytes);
     const CUresult result = enqueue_copy(device, stream, pointer(target), copied->data(), bytes, {target});
@@ -333,8 +342,10 @@ EXPORT CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr target, const void* source, siz
 // To memory that is not page-locked, the call waits for the copy.
 EXPORT CUresult cuMemcpyDtoHAsync_v2(void* target, CUdeviceptr source, size_t bytes, CUstream stream) {
   return in_context([&](Device& device) {
+    const Memory::Locked locked = device.memory.host_locked(target, bytes);
+    if (locked == Memory::Locked::kPart) return CUDA_ERROR_INVALID_VALUE;
     const CUresult result = enqueue_copy(device, stream, target, pointer(source), bytes, {source});
-    if (!device.memory.host_locked(target, bytes)) of(stream).drain();
+    if (locked == Memory::Locked::kNone) of(stream).drain();
     return result;
   });
 }

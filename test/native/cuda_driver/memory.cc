@@ -139,6 +139,8 @@ bool Memory::unmap(uint64_t address, uint64_t bytes) {
 }
 
 bool Memory::lock_host(const void* memory, uint64_t bytes) {
+  constexpr uint64_t kPage = 4096;
+  if (reinterpret_cast<uint64_t>(memory) % kPage != 0 || bytes == 0 || host_locked(memory, bytes) != Locked::kNone) return false;
   std::lock_guard lock(mutex_);
   return locked_.emplace(reinterpret_cast<uint64_t>(memory), bytes).second;
 }
@@ -148,11 +150,14 @@ bool Memory::unlock_host(const void* memory) {
   return locked_.erase(reinterpret_cast<uint64_t>(memory)) == 1;
 }
 
-bool Memory::host_locked(const void* memory, uint64_t bytes) {
+Memory::Locked Memory::host_locked(const void* memory, uint64_t bytes) {
   std::lock_guard lock(mutex_);
-  const auto address = reinterpret_cast<uint64_t>(memory);
-  const auto behind = locked_.upper_bound(address);
-  return behind != locked_.begin() && std::prev(behind)->first + std::prev(behind)->second >= address + bytes;
+  const auto begin = reinterpret_cast<uint64_t>(memory), end = begin + bytes;
+  const auto behind = locked_.lower_bound(end);
+  if (behind == locked_.begin()) return Locked::kNone;
+  const auto [first, length] = *std::prev(behind);
+  if (first + length <= begin) return Locked::kNone;
+  return first <= begin && first + length >= end ? Locked::kAll : Locked::kPart;
 }
 
 bool Memory::contains(uint64_t address, uint64_t bytes) {

@@ -25,9 +25,12 @@ class Memory {
   bool allow(uint64_t address, uint64_t bytes);
   bool unmap(uint64_t address, uint64_t bytes);
 
+  // Whole pages of which none is locked.
   bool lock_host(const void* memory, uint64_t bytes);
   bool unlock_host(const void* memory);
-  bool host_locked(const void* memory, uint64_t bytes);
+  // Copies know no memory of which a part is.
+  enum class Locked : uint8_t { kNone, kPart, kAll };
+  Locked host_locked(const void* memory, uint64_t bytes);
 
   // Whether a command may touch the range.
   bool contains(uint64_t address, uint64_t bytes);

@@ -11,6 +11,7 @@ struct Options {
   uint64_t granularity = 64 << 10;      // of virtual memory; 0: the device has none
   uint64_t version = 13000;             // of the driver
   uint64_t image = 0;                   // the status of every cuModuleLoadData
+  uint64_t function = 0;                // the status of every cuModuleGetFunction
   uint64_t allocation = 0;              // the allocation that fails, counted from 1
   uint64_t lose = 0;                    // the kernel that loses the device, counted from 1
   uint64_t status = 700;                // of a lost device

@@ -163,7 +163,15 @@ const void* Block::exchange_bytes(const char* kind, const void* value, size_t by
   return values;
 }
 
-void Block::copy_later(void* target, const void* source, uint32_t bytes) { threads_[current_].copies.push_back({target, source, bytes}); }
+void Block::check_aligned(const char* kind, const void* address, uint32_t bytes) {
+  if (reinterpret_cast<uintptr_t>(address) % bytes != 0) fail("an address that is not aligned:", kind);
+}
+
+void Block::copy_later(void* target, const void* source, uint32_t bytes) {
+  check_aligned("cp.async", target, bytes);
+  check_aligned("cp.async", source, bytes);
+  threads_[current_].copies.push_back({target, source, bytes});
+}
 
 void Block::commit_copies() {
   Thread& thread = threads_[current_];

@@ -39,6 +39,8 @@ class Block {
   }
   // Copies that are under way (cp.async): a thread sees them when it has waited.
   void copy_later(void* target, const void* source, uint32_t bytes);
+  // What devices fault on.
+  void check_aligned(const char* kind, const void* address, uint32_t bytes);
   void commit_copies();
   void wait_for_copies(size_t groups_left);
 
