@@ -2,7 +2,8 @@
   "variables": {
     "node_addon_api": "<!(node -p \"require('node-addon-api').include_dir\")",
     "list": "node tools/list-sources.cjs",
-    "cuda_compiler": "<!(node tools/embed-cuda-kernels.cjs --compiler)"
+    "cuda_compiler": "<!(node tools/embed-cuda-kernels.cjs --compiler)",
+    "hip_compiler": "<!(node tools/embed-hip-kernels.cjs --compiler)"
   },
   "target_defaults": {
     "include_dirs": ["native"],
@@ -62,7 +63,8 @@
       "sources": [
         "<!@(<(list) --all)",
         "<(SHARED_INTERMEDIATE_DIR)/opencl_kernels.cc",
-        "<(SHARED_INTERMEDIATE_DIR)/cuda_kernels.cc"
+        "<(SHARED_INTERMEDIATE_DIR)/cuda_kernels.cc",
+        "<(SHARED_INTERMEDIATE_DIR)/hip_kernels.cc"
       ],
       "actions": [
         {
@@ -73,9 +75,15 @@
         },
         {
           "action_name": "embed_cuda_kernels",
-          "inputs": ["tools/embed-cuda-kernels.cjs", "<!@(<(list) native/cuda/kernels .cu)", "<!@(<(list) native/cuda/kernels .h)", "<!@(<(list) native/cuda/kernels .cuh)", "<!@(<(list) native/backend .h)"],
+          "inputs": ["tools/embed-cuda-kernels.cjs", "tools/kernel-images.cjs", "<!@(<(list) native/cuda/kernels .cu)", "<!@(<(list) native/cuda/kernels .h)", "<!@(<(list) native/cuda/kernels .cuh)", "<!@(<(list) native/backend .h)"],
           "outputs": ["<(SHARED_INTERMEDIATE_DIR)/cuda_kernels.cc"],
           "action": ["node", "tools/embed-cuda-kernels.cjs", "<(cuda_compiler)", "native/cuda/kernels", "<@(_outputs)"]
+        },
+        {
+          "action_name": "embed_hip_kernels",
+          "inputs": ["tools/embed-hip-kernels.cjs", "tools/kernel-images.cjs", "<!@(<(list) native/cuda/kernels .cu)", "<!@(<(list) native/cuda/kernels .h)", "<!@(<(list) native/cuda/kernels .cuh)", "<!@(<(list) native/backend .h)"],
+          "outputs": ["<(SHARED_INTERMEDIATE_DIR)/hip_kernels.cc"],
+          "action": ["node", "tools/embed-hip-kernels.cjs", "<(hip_compiler)", "native/cuda/kernels", "<@(_outputs)"]
         }
       ]
     }

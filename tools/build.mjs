@@ -40,8 +40,11 @@ function buildAddon(force, verbose) {
       .map((script) => path.join(root, script)),
     ...filesUnder(path.join(root, "native")),
   ];
-  const { findCompiler, identify } = createRequire(import.meta.url)("./embed-cuda-kernels.cjs");
-  const hash = hashOf(sources, `${process.platform} ${process.arch} ${identify(findCompiler())}`);
+  const compilers = ["./embed-cuda-kernels.cjs", "./embed-hip-kernels.cjs"].map((script) => {
+    const { findCompiler, identify } = createRequire(import.meta.url)(script);
+    return identify(findCompiler());
+  });
+  const hash = hashOf(sources, [process.platform, process.arch, ...compilers].join(" "));
   const stamp = path.join(buildFolder, "addon.stamp");
   if (!force && fs.existsSync(addonFile) && readStamp(stamp) === hash) return;
 

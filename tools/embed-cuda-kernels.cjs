@@ -5,21 +5,10 @@
 //
 // COMPILER is what --compiler printed; with "none" the table is empty. Each source becomes a fat binary, which is kept in
 // build/cuda and compiled again only if it, a header or the compiler changed.
-const { spawn, spawnSync } = require("node:child_process");
-const { createHash } = require("node:crypto");
-const {
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} = require("node:fs");
+const { spawnSync } = require("node:child_process");
+const { existsSync, writeFileSync } = require("node:fs");
 const path = require("node:path");
-
-const root = path.resolve(__dirname, "..");
+const { compileKernels, imageTable } = require("./kernel-images.cjs");
 
 /**
  * What kernels are compiled to: Turing's PTX, and the PTX of Ampere with machine code for what is common. Machine code of 8.0 runs
@@ -72,97 +61,16 @@ function compressionOptions(version) {
   return Number(version.split(".")[0]) >= 13 ? ["-compress-mode=size"] : [];
 }
 
-/** Kernels include what formats and options mean. */
-function sharedHeaders() {
-  const backend = path.join(root, "native", "backend");
-  const names = readdirSync(backend).filter((file) => file.endsWith(".h"));
-  return names.sort().map((file) => path.join(backend, file));
+/** The fat binary of each source. */
+function compile(compiler, version, folder) {
+  const options = [...flags, ...targetOptions(compiler), ...compressionOptions(version), "-fatbin"];
+  return compileKernels({ folder, cache: "cuda", compiler, version, options });
 }
 
-/** Resolves to what the program printed. */
-function run(command, args) {
-  return new Promise((resolve, reject) => {
-    const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] });
-    let output = "";
-    for (const stream of [child.stdout, child.stderr]) stream.on("data", (text) => (output += text));
-    child.on("error", reject);
-    child.on("close", (code) =>
-      code === 0 ? resolve(output) : reject(new Error(`${command} ${args.join(" ")} ended with ${code}:\n${output}`)),
-    );
-  });
-}
-
-/**
- * Compiles what is not in build/cuda, two at a time, the largest first. Returns the file of each source; what the assembler
- * said of its kernels lies beside it, in FILE.log.
- */
-async function compile(compiler, version, folder) {
-  const files = existsSync(folder) ? readdirSync(folder).sort() : [];
-  const sources = files.filter((file) => file.endsWith(".cu"));
-  const options = [...flags, ...targetOptions(compiler), ...compressionOptions(version)];
-  const cache = path.join(root, "build", "cuda");
-  mkdirSync(cache, { recursive: true });
-  const common = createHash("sha256").update([version, ...options].join("\n"));
-  const headers = files.filter((file) => !file.endsWith(".cu")).map((file) => path.join(folder, file));
-  for (const file of [...headers, ...sharedHeaders()])
-    common.update(`\n${path.basename(file)}\n`).update(readFileSync(file));
-  const images = new Map(
-    sources.map((source) => {
-      const hash = common
-        .copy()
-        .update(readFileSync(path.join(folder, source)))
-        .digest("hex")
-        .slice(0, 32);
-      return [source, path.join(cache, `${path.basename(source, ".cu")}-${hash}.fatbin`)];
-    }),
-  );
-  const bytes = (source) => statSync(path.join(folder, source)).size;
-  const missing = sources.filter((source) => !existsSync(images.get(source))).sort((a, b) => bytes(b) - bytes(a));
-  const worker = async () => {
-    for (let source = missing.shift(); source !== undefined; source = missing.shift()) {
-      const image = images.get(source);
-      const output = await run(compiler, [...options, "-fatbin", path.join(folder, source), "-o", `${image}.new`]);
-      writeFileSync(`${image}.log`, output);
-      renameSync(`${image}.new`, image);
-    }
-  };
-  await Promise.all([worker(), worker()]);
-  const current = new Set(
-    [...images.values()].flatMap((image) => [path.basename(image), `${path.basename(image)}.log`]),
-  );
-  for (const file of readdirSync(cache)) if (!current.has(file)) rmSync(path.join(cache, file));
-  return images;
-}
-
-/** Words, which compilers read faster than bytes; fat binaries begin on a multiple of 8. */
 function table(images, version) {
-  const entries = [...images].map(([source, file]) => {
-    const content = readFileSync(file);
-    return { source, content, padded: Buffer.concat([content], Math.ceil(content.length / 8) * 8) };
-  });
-  const arrays = entries.map(({ padded }, index) => {
-    const words = Array.from(
-      { length: padded.length / 8 },
-      (_, i) => `0x${padded.readBigUInt64LE(8 * i).toString(16)}`,
-    );
-    return `const uint64_t kImage${index}[] = {${words.join(",")}};`;
-  });
-  const header = path.join(root, "native", "cuda", "kernel_images.h").replaceAll("\\", "/");
-  return [
-    "#include <cstdint>",
-    `#include "${header}"`,
-    "namespace layerstream::cuda {",
-    "namespace {",
-    ...arrays,
-    "}  // namespace",
-    `const int kKernelVersion = ${version};`,
-    "const KernelImage kKernelImages[] = {",
-    ...entries.map(({ source, content }, index) => `    {"${source}", kImage${index}, ${content.length}},`),
-    "    {nullptr, nullptr, 0},",
-    "};",
-    "}  // namespace layerstream::cuda",
-    "",
-  ].join("\n");
+  const constants = [`const int kKernelVersion = ${version};`];
+  const place = { header: path.join("cuda", "kernel_images.h"), namespace: "layerstream::cuda", alignment: 8 };
+  return imageTable({ images, constants, ...place });
 }
 
 async function main(given, folder, output) {

@@ -4,6 +4,7 @@
 
 #include "../cpu/device.h"
 #include "../cuda/device.h"
+#include "../hip/device.h"
 #include "../opencl/device.h"
 #include "../platform/error.h"
 #include "device.h"
@@ -16,6 +17,7 @@ std::span<const Backend> backends() {
       // The same kernels behind separate memory: proves that the engine never takes host memory for device memory.
       {"cpu-discrete", cpu::list_discrete_devices, cpu::open_discrete_device},
       {"cuda", cuda::list_devices, cuda::open_device},
+      {"hip", hip::list_devices, hip::open_device},
       {"opencl", opencl::list_devices, opencl::open_device},
   };
   return table;

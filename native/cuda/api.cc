@@ -1,47 +1,6 @@
 #include "api.h"
 
-#include "../platform/library.h"
-
 namespace layerstream::cuda {
-
-namespace {
-
-struct Loaded {
-  Api api;
-  std::string error;
-};
-
-Loaded load() {
-  Loaded loaded;
-#if defined(_WIN32)
-  const Library library("nvcuda.dll");
-#else
-  const Library library("libcuda.so.1");
-#endif
-  if (!library.loaded()) {
-    loaded.error = "There is no NVIDIA driver (" + library.error() + "). Install the driver of your GPU; no toolkit is needed.";
-    return loaded;
-  }
-#define LAYERSTREAM_FIND(name, symbol, parameters)                                      \
-  loaded.api.name = reinterpret_cast<decltype(loaded.api.name)>(library.find(symbol)); \
-  if (loaded.api.name == nullptr && loaded.error.empty()) loaded.error = "The NVIDIA driver is too old: it lacks " symbol ". Install a newer one.";
-  LAYERSTREAM_CUDA_FUNCTIONS(LAYERSTREAM_FIND)
-#undef LAYERSTREAM_FIND
-  return loaded;
-}
-
-const Loaded& loaded() {
-  static const Loaded once = load();
-  return once;
-}
-
-}  // namespace
-
-const Api* find_api() { return loaded().error.empty() ? &loaded().api : nullptr; }
-
-const std::string& api_error() { return loaded().error; }
-
-std::string version_text(int version) { return std::to_string(version / 1000) + '.' + std::to_string(version % 1000 / 10); }
 
 std::string status_name(const Api& api, CUresult status) {
   const char* name = nullptr;

@@ -164,13 +164,6 @@ struct Api {
 #undef LAYERSTREAM_DECLARE
 };
 
-// Null where there is no driver, or one that is too old; api_error() then says so and what to do.
-const Api* find_api();
-const std::string& api_error();
-
-// "12.4" of a number as cuDriverGetVersion gives it.
-std::string version_text(int version);
-
 // "CUDA_ERROR_OUT_OF_MEMORY", or the number where the driver knows no name.
 std::string status_name(const Api& api, CUresult status);
 

@@ -3,8 +3,6 @@
 #include <algorithm>
 
 #include "../platform/error.h"
-#include "find.h"
-#include "kernel_images.h"
 
 namespace layerstream::cuda {
 
@@ -18,10 +16,11 @@ bool is_unsuitable(CUresult status) {
 
 }  // namespace
 
-Context::Context(const Api& api, CUdevice device, const DeviceInfo& info) : api_(api), device_(device), info_(info) {
+Context::Context(const Driver& driver, CUdevice device, const DeviceInfo& info)
+    : driver_(driver), api_(*driver.find()), device_(device), info_(info) {
   const auto attribute = [&](int which) {
     int value = 0;
-    check(api.cuDeviceGetAttribute(&value, which, device), "cuDeviceGetAttribute");
+    check(api_.cuDeviceGetAttribute(&value, which, device), "cuDeviceGetAttribute");
     return static_cast<uint32_t>(std::max(value, 0));
   };
   limits_.multiprocessors = std::max(attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT), 1u);
@@ -29,13 +28,13 @@ Context::Context(const Api& api, CUdevice device, const DeviceInfo& info) : api_
       10 * attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) + attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
   limits_.shared_bytes = attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
   const bool virtual_memory = attribute(CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED) != 0;
-  check(api.cuDevicePrimaryCtxRetain(&context_, device), "cuDevicePrimaryCtxRetain");
+  check(api_.cuDevicePrimaryCtxRetain(&context_, device), "cuDevicePrimaryCtxRetain");
   try {
     enter();
     if (virtual_memory) {
       const CUmemAllocationProp properties = allocation();
       size_t granularity = 0;
-      check(api.cuMemGetAllocationGranularity(&granularity, &properties, CU_MEM_ALLOC_GRANULARITY_MINIMUM),
+      check(api_.cuMemGetAllocationGranularity(&granularity, &properties, CU_MEM_ALLOC_GRANULARITY_MINIMUM),
             "cuMemGetAllocationGranularity");
       granularity_ = granularity;
     }
@@ -56,13 +55,14 @@ void Context::release() noexcept {
 }
 
 void Context::load_kernels() {
-  for (const KernelImage* image = kKernelImages; image->source != nullptr; ++image) {
+  for (const KernelImage* image = driver_.images; image->source != nullptr; ++image) {
     CUmodule module = nullptr;
     const CUresult status = api_.cuModuleLoadData(&module, image->data);
     if (is_unsuitable(status)) {
       int version = 0;
       check(api_.cuDriverGetVersion(&version), "cuDriverGetVersion");
-      throw Error("DEVICE_UNAVAILABLE", unsuitable_driver(name(), version, std::string(" (") + image->source + ": " + status_name(api_, status) + ')'));
+      const std::string detail = std::string(" (") + image->source + ": " + status_name(api_, status) + ')';
+      throw Error("DEVICE_UNAVAILABLE", driver_.refused(name(), version, detail));
     }
     check(status, "cuModuleLoadData");
     modules_.push_back(module);
@@ -85,7 +85,7 @@ const Api* Context::enter_quietly() noexcept {
 
 std::string Context::failure(CUresult status, const char* call) {
   if (status == CUDA_SUCCESS) return {};
-  std::string message = "CUDA: " + std::string(call) + " on " + name() + " failed with " + status_name(api_, status) + '.';
+  std::string message = std::string(driver_.name) + ": " + driver_.call_name(call) + " on " + name() + " failed with " + status_name(api_, status) + '.';
   if (status == CUDA_ERROR_OUT_OF_MEMORY) message += " The device or the host has too little memory: lower --vram or --memory.";
   if (!is_lost(status)) return message;
   message += " The device is lost: dispose of all models on it and load them again, in a new process if it stays lost.";
@@ -108,7 +108,7 @@ CUfunction Context::function(const char* name, uint32_t shared_bytes) {
     for (size_t i = 0; i < modules_.size() && status == CUDA_ERROR_NOT_FOUND; ++i) {
       status = api_.cuModuleGetFunction(&function.handle, modules_[i], name);
     }
-    if (status == CUDA_ERROR_NOT_FOUND) throw Error("INTERNAL", std::string("There is no CUDA kernel ") + name + ".");
+    if (status == CUDA_ERROR_NOT_FOUND) throw Error("INTERNAL", std::string("There is no kernel ") + name + ".");
     // Drivers may load a kernel when it is first asked for.
     check(status, "cuModuleGetFunction");
     found = functions_.emplace(name, function).first;

@@ -1,4 +1,4 @@
-// The primary context of one CUDA device: its limits, its kernels, and what all streams of it share.
+// The primary context of one device: its limits, its kernels, and what all streams of it share.
 #pragma once
 
 #include <atomic>
@@ -9,8 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "../backend/device.h"
-#include "api.h"
+#include "driver.h"
 
 namespace layerstream::cuda {
 
@@ -24,7 +23,7 @@ struct Limits {
 class Context {
  public:
   // Throws Error{"DEVICE_FAILED"}; Error{"DEVICE_UNAVAILABLE"} where the driver does not take the kernels.
-  Context(const Api& api, CUdevice device, const DeviceInfo& info);
+  Context(const Driver& driver, CUdevice device, const DeviceInfo& info);
   ~Context();
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
@@ -41,6 +40,7 @@ class Context {
   // Kernels by their names in the sources. Ready for blocks of `shared_bytes` of dynamic shared memory.
   CUfunction function(const char* name, uint32_t shared_bytes);
 
+  const Driver& driver() const { return driver_; }
   const Limits& limits() const { return limits_; }
   const DeviceInfo& info() const { return info_; }
   // As its maker calls it.
@@ -54,6 +54,7 @@ class Context {
   void load_kernels();
   void release() noexcept;
 
+  const Driver& driver_;
   const Api& api_;
   const CUdevice device_;
   CUcontext context_ = nullptr;

@@ -17,10 +17,10 @@ DeviceStream& of(Stream* stream) { return *static_cast<DeviceStream*>(stream); }
 DeviceEvent& of(Event* event) { return *static_cast<DeviceEvent*>(event); }
 DeviceMemory& of(Buffer* buffer) { return *static_cast<DeviceMemory*>(buffer); }
 
-class CudaDevice final : public Device {
+class DriverDevice final : public Device {
  public:
-  explicit CudaDevice(std::shared_ptr<Context> context) : context_(std::move(context)) {}
-  ~CudaDevice() override {
+  explicit DriverDevice(std::shared_ptr<Context> context) : context_(std::move(context)) {}
+  ~DriverDevice() override {
     for (const auto& [address, arena] : pinned_) unlock(address);
   }
 
@@ -88,7 +88,7 @@ class CudaDevice final : public Device {
 
 // Our own memory, page-locked: its huge pages, on which direct reads are fast, and its place beside the processor that
 // touches it are as everywhere else. Where a driver locks no memory of others, copies go through buffers of its own.
-void* CudaDevice::alloc_pinned(uint64_t bytes) {
+void* DriverDevice::alloc_pinned(uint64_t bytes) {
   const Api& api = context_->enter();
   Arena arena(bytes);
   arena.touch();
@@ -102,7 +102,7 @@ void* CudaDevice::alloc_pinned(uint64_t bytes) {
   return memory;
 }
 
-void CudaDevice::free_pinned(void* memory) {
+void DriverDevice::free_pinned(void* memory) {
   unlock(memory);
   std::lock_guard lock(pinned_mutex_);
   pinned_.erase(memory);
@@ -110,27 +110,33 @@ void CudaDevice::free_pinned(void* memory) {
 
 }  // namespace
 
-std::vector<ListedDevice> list_devices() {
+std::vector<ListedDevice> list_devices(const Driver& driver) {
   std::vector<ListedDevice> listed;
-  for (FoundDevice& device : find_devices()) listed.push_back(std::move(device.listed));
+  for (FoundDevice& device : find_devices(driver)) listed.push_back(std::move(device.listed));
   return listed;
 }
 
-std::unique_ptr<Device> open_device(const DeviceOptions& options, std::string* reason) {
-  const std::vector<FoundDevice> found = find_devices();
+std::unique_ptr<Device> open_device(const Driver& driver, const DeviceOptions& options, std::string* reason) {
+  const std::vector<FoundDevice> found = find_devices(driver);
   if (found.front().listed.reason.empty() && options.index >= found.size()) {
-    *reason = "The NVIDIA driver has " + std::to_string(found.size()) + " devices, counted from 0: see layerstream doctor.";
+    *reason = std::string(driver.called) + " has " + std::to_string(found.size()) + " devices, counted from 0: see layerstream doctor.";
     return nullptr;
   }
   const FoundDevice& device = found[options.index < found.size() ? options.index : 0];
   *reason = device.listed.reason;
   if (!reason->empty()) return nullptr;
   try {
-    return std::make_unique<CudaDevice>(std::make_shared<Context>(*find_api(), device.id, device.listed.info));
+    return std::make_unique<DriverDevice>(std::make_shared<Context>(driver, device.id, device.listed.info));
   } catch (const Error& error) {
     *reason = error.what();
     return nullptr;
   }
+}
+
+std::vector<ListedDevice> list_devices() { return list_devices(nvidia_driver()); }
+
+std::unique_ptr<Device> open_device(const DeviceOptions& options, std::string* reason) {
+  return open_device(nvidia_driver(), options, reason);
 }
 
 }  // namespace layerstream::cuda

@@ -1,10 +1,9 @@
-// Which CUDA devices there are.
+// Which devices a driver has.
 #pragma once
 
 #include <vector>
 
-#include "../backend/device.h"
-#include "api.h"
+#include "driver.h"
 
 namespace layerstream::cuda {
 
@@ -14,9 +13,6 @@ struct FoundDevice {
 };
 
 // At least one, which has a reason where there is none that can be used. Opens no context.
-std::vector<FoundDevice> find_devices();
-
-// A driver that does not take the kernels of this build.
-std::string unsuitable_driver(const std::string& device, int driver_version, const std::string& detail);
+std::vector<FoundDevice> find_devices(const Driver& driver);
 
 }  // namespace layerstream::cuda

@@ -115,12 +115,12 @@ void DeviceStream::submit(const char* name, Launch& launch) {
 }
 
 void DeviceStream::launch(const char* name, Grid grid, uint32_t threads, uint32_t shared_bytes, const void* arguments, size_t bytes) {
-  if (bytes > Launch::kMostArgumentBytes) throw Error("INTERNAL", std::string("The arguments of the CUDA kernel ") + name + " are too long.");
+  if (bytes > Launch::kMostArgumentBytes) throw Error("INTERNAL", std::string("The arguments of the kernel ") + name + " are too long.");
   Launch launch{context_->function(name, shared_bytes), grid, threads, shared_bytes, {}};
   std::memcpy(launch.arguments.data(), arguments, bytes);
   const size_t place = run_.size();
   run_.push_back(launch.function);
-  if (!observed_ && pending_.size() == place && place < last_run_.size() && last_run_[place] == launch.function) {
+  if (context_->driver().graphs && !observed_ && pending_.size() == place && place < last_run_.size() && last_run_[place] == launch.function) {
     pending_.push_back(launch);
     return;
   }

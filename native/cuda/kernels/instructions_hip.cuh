@@ -1,5 +1,6 @@
-// What instructions.cuh has for AMD's GPUs, as hipcc compiles it. Warps are 32 lanes also where the hardware has 64: two of them
-// run side by side then. No matrix instructions: the launcher takes the kernels of devices without.
+// What instructions.cuh has for AMD's GPUs, as hipcc compiles it, but for tensor cores: the launcher takes the kernels of devices
+// without. Warps are 32 lanes also where the hardware has 64. Two of them run as one then, which is right: a lane exchanges with
+// lanes of its own half only, all lanes of a half reach an exchange together, and halves that branch apart take turns.
 #pragma once
 
 #include <hip/hip_runtime.h>
@@ -25,7 +26,12 @@ template <class Value>
 __device__ __forceinline__ Value __shfl_sync(uint32_t, Value value, uint32_t lane) {
   return __shfl(value, static_cast<int>(lane), 32);
 }
-__device__ __forceinline__ void __syncwarp() { __builtin_amdgcn_wave_barrier(); }
+// Lanes need no waiting for; shared memory that others have written must not be read before.
+__device__ __forceinline__ void __syncwarp() {
+  __builtin_amdgcn_fence(__ATOMIC_RELEASE, "wavefront");
+  __builtin_amdgcn_wave_barrier();
+  __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "wavefront");
+}
 __device__ __forceinline__ uint32_t __funnelshift_r(uint32_t low, uint32_t high, uint32_t bits) {
   return __builtin_amdgcn_alignbit(high, low, bits);
 }
@@ -36,18 +42,5 @@ __device__ __forceinline__ float half_value(uint32_t bits) {
   memcpy(&half, &number, sizeof half);
   return half;
 }
-
-__device__ __forceinline__ uint32_t pack_halves(float low, float high) {
-  const _Float16 halves[] = {static_cast<_Float16>(low), static_cast<_Float16>(high)};
-  uint32_t bits;
-  memcpy(&bits, halves, sizeof bits);
-  return bits;
-}
-
-__device__ __forceinline__ void copy_async(void* shared, const void* source) { *static_cast<uint4*>(shared) = *static_cast<const uint4*>(source); }
-__device__ __forceinline__ void commit_copies() {}
-template <int kGroupsLeft>
-__device__ __forceinline__ void wait_for_copies() {}
-__device__ __forceinline__ void multiply_tile(float (&)[4], const uint32_t (&)[4], const uint32_t (&)[2]) {}
 
 }  // namespace layerstream::cuda
