@@ -48,9 +48,25 @@ function identify(found) {
 /** The image of each source: a bundle of the targets' code objects. */
 function compile({ compiler, version, targets }, folder) {
   // Without contraction: sums of products are written as such.
-  const options = ["-x", "hip", "--genco", "-std=c++20", "-O3", "-ffp-contract=off", "-Rpass-analysis=kernel-resource-usage"];
+  const options = [
+    "-x",
+    "hip",
+    "--genco",
+    "-std=c++20",
+    "-O3",
+    "-ffp-contract=off",
+    "-Rpass-analysis=kernel-resource-usage",
+  ];
   const architectures = targets.map((target) => `--offload-arch=${target}`);
-  return compileKernels({ folder, cache: "hip", compiler, version, options: [...options, ...architectures], env, excluded });
+  return compileKernels({
+    folder,
+    cache: "hip",
+    compiler,
+    version,
+    options: [...options, ...architectures],
+    env,
+    excluded,
+  });
 }
 
 function table(images, targets) {

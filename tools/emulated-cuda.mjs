@@ -1,6 +1,6 @@
 /**
- * Makes the CUDA driver that tests run with where there is no GPU: libcuda.so.1 of test/native/cuda_driver, with the kernels
- * of native/cuda/kernels compiled for the host (test/native/cuda_host). Programs find it by its name, as any other driver.
+ * Makes the drivers that tests run with where there is no GPU: libcuda.so.1 and HIP's runtime of test/native/cuda_driver, with the
+ * kernels of native/cuda/kernels compiled for the host (test/native/cuda_host). Programs find them by name, as any other driver.
  */
 import { spawn } from "node:child_process";
 import fs from "node:fs";
@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
 const sourceFolders = ["test/native/cuda_driver", "test/native/cuda_host", "native/cuda/kernels"];
-const headerFolders = [...sourceFolders, "native/backend", "native/platform", "native/cuda"];
+const headerFolders = [...sourceFolders, "native/backend", "native/platform", "native/cuda", "native/hip"];
 const flags = ["-std=c++20", "-Wall", "-Wextra", "-pthread", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"];
 /** Devices fault on what is not aligned. */
 const alignmentFlags = ["-fsanitize=alignment", "-fno-sanitize-recover=alignment"];
@@ -19,18 +19,22 @@ const kernelFlags = [
 ];
 /** Instead of what the addon embeds: not part of the driver. */
 const images = "test/native/cuda_driver/kernel_images.cc";
+const hipNames = "test/native/cuda_driver/hip.cc";
 
 /** Drivers are looked for by this name, on Linux alone. */
 export const canEmulateCuda = process.platform === "linux";
 
+/** What programs look for: CUDA's driver, and the same as HIP's runtime. */
+const names = { cuda: "libcuda.so.1", hip: "libamdhip64.so.7" };
+
 /**
  * Compiles what is out of date, two files at a time.
  *
- * @param folder where objects and the driver lie
+ * @param folder where objects and the drivers lie
  * @param modeFlags optimization and sanitizers
- * @returns the path of the driver
+ * @returns the paths of both drivers, which lie in one folder
  */
-export async function makeEmulatedDriver({ folder, compiler = process.env.CXX ?? "c++", modeFlags = ["-O3"] }) {
+export async function makeEmulatedDrivers({ folder, compiler = process.env.CXX ?? "c++", modeFlags = ["-O3"] }) {
   fs.mkdirSync(folder, { recursive: true });
   const headers = Math.max(...headerFolders.flatMap((name) => filesIn(name, /\.(h|cuh)$/)).map(modified));
   const units = sourceFolders
@@ -45,15 +49,19 @@ export async function makeEmulatedDriver({ folder, compiler = process.env.CXX ??
     }
   };
   await Promise.all([worker(), worker()]);
-  const driver = path.join(folder, "libcuda.so.1");
-  const objects = units.map(({ object }) => object);
-  if (objects.some((object) => modified(object) >= modified(driver))) {
-    const link = ["-shared", "-Wl,-soname,libcuda.so.1", "-Wl,-z,defs"];
-    const library = modeFlags.some((flag) => flag.startsWith("-fsanitize")) ? link.slice(0, 2) : link;
-    await run(compiler, [...flags, ...modeFlags, ...alignmentFlags, ...library, ...objects, "-o", `${driver}.new`]);
+  const link = async (library, files) => {
+    const driver = path.join(folder, library);
+    const objects = files.map(({ object }) => object);
+    if (objects.every((object) => modified(object) < modified(driver))) return driver;
+    // Each calls its own functions, whichever a program has loaded first.
+    const options = ["-shared", `-Wl,-soname,${library}`, "-Wl,-Bsymbolic"];
+    if (!modeFlags.some((flag) => flag.startsWith("-fsanitize"))) options.push("-Wl,-z,defs");
+    await run(compiler, [...flags, ...modeFlags, ...alignmentFlags, ...options, ...objects, "-o", `${driver}.new`]);
     fs.renameSync(`${driver}.new`, driver);
-  }
-  return driver;
+    return driver;
+  };
+  const ofCuda = units.filter(({ file }) => file !== hipNames);
+  return { cuda: await link(names.cuda, ofCuda), hip: await link(names.hip, units) };
 }
 
 function filesIn(folder, pattern) {

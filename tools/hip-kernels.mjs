@@ -1,46 +1,22 @@
 #!/usr/bin/env node
 /**
- * Compiles the CUDA kernels for AMD's GPUs with hipcc: a check, nothing of it is kept. Prints registers, shared memory and
- * spills of every kernel; says so where there is no hipcc.
+ * Checks what HIP's device is made of where there is no GPU of AMD: compiles the kernels with hipcc and prints registers, shared
+ * memory and spills of each, and holds the table of HIP's functions against HIP's headers. Says so where there is no hipcc.
  *
- *   node tools/hip-kernels.mjs [--architecture gfx1030]
+ *   node tools/hip-kernels.mjs [--target gfx1030]
  */
-import { spawn, spawnSync } from "node:child_process";
-import fs from "node:fs";
+import { spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { readOptions } from "./options.mjs";
 
-const { values } = readOptions({ options: { architecture: { type: "string", default: "gfx1030" } } });
-const folder = fileURLToPath(new URL("../native/cuda/kernels", import.meta.url));
-/** Where CUDA is installed too, hipcc compiles for that unless it is told. */
-const env = { ...process.env, HIP_PLATFORM: "amd" };
-const options = [
-  "-x",
-  "hip",
-  "--genco",
-  `--offload-arch=${values.architecture}`,
-  "-std=c++20",
-  "-O3",
-  "-ffp-contract=off",
-];
+const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
+const { compile, findCompiler } = createRequire(import.meta.url)("./embed-hip-kernels.cjs");
+const { values } = readOptions({ options: { target: { type: "string" } } });
 
-/** What the compiler says of the resources of each kernel of a source. */
-function compile(source) {
-  return new Promise((resolve, reject) => {
-    const args = [...options, "-Rpass-analysis=kernel-resource-usage", path.join(folder, source), "-o", "/dev/null"];
-    const child = spawn("hipcc", args, { env, stdio: ["ignore", "ignore", "pipe"] });
-    let remarks = "";
-    child.stderr.setEncoding("utf8").on("data", (text) => (remarks += text));
-    child.on("error", reject);
-    child.on("close", (code) => {
-      if (code === 0) return resolve(kernelsOf(remarks));
-      const errors = remarks.split("\n").filter((line) => line.includes("error:"));
-      reject(new Error(`hipcc does not compile ${source}:\n${errors.slice(0, 10).join("\n")}`));
-    });
-  });
-}
-
+/** What the compiler says of each kernel, for one target after the other. */
 function kernelsOf(remarks) {
   const kernels = remarks.split("remark: Function Name: ").slice(1);
   const number = (text, name) => Number(new RegExp(`remark: +${name}[^:]*: (\\d+)`).exec(text)?.[1] ?? 0);
@@ -52,16 +28,31 @@ function kernelsOf(remarks) {
   }));
 }
 
-if (spawnSync("hipcc", ["--version"], { env }).status !== 0) {
+/** Whether functions, numbers and structs are as the headers declare them. */
+function checkHeaders(compiler) {
+  const source = path.join(root, "test", "native", "hip_headers.cc");
+  const options = ["-x", "hip", "--offload-host-only", "-std=c++20", "-fsyntax-only", source];
+  const env = { ...process.env, HIP_PLATFORM: "amd" };
+  const { status, stderr } = spawnSync(compiler, options, { encoding: "utf8", env });
+  if (status !== 0) throw new Error(`HIP's headers declare something else than native/hip/functions.h:\n${stderr}`);
+}
+
+const found = findCompiler();
+if (found === undefined) {
   console.log("hip-kernels: skipped: there is no hipcc (Debian: apt-get install hipcc)");
   process.exit(0);
 }
-const sources = fs.readdirSync(folder).filter((file) => file.endsWith(".cu"));
-const kernels = (await Promise.all(sources.map(compile))).flat();
+if (values.target !== undefined) found.targets = [values.target];
+const { compiler, version, targets } = found;
+checkHeaders(compiler);
+const images = await compile(found, path.join(root, "native", "cuda", "kernels"));
+const kernels = [...images.values()].flatMap((image) => kernelsOf(readFileSync(`${image}.log`, "utf8")));
 const width = Math.max(...kernels.map(({ name }) => name.length));
 for (const { name, registers, spills, sharedBytes } of kernels) {
   console.log(
     `${name.padEnd(width)}  ${registers} registers, ${sharedBytes} bytes of shared memory, ${spills} spilled`,
   );
 }
-console.log(`hip-kernels: ${kernels.length} kernels of ${sources.length} sources compile for ${values.architecture}`);
+console.log(
+  `hip-kernels: HIP ${version} declares what is called; ${kernels.length / targets.length} kernels compile for ${targets.join(", ")}`,
+);

@@ -20,7 +20,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "./build.mjs";
-import { canEmulateCuda, makeEmulatedDriver } from "./emulated-cuda.mjs";
+import { canEmulateCuda, makeEmulatedDrivers } from "./emulated-cuda.mjs";
 import { readOptions } from "./options.mjs";
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
@@ -47,7 +47,7 @@ const mode = options.arm64 ? "arm64" : optimized ? "plain" : options.thread ? "t
 const folder = path.join(root, "build", "native-tests", mode);
 /** Where node-gyp leaves the addon's own objects. */
 const addonFolder = path.join("build", "Release", "obj.target", "layerstream");
-/** Whether tests run with a CUDA driver of their own, whatever the system has. */
+/** Whether tests run with drivers of CUDA and HIP of their own, whatever the system has. */
 const emulatesCuda = canEmulateCuda && !options.bench && !options.thread && !options.arm64 && !options["no-run"];
 /** Drivers of OpenCL are not instrumented: under the thread sanitizer, there are none. */
 const environment = options.thread
@@ -183,15 +183,16 @@ async function main() {
   ];
   const objects = await compile(compiled);
   if (emulatesCuda) {
-    const driver = await makeEmulatedDriver({ folder: path.join(folder, "cuda"), compiler, modeFlags });
+    const drivers = await makeEmulatedDrivers({ folder: path.join(folder, "cuda"), compiler, modeFlags });
     const others = process.env.LD_LIBRARY_PATH ? [process.env.LD_LIBRARY_PATH] : [];
-    environment.LD_LIBRARY_PATH = [path.dirname(driver), ...others].join(":");
+    environment.LD_LIBRARY_PATH = [path.dirname(drivers.cuda), ...others].join(":");
   }
   const library = sources.map((source) =>
     linked.includes(source) ? addonObject(source.file) : objects.get(source.file),
   );
   library.push(...embedded.map(({ file }) => objects.get(file)));
-  if (shipped && !emulatesCuda) library.push(path.join(addonFolder, "gen", "cuda_kernels.o"));
+  if (shipped && !emulatesCuda)
+    library.push(...["cuda", "hip"].map((name) => path.join(addonFolder, "gen", `${name}_kernels.o`)));
   const test = async (file) => {
     const program = path.join(folder, path.basename(file, ".cc"));
     await run(compiler, [...commonFlags, ...modeFlags, ...library, objects.get(file), "-o", program]);

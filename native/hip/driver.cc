@@ -15,7 +15,6 @@ namespace {
 
 using namespace cuda;
 
-constexpr CUresult kInvalidDevice = 101;
 // Where granules are pages, mapping a few GiB would take millions of calls.
 constexpr size_t kLeastGranule = 2 << 20;
 

@@ -56,6 +56,8 @@ constexpr int kMaxSharedMemoryPerBlock = 74;
 constexpr int kWarpSize = 87;
 constexpr int kVirtualMemoryManagementSupported = 89;  // from 5.3 on
 
+constexpr cuda::CUresult kInvalidDevice = 101;
+
 // hipDriverGetVersion: HIP_VERSION.
 constexpr int kVersionsOfMajor = 10'000'000, kVersionsOfMinor = 100'000;
 

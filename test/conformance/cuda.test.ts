@@ -5,14 +5,14 @@ import path from "node:path";
 import { afterAll, afterEach, describe, expect, it } from "vitest";
 import { AutoModel } from "../../dist/index.js";
 import { native } from "../../dist/native/binding.js";
-import { useEmulatedCuda } from "../helpers/emulated-cuda.js";
+import { useEmulated } from "../helpers/emulated-cuda.js";
 import { fixtureCases, goldenCases, quantizedFixtures, relativeError, sharedCases } from "../helpers/golden.js";
 
 const cacheDir = mkdtempSync(path.join(tmpdir(), "layerstream-cuda-"));
 afterAll(() => rmSync(cacheDir, { recursive: true, force: true }));
 
 const missing =
-  (await useEmulatedCuda()) ??
+  (await useEmulated("cuda")) ??
   native()
     .devices()
     .find(({ name }) => name === "cuda")?.reason;

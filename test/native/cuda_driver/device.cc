@@ -45,9 +45,10 @@ void Device::drain() {
   for (const auto& [key, stream] : streams) stream->drain();
 }
 
+uint64_t Device::left() { return streams.size() + events.size() + modules.size() + graphs.size() + memory.left(); }
+
 void Device::reset() {
-  const uint64_t left = streams.size() + events.size() + modules.size() + graphs.size() + memory.left();
-  if (status == cuda::CUDA_SUCCESS && left > 0) {
+  if (status == cuda::CUDA_SUCCESS && left() > 0) {
     fprintf(stderr, "CUDA driver of the tests: %zu streams, %zu events, %zu modules, %zu graphs and %zu pieces of memory were not given back\n",
             streams.size(), events.size(), modules.size(), graphs.size(), static_cast<size_t>(memory.left()));
     abort();

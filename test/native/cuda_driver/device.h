@@ -57,6 +57,8 @@ class Device {
   void lose(CUresult reason, const std::string& message);
   // Returns when no stream has anything to do.
   void drain();
+  // Streams, events, modules, graphs and pieces of memory.
+  uint64_t left();
   // The last holder of the context has gone. Aborts if streams, events, modules or memory of a device that is not lost are left.
   void reset();
 
@@ -73,5 +75,8 @@ class Device {
  private:
   std::atomic<uint64_t> checked_{0}, run_{0};
 };
+
+// Null where there is none of that number.
+Device* device_of(cuda::CUdevice number);
 
 }  // namespace layerstream::cuda_driver

@@ -87,12 +87,12 @@ CUresult forget(Device& device, Graph* graph) {
   return device.graphs.erase(graph) == 1 ? CUDA_SUCCESS : kInvalidHandle;
 }
 
-Device* device_of(CUdevice number) {
+}  // namespace
+
+Device* layerstream::cuda_driver::device_of(CUdevice number) {
   Process& all = process();
   return number >= 0 && static_cast<size_t>(number) < all.devices.size() ? all.devices[static_cast<size_t>(number)].get() : nullptr;
 }
-
-}  // namespace
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 

@@ -1,9 +1,9 @@
-// In place of what NVIDIA's compiler makes: the driver that tests run with (driver.cc) has the kernels compiled for the host.
-#include "../../../native/cuda/kernel_images.h"
+// In place of what compilers of devices make: the driver that tests run with (driver.cc) has the kernels compiled for the host.
+#include "../../../native/hip/kernel_images.h"
 
 #include <cstdint>
 
-namespace layerstream::cuda {
+namespace layerstream {
 
 namespace {
 
@@ -11,7 +11,18 @@ const uint64_t kImage[] = {0x6c656e72656b};
 
 }  // namespace
 
+namespace cuda {
+
 const int kKernelVersion = 12000;
 const KernelImage kKernelImages[] = {{"kernels.cu", kImage, sizeof kImage}, {nullptr, nullptr, 0}};
 
-}  // namespace layerstream::cuda
+}  // namespace cuda
+
+namespace hip {
+
+const char* const kKernelTargets = "the host";
+const cuda::KernelImage kKernelImages[] = {{"kernels.cu", kImage, sizeof kImage}, {nullptr, nullptr, 0}};
+
+}  // namespace hip
+
+}  // namespace layerstream
