@@ -36,7 +36,7 @@ export function addModelOptions(command: Command): Command {
     )
     .option("--max-seq-len <tokens>", "prompt and answer together", integer(1))
     .addOption(new Option("--kv-dtype <type>", "how keys and values are kept").choices(KV_FORMATS).default("f32"))
-    .option("--device <device>", '"auto", "cpu", "cuda" or "opencl"; "opencl:1" is the second one')
+    .option("--device <device>", '"auto", "cpu", "cuda", "hip" or "opencl"; "opencl:1" is the second one')
     .option("--threads <count>", "CPU threads that compute", integer(1, 1024))
     .addOption(
       new Option("--precision <precision>", "fast: rounded activations where that is faster; exact: float32").choices([
