@@ -245,6 +245,7 @@ RuntimeDescription read_description(const Napi::Object& object) {
   description.value_dim = uint_at(object, "valueDim");
   description.page_count = uint_at(object, "pageCount");
   description.page_positions = uint_at(object, "pagePositions");
+  description.kv_part_pages = uint_at(object, "kvPartPages");
   if (has(object, "traceSpans")) description.trace_spans = uint_at(object, "traceSpans");
   if (has(object, "kernelDirectory")) description.kernel_directory = string_at(object, "kernelDirectory");
   if (has(object, "spillDirectory")) description.spill_directory = string_at(object, "spillDirectory");

@@ -15,6 +15,7 @@ namespace {
 // Larger ones are mistakes; their products cannot overflow.
 constexpr uint32_t kMaxWidth = 1u << 28;
 constexpr uint32_t kMaxTokens = 1u << 24;
+constexpr uint32_t kMaxPartPositions = 1u << 24;
 constexpr double kMaxBytes = 0x1p60;
 constexpr uint64_t kMaxMatrixBytes = uint64_t{1} << 60;
 
@@ -213,6 +214,9 @@ void check_sizes(const RuntimeDescription& description) {
   for (const uint32_t dim : description.rope_dims) require(dim > 0 && dim % 2 == 0 && dim <= kMaxWidth, "a rotation of an odd width");
   require(description.register_widths[index_of(Register::kLogits)] == description.vocab_size, "logits are not as wide as the vocabulary");
   require(description.page_positions > 0, "pages of the KV cache are empty");
+  const uint64_t part_positions = uint64_t{description.kv_part_pages} * description.page_positions;
+  require(part_positions <= kMaxPartPositions && part_positions % kAttentionPartPositions == 0,
+          "parts of the KV cache do not end where attention can go on");
   const double page_floats = double(description.page_positions) * description.kv_heads * (double(description.key_dim) + description.value_dim);
   require(std::max(page_floats * sizeof(float), double{kPageBytes}) * description.page_count * std::max(description.kv_layers, 1u) <= kMaxBytes,
           "the KV cache is too large");

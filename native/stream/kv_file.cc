@@ -2,8 +2,9 @@
 
 namespace layerstream {
 
-KvFile::KvFile(Device& device, Stream* compute, std::string directory, uint32_t pages, uint64_t page_bytes, ReadMeter& meter, Trace* trace)
-    : device_(device), compute_(compute), pages_(pages), page_bytes_(page_bytes), meter_(meter), trace_(trace), file_(std::move(directory)) {
+KvFile::KvFile(Device& device, Stream* compute, std::string directory, const KvLayout& layout, ReadMeter& meter, Trace* trace)
+    : device_(device), compute_(compute), pages_(layout.pages), page_positions_(layout.page_positions), page_bytes_(layout.page_bytes),
+      meter_(meter), trace_(trace), file_(std::move(directory)) {
   try {
     for (Range& range : buffers_) range = {device_.reserve(pages_ * page_bytes_), 0, pages_ * page_bytes_};
     for (Event*& event : used_events_) event = device_.create_event();
@@ -85,27 +86,39 @@ void KvFile::load(uint32_t layer, Range cache, std::span<const PageRun> runs) {
   read_pages({layer, Trace::kNoStage}, static_cast<uint8_t*>(device_.host_address(cache)), runs);
 }
 
-void KvFile::begin(std::vector<SpilledLayer> layers, std::vector<PageRun> reads, std::vector<PageRun> writes) {
+void KvFile::begin(std::vector<SpilledLayer> layers, std::vector<KvTokens> tokens) {
+  std::vector<uint32_t> reads, writes;
+  const uint32_t positions = page_positions_;
+  for (const auto& [first, count, cached, pages] : tokens) {
+    const uint32_t end = first + count;
+    reads.insert(reads.end(), pages.begin(), pages.begin() + (cached + positions - 1) / positions);
+    writes.insert(writes.end(), pages.begin() + first / positions, pages.begin() + (end + positions - 1) / positions);
+  }
   {
     std::lock_guard lock(mutex_);
     layers_ = std::move(layers);
-    reads_ = std::move(reads);
-    writes_ = std::move(writes);
-    taken_ = read_ = used_ = written_ = 0;
+    reads_ = page_runs(std::move(reads));
+    writes_ = page_runs(std::move(writes));
+    tokens_ = tokens.size();
+    taken_ = finished_ = read_ = used_ = written_ = 0;
     failure_ = nullptr;
     active_ = true;
   }
   changed_.notify_all();
 }
 
-Range KvFile::take() {
+KvPart KvFile::take() {
+  const uint64_t number = taken_++ / tokens_;
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return failure_ || read_ > taken_; });
+  changed_.wait(lock, [&] { return failure_ || read_ > number; });
   if (failure_) std::rethrow_exception(failure_);
-  return buffers_[taken_++ % kBuffers];
+  KvPart whole;
+  whole.cache = buffers_[number % kBuffers];
+  return whole;
 }
 
 void KvFile::finish() {
+  if (++finished_ % tokens_ != 0) return;
   {
     std::lock_guard lock(mutex_);
     device_.record(used_events_[used_ % kBuffers], compute_);

@@ -22,7 +22,7 @@ class KvFile final : public KvSpill {
  public:
   // The device is unified. It, the stream, the meter and the trace (null where nobody asked) outlive this object; the stream
   // is destroyed first.
-  KvFile(Device& device, Stream* compute, std::string directory, uint32_t pages, uint64_t page_bytes, ReadMeter& meter, Trace* trace);
+  KvFile(Device& device, Stream* compute, std::string directory, const KvLayout& layout, ReadMeter& meter, Trace* trace);
   ~KvFile() override;
   KvFile(const KvFile&) = delete;
   KvFile& operator=(const KvFile&) = delete;
@@ -30,9 +30,9 @@ class KvFile final : public KvSpill {
   void use_pages(std::span<const uint8_t> pages) override;
   void store(uint32_t layer, Range cache, std::span<const PageRun> runs) override;
   void load(uint32_t layer, Range cache, std::span<const PageRun> runs) override;
-  void begin(std::vector<SpilledLayer> layers, std::vector<PageRun> reads, std::vector<PageRun> writes) override;
-  // Waits until it is there.
-  Range take() override;
+  void begin(std::vector<SpilledLayer> layers, std::vector<KvTokens> tokens) override;
+  // A whole layer, for all tokens: waits until it is there.
+  KvPart take() override;
   void finish() override;
   void end() override;
   void abort() override;
@@ -53,7 +53,7 @@ class KvFile final : public KvSpill {
 
   Device& device_;
   Stream* compute_;
-  const uint32_t pages_;
+  const uint32_t pages_, page_positions_;
   const uint64_t page_bytes_;
   ReadMeter& meter_;
   Trace* trace_;
@@ -69,8 +69,9 @@ class KvFile final : public KvSpill {
   std::exception_ptr failure_;
   std::vector<SpilledLayer> layers_;
   std::vector<PageRun> reads_, writes_;
-  uint64_t taken_ = 0;
-  // Layers of the pass that have been read, used by attention, and written back. written_ <= used_ <= taken_ <= read_.
+  size_t tokens_ = 0;       // of each layer: so often it is taken
+  uint64_t taken_ = 0, finished_ = 0;
+  // Layers of the pass that have been read, used by attention, and written back. written_ <= used_ <= read_.
   uint64_t read_ = 0, used_ = 0, written_ = 0;
   Counters counters_;
   std::thread thread_;

@@ -1,40 +1,57 @@
 #include "kv_host.h"
 
+#include <algorithm>
+#include <memory>
 #include <utility>
 
 namespace layerstream {
 
-KvHost::KvHost(Device& device, Stream* compute, uint32_t layers, uint32_t pages, uint64_t page_bytes)
-    : device_(device), compute_(compute), pages_(pages), page_bytes_(page_bytes), layers_(layers) {}
+KvHost::KvHost(Device& device, Stream* compute, uint32_t layers, const KvLayout& layout, uint32_t part_pages)
+    : device_(device), compute_(compute), layout_(layout), part_pages_(part_pages), layers_(layers) {}
 
 // The object is complete once the other constructor returns: what fails here is undone by the destructor.
-KvHost::KvHost(Device& device, Stream* compute, uint32_t layers, uint32_t pages, uint64_t page_bytes, Trace* trace)
-    : KvHost(device, compute, layers, pages, page_bytes) {
+KvHost::KvHost(Device& device, Stream* compute, uint32_t layers, const KvLayout& layout, uint32_t part_pages, Trace* trace)
+    : KvHost(device, compute, layers, layout, part_pages) {
   trace_ = trace;
   copies_ = device_.create_stream();
   if (trace_ != nullptr) device_.observe(copies_, trace_, Track::kKvCache);
-  for (Range& range : buffers_) range = {device_.reserve(pages * page_bytes_), 0, pages * page_bytes_};
+  const uint64_t bytes = kKvBuffers * part_pages_ * layout_.page_bytes;
+  buffers_ = {device_.reserve(bytes), 0, bytes};
   for (Event*& event : arrived_) event = device_.create_event();
   used_ = device_.create_event();
   done_ = device_.create_event();
+  make_page_table();
 }
 
 KvHost::~KvHost() {
   if (copies_ != nullptr) device_.destroy(copies_);
-  for (Event* event : {arrived_[0], arrived_[1], used_, done_}) {
+  for (Event* event : arrived_) {
     if (event != nullptr) device_.destroy(event);
   }
-  for (const Range& range : buffers_) {
+  for (Event* event : {used_, done_}) {
+    if (event != nullptr) device_.destroy(event);
+  }
+  for (const Range& range : {buffers_, page_table_}) {
     if (range.buffer != nullptr) device_.free(range.buffer);
   }
   for (Layer& layer : layers_) release(layer);
 }
 
+void KvHost::make_page_table() {
+  const uint64_t bytes = layout_.pages * sizeof(uint32_t);
+  page_table_ = {device_.alloc(bytes), 0, bytes};
+  const auto free_pinned = [&](uint32_t* memory) { device_.free_pinned(memory); };
+  const std::unique_ptr<uint32_t, decltype(free_pinned)> table(static_cast<uint32_t*>(device_.alloc_pinned(bytes)), free_pinned);
+  for (uint32_t page = 0; page < layout_.pages; ++page) table.get()[page] = page % part_pages_;
+  device_.upload(copies_, page_table_, table.get());
+  synchronize();
+}
+
 void KvHost::allocate(Layer& layer, std::span<const PageRun> runs) {
-  layer.resize(pages_);
+  layer.resize(layout_.pages);
   for (const auto& [first, count] : runs) {
     for (uint32_t page = first; page < first + count; ++page) {
-      if (layer[page] == nullptr) layer[page] = static_cast<uint8_t*>(device_.alloc_pinned(page_bytes_));
+      if (layer[page] == nullptr) layer[page] = static_cast<uint8_t*>(device_.alloc_pinned(layout_.page_bytes));
     }
   }
 }
@@ -58,7 +75,13 @@ void KvHost::use_pages(std::span<const uint8_t> pages) {
       if (!pages[page] && layer[page] != nullptr) device_.free_pinned(std::exchange(layer[page], nullptr));
     }
   }
-  for (const Range& range : buffers_) commit_pages(device_, range, page_bytes_, pages);
+  // Sequences with fewer pages than a part use the front of buffers.
+  const uint64_t used_pages = std::min<uint64_t>(std::ranges::count(pages, 1), part_pages_), used_bytes = used_pages * layout_.page_bytes;
+  for (uint64_t part = 0; part < kKvBuffers; ++part) {
+    const Range buffer = buffers_.at(part * part_pages_ * layout_.page_bytes, part_pages_ * layout_.page_bytes);
+    if (used_bytes > 0) device_.commit(buffer.at(0, used_bytes));
+    if (used_bytes < buffer.size) device_.discard(buffer.at(used_bytes, buffer.size - used_bytes));
+  }
   for (Layer& layer : layers_) {
     if (!layer.empty()) allocate(layer, runs);
   }
@@ -67,7 +90,11 @@ void KvHost::use_pages(std::span<const uint8_t> pages) {
 void KvHost::store(uint32_t layer, Range cache, std::span<const PageRun> runs) {
   try {
     allocate(layers_[layer], runs);
-    download(layers_[layer], cache, runs);
+    for (const auto& [first, count] : runs) {
+      for (uint32_t page = first; page < first + count; ++page) {
+        device_.download(copies_, layers_[layer][page], cache.at(page * layout_.page_bytes, layout_.page_bytes));
+      }
+    }
     synchronize();
   } catch (...) {
     release(layers_[layer]);
@@ -76,25 +103,13 @@ void KvHost::store(uint32_t layer, Range cache, std::span<const PageRun> runs) {
 }
 
 void KvHost::load(uint32_t layer, Range cache, std::span<const PageRun> runs) {
-  upload(layers_[layer], cache, runs);
+  for (const auto& [first, count] : runs) {
+    for (uint32_t page = first; page < first + count; ++page) {
+      device_.upload(copies_, cache.at(page * layout_.page_bytes, layout_.page_bytes), layers_[layer][page]);
+    }
+  }
   synchronize();
   release(layers_[layer]);
-}
-
-void KvHost::upload(const Layer& layer, Range cache, std::span<const PageRun> runs) {
-  for (const auto& [first, count] : runs) {
-    for (uint32_t page = first; page < first + count; ++page) {
-      device_.upload(copies_, cache.at(page * page_bytes_, page_bytes_), layer[page]);
-    }
-  }
-}
-
-void KvHost::download(const Layer& layer, Range cache, std::span<const PageRun> runs) {
-  for (const auto& [first, count] : runs) {
-    for (uint32_t page = first; page < first + count; ++page) {
-      device_.download(copies_, layer[page], cache.at(page * page_bytes_, page_bytes_));
-    }
-  }
 }
 
 void KvHost::synchronize() {
@@ -102,36 +117,60 @@ void KvHost::synchronize() {
   device_.synchronize(done_);
 }
 
-void KvHost::begin(std::vector<SpilledLayer> layers, std::vector<PageRun> reads, std::vector<PageRun> writes) {
-  order_ = std::move(layers);
-  reads_ = std::move(reads);
-  writes_ = std::move(writes);
-  read_ = taken_ = finished_ = 0;
-  for (uint32_t buffer = 0; buffer < kBuffers; ++buffer) read_ahead();
+void KvHost::begin(std::vector<SpilledLayer> layers, std::vector<KvTokens> tokens) {
+  walk_ = KvPartWalk(std::move(layers), std::move(tokens), layout_.page_positions, part_pages_);
+  parts_.clear();
+  read_ = finished_ = 0;
+  read_ahead();
+}
+
+Range KvHost::place(uint64_t part, uint32_t page_index) const {
+  const uint64_t page = part % kKvBuffers * part_pages_ + page_index % part_pages_;
+  return buffers_.at(page * layout_.page_bytes, layout_.page_bytes);
+}
+
+// Whether all that the part reads is in pinned memory, or will be by then: not if ops on a part that is in a buffer change it.
+bool KvHost::is_complete(const KvPartWork& part) const {
+  const auto changes = [&](const KvPartWork& other) {
+    return other.layer == part.layer && walk_.tokens(other).pages.data() == walk_.tokens(part).pages.data() && other.writes.meets(part.reads);
+  };
+  return std::ranges::none_of(parts_, changes);
 }
 
 // What was in the buffer before goes back on the same stream, first.
 void KvHost::read_ahead() {
-  if (read_ == order_.size()) return;
-  const SpilledLayer& next = order_[read_];
-  if (trace_ != nullptr) device_.label(copies_, next.stage);
-  upload(layers_[next.layer], buffers_[read_ % kBuffers], reads_);
-  device_.record(arrived_[read_ % kBuffers], copies_);
-  ++read_;
+  while (!walk_.done() && read_ < finished_ + kKvBuffers) {
+    const KvPartWork part = walk_.current();
+    if (!is_complete(part)) return;
+    const SpilledLayer& of = walk_.layer(part);
+    if (trace_ != nullptr) device_.label(copies_, of.stage);
+    for (uint32_t index = part.reads.begin; index < part.reads.end; ++index) {
+      device_.upload(copies_, place(read_, index), layers_[of.layer][walk_.tokens(part).pages[index]]);
+    }
+    device_.record(arrived_[read_ % kKvBuffers], copies_);
+    parts_.push_back(part);
+    ++read_;
+    walk_.advance();
+  }
 }
 
-Range KvHost::take() {
-  const uint64_t number = taken_++;
-  device_.wait(compute_, arrived_[number % kBuffers]);
-  return buffers_[number % kBuffers];
+KvPart KvHost::take() {
+  device_.wait(compute_, arrived_[finished_ % kKvBuffers]);
+  const uint64_t bytes = part_pages_ * layout_.page_bytes;
+  return {buffers_.at(finished_ % kKvBuffers * bytes, bytes), page_table_, parts_.front().begin, parts_.front().end};
 }
 
 void KvHost::finish() {
-  const uint64_t number = finished_++;
+  const KvPartWork& part = parts_.front();
+  const SpilledLayer& of = walk_.layer(part);
   device_.record(used_, compute_);
   device_.wait(copies_, used_);
-  if (trace_ != nullptr) device_.label(copies_, order_[number].stage);
-  download(layers_[order_[number].layer], buffers_[number % kBuffers], writes_);
+  if (trace_ != nullptr) device_.label(copies_, of.stage);
+  for (uint32_t index = part.writes.begin; index < part.writes.end; ++index) {
+    device_.download(copies_, layers_[of.layer][walk_.tokens(part).pages[index]], place(finished_, index));
+  }
+  ++finished_;
+  parts_.pop_front();
   read_ahead();
 }
 

@@ -1,8 +1,8 @@
 // Layers of the KV cache that do not fit where passes use them: in a temporary file (kv_file.h), or beside a device with memory of
 // its own in pinned memory (kv_host.h).
 //
-// In a pass, such layers come one after the other through two buffers, as far ahead as these allow, and the pages that the pass
-// has changed go back. So a layer's attention finds its cache in memory, as others do.
+// In a pass, such layers come one after the other, whole or in parts, through a few buffers, as far ahead as these allow, and the
+// pages that the pass has changed go back. So a layer's attention finds its cache in memory, as others do.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +20,21 @@ using PageRun = std::pair<uint32_t, uint32_t>;
 // A layer of the cache and the stage that attends with it.
 struct SpilledLayer {
   uint32_t layer = 0, stage = 0;
+  uint32_t window = 0;  // of that attention; 0: unlimited
+};
+
+// Tokens that attention works on at once: those of a sequence that are in a block.
+struct KvTokens {
+  uint32_t first_position = 0, tokens = 0;
+  uint32_t cached = 0;              // positions of the sequence that the pass has found in the cache
+  std::span<const uint32_t> pages;  // of the sequence
+};
+
+// What an op finds of a layer's cache: AttentionOp::part_begin and part_end.
+struct KvPart {
+  Range cache;
+  Range page_table;  // where in it the pages of the sequence are; null: where the sequence says
+  uint32_t begin = 0, end = UINT32_MAX;
 };
 
 // Runs of the pages in `pages`, in any order.
@@ -27,6 +42,12 @@ std::vector<PageRun> page_runs(std::vector<uint32_t> pages);
 
 // Commits these pages (a flag each) of a layer's cache, and gives the memory of the others back.
 void commit_pages(Device& device, Range cache, uint64_t page_bytes, std::span<const uint8_t> pages);
+
+// Of a layer's cache.
+struct KvLayout {
+  uint32_t pages = 0, page_positions = 0;
+  uint64_t page_bytes = 0;
+};
 
 class KvSpill {
  public:
@@ -47,10 +68,12 @@ class KvSpill {
   virtual void load(uint32_t layer, Range cache, std::span<const PageRun> runs) = 0;
 
   // --- a pass ----------------------------------------------------------------------------------------------------
-  // Attention of these layers comes in this order; it needs the pages of `reads` and changes those of `writes`.
-  virtual void begin(std::vector<SpilledLayer> layers, std::vector<PageRun> reads, std::vector<PageRun> writes) = 0;
-  // The cache of the next of these layers, for ops that are enqueued from now on. Throws what moving layers before threw.
-  virtual Range take() = 0;
+  // Attention of these layers comes in this order, of each with all these tokens, which come in this order. Their pages outlive
+  // the pass.
+  virtual void begin(std::vector<SpilledLayer> layers, std::vector<KvTokens> tokens) = 0;
+  // The next part of the cache for the tokens whose turn it is, for ops that are enqueued from now on. After the part that reaches
+  // the last of them, the next tokens', or the next layer's. Throws what moving layers before threw.
+  virtual KvPart take() = 0;
   // The last op on what was taken has been enqueued.
   virtual void finish() = 0;
   // Waits until everything is back. Throws what that threw.

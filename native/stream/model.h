@@ -281,6 +281,7 @@ struct RuntimeDescription {
   uint32_t page_count = 0, page_positions = 0;
   uint32_t trace_spans = 0;                       // spans that the trace keeps; 0: no trace
   KvFormat kv_format = KvFormat::kF32;
+  uint32_t kv_part_pages = 0;                     // that come to a device with memory of its own at once, of layers that are elsewhere
   std::string spill_directory;                    // for layers of the KV cache that do not fit in memory; empty: none
 
   // Of one page of one layer: keys of all heads, then values of all heads, whole pages of memory.

@@ -247,11 +247,17 @@ class Runtime {
   void begin_spilled(const PassRequest& request);
   void end_spilled();
   void abort_spilled();
-  Range take_layer_cache(uint32_t index);
-  void finish_layer_cache(uint32_t layer);
+  struct SegmentTokens {
+    KvTokens kv;
+    uint32_t row;  // of the first of them in the block
+    Range pages;   // of their segment, on the device
+  };
+  std::vector<SegmentTokens> tokens_of_block(const PassRequest& request, uint32_t first, uint32_t rows) const;
   // runtime_attention.cc
   void run_attention(uint32_t index, const AttentionStep& step, const PassRequest& request);
-  AttentionOp attention_op(uint32_t index, const AttentionStep& step);
+  AttentionOp attention_op(const Stage& stage, const AttentionStep& step) const;
+  void set_cache(AttentionOp& op, Range cache) const;
+  void run_in_parts(uint32_t index, AttentionOp op);
   // runtime_experts.cc
   void route(uint32_t index, const RouteStep& step, uint32_t tokens);
   void run_experts(uint32_t index, const RouteStep& step, const PassRequest& request);
@@ -313,7 +319,6 @@ class Runtime {
   std::vector<uint8_t> kv_pages_;  // a flag for each page: in use
   std::vector<uint8_t> spilled_;   // a flag for each layer: its cache is elsewhere
   std::unique_ptr<KvSpill> spill_;
-  Range spilled_cache_{};         // of the layer whose attention is running
   bool spilling_ = false;         // the pass that runs uses spilled layers
   std::vector<Range> cosines_, sines_;
   Range pages_;                   // page tables of the segments of a pass
@@ -323,6 +328,8 @@ class Runtime {
   Buffer* gather_buffer_ = nullptr;
   std::unique_ptr<Reader> gather_reader_;
   uint32_t permuted_columns_ = 0, adapter_rank_ = 0;
+  uint32_t attention_state_width_ = 0;
+  Range attention_state_;         // [tokens, heads, attention_state_floats]: between parts of a layer's cache, where these are
   Range permuted_;                // [tokens, columns]: input of a matrix with a column order
   Range adapted_;                 // [tokens, rank]
 

@@ -33,16 +33,16 @@ void Runtime::reserve_kv_cache() {
 // `layers` of them are in the device's memory, evenly among the others, so that what is moved is spread over the pass.
 void Runtime::set_kv_cache(std::span<const uint8_t> pages, uint32_t layers) {
   const uint32_t all = description_.kv_layers;
-  if (pages.size() != description_.page_count || layers > all || (layers < all && unified_ && description_.spill_directory.empty())) {
+  const bool spills_somewhere = unified_ ? !description_.spill_directory.empty() : description_.kv_part_pages > 0;
+  if (pages.size() != description_.page_count || layers > all || (layers < all && !spills_somewhere)) {
     throw Error("INTERNAL", "The KV cache has other pages, or its layers cannot be spilled.");
   }
   if (layers < all && !spill_) {
-    const uint32_t page_count = description_.page_count;
-    const uint64_t page_bytes = description_.kv_page_bytes();
+    const KvLayout layout{description_.page_count, description_.page_positions, description_.kv_page_bytes()};
     if (unified_) {
-      spill_ = std::make_unique<KvFile>(*device_, compute_, description_.spill_directory, page_count, page_bytes, meter_, trace_.get());
+      spill_ = std::make_unique<KvFile>(*device_, compute_, description_.spill_directory, layout, meter_, trace_.get());
     } else {
-      spill_ = std::make_unique<KvHost>(*device_, compute_, all, page_count, page_bytes, trace_.get());
+      spill_ = std::make_unique<KvHost>(*device_, compute_, all, layout, description_.kv_part_pages, trace_.get());
     }
   }
   std::vector<uint32_t> kept;
@@ -90,24 +90,41 @@ Range Runtime::pages_of_layer(uint32_t layer, uint64_t first, uint64_t count) co
   return kv_cache_[layer].at(first * page_bytes, count * page_bytes);
 }
 
+// The tokens of each segment that are in the block, which has `rows` of all from `first` on.
+std::vector<Runtime::SegmentTokens> Runtime::tokens_of_block(const PassRequest& request, uint32_t first, uint32_t rows) const {
+  std::vector<SegmentTokens> result;
+  uint32_t segment_begin = 0;
+  uint64_t first_page = 0;
+  for (const Segment& segment : request.segments) {
+    const uint32_t segment_end = segment_begin + segment.tokens;
+    const uint32_t begin = std::max(segment_begin, first), end = std::min(segment_end, first + rows);
+    if (begin < end) {
+      const KvTokens tokens{segment.first_position + begin - segment_begin, end - begin, segment.first_position, segment.pages};
+      result.push_back({tokens, begin - first, pages_.at(first_page * sizeof(uint32_t), segment.pages.size() * sizeof(uint32_t))});
+    }
+    segment_begin = segment_end;
+    first_page += segment.pages.size();
+  }
+  return result;
+}
+
 // Has the caches of spilled layers read ahead, in the order of their attention.
 void Runtime::begin_spilled(const PassRequest& request) {
   std::vector<SpilledLayer> layers;
-  std::vector<uint32_t> reads, writes;
   for (uint32_t index = 0; index < description_.stages.size(); ++index) {
     const Stage& stage = description_.stages[index];
-    const auto attends = [](const Step& step) { return std::holds_alternative<AttentionStep>(step); };
-    if (stage.layer == kNone || !spilled_[stage.layer] || !std::ranges::any_of(description_.plans[stage.kind], attends)) continue;
-    layers.push_back({stage.layer, index});
+    if (stage.layer == kNone || !spilled_[stage.layer]) continue;
+    for (const Step& step : description_.plans[stage.kind]) {
+      if (const auto* attention = std::get_if<AttentionStep>(&step)) layers.push_back({stage.layer, index, attention->window});
+    }
   }
   if (layers.empty()) return;
-  const uint32_t positions = description_.page_positions;
-  for (const Segment& segment : request.segments) {
-    const uint32_t first = segment.first_position, end = first + segment.tokens;
-    reads.insert(reads.end(), segment.pages.begin(), segment.pages.begin() + (first + positions - 1) / positions);
-    writes.insert(writes.end(), segment.pages.begin() + first / positions, segment.pages.begin() + (end + positions - 1) / positions);
+  std::vector<KvTokens> tokens;
+  const auto all = static_cast<uint32_t>(request.tokens.size()), rows = block_rows(all);
+  for (uint32_t first = 0; first < all; first += rows) {
+    for (const SegmentTokens& each : tokens_of_block(request, first, rows)) tokens.push_back(each.kv);
   }
-  spill_->begin(std::move(layers), page_runs(std::move(reads)), page_runs(std::move(writes)));
+  spill_->begin(std::move(layers), std::move(tokens));
   spilling_ = true;
 }
 
@@ -124,22 +141,6 @@ void Runtime::end_spilled() {
 void Runtime::abort_spilled() {
   if (spilling_) spill_->abort();
   spilling_ = false;
-}
-
-// The cache of the stage's layer, for the block that is running.
-Range Runtime::take_layer_cache(uint32_t index) {
-  const uint32_t layer = description_.stages[index].layer;
-  if (!spilled_[layer]) return kv_cache_[layer];
-  if (block_.first == 0) {
-    const Trace::Time start = Trace::Clock::now();
-    spilled_cache_ = spill_->take();
-    count_wait(index, start);
-  }
-  return spilled_cache_;
-}
-
-void Runtime::finish_layer_cache(uint32_t layer) {
-  if (spilled_[layer] && block_.last) spill_->finish();
 }
 
 }  // namespace layerstream

@@ -17,6 +17,15 @@ void Runtime::reserve_working_memory() {
       for (const Adapter& adapter : matrix.adapters) adapter_rank_ = std::max(adapter_rank_, adapter.rank);
     }
   }
+  // Of unified devices, a layer's cache has one part.
+  for (const Plan& plan : description_.plans) {
+    for (const Step& step : plan) {
+      const auto* attention = std::get_if<AttentionStep>(&step);
+      if (attention == nullptr || unified_) continue;
+      const auto floats = static_cast<uint32_t>(attention->heads * attention_state_floats(attention->value_dim));
+      attention_state_width_ = std::max(attention_state_width_, floats);
+    }
+  }
   register_bytes_ = lay_out_registers(description_.max_tokens);
   register_memory_ = reserve(register_bytes_).buffer;
   reserve_kv_cache();
@@ -42,12 +51,11 @@ uint64_t Runtime::lay_out_registers(uint32_t tokens) {
   };
   uint64_t shared = 0;
   for (const Register name : {Register::kHidden, Register::kNormed}) place_register(name, shared);
-  uint64_t end = shared;
-  for (const std::span<const Register> names : {std::span<const Register>(kAttentionRegisters), std::span<const Register>(kMlpRegisters)}) {
-    uint64_t offset = shared;
-    for (const Register name : names) place_register(name, offset);
-    end = std::max(end, offset);
-  }
+  uint64_t attention_end = shared, mlp_end = shared;
+  for (const Register name : kAttentionRegisters) place_register(name, attention_end);
+  for (const Register name : kMlpRegisters) place_register(name, mlp_end);
+  attention_state_ = place(attention_state_width_, rows, attention_end);
+  uint64_t end = std::max(attention_end, mlp_end);
   permuted_ = place(permuted_columns_, rows, end);
   adapted_ = place(adapter_rank_, rows, end);
   cosines_.clear();

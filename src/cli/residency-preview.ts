@@ -72,6 +72,9 @@ export function renderPreview({ residency, ...figures }: ResidencyPreview): stri
     ["streamed per token", formatBytes(residency.streamedBytes)],
     ["ring", formatBytes(residency.ringBytes)],
     ...(ownMemory ? [["slots", formatBytes(residency.slotBytes)] as const] : []),
+    ...(residency.kvSpilledBytes > 0
+      ? [[`KV cache in ${ownMemory ? "the host's memory" : "a file"}`, formatBytes(residency.kvSpilledBytes)] as const]
+      : []),
     ["KV cache, activations", `${formatBytes(residency.kvBytes)}, ${formatBytes(residency.activationBytes)}`],
     ["Node and the addon", formatBytes(residency.runtimeBytes)],
     ["context", `${residency.maxSeqLen} tokens`],

@@ -37,11 +37,15 @@ export function tokensWithin({ passBytesPerToken, blockBytesPerToken, blockToken
 const ATTENTION_REGISTERS = ["query", "key", "value", "latent", "queryNope", "attended"] as const;
 const MLP_REGISTERS = ["gate", "up", "router", "expertInput", "expertOutput"] as const;
 
-/** Experts are chosen and read once for all tokens of a pass: these models have no blocks. */
+/**
+ * Experts are chosen and read once for all tokens of a pass: these models have no blocks. `ownMemory`: the device has memory of
+ * its own, to which a layer of the KV cache may come in parts.
+ */
 export function activationSizes(
   architecture: Architecture,
   { permutedColumns, adapterRank }: ModelDescription,
   blockTokens: number,
+  ownMemory: boolean,
 ): ActivationSizes {
   const { registers, ropes, experts } = architecture;
   const total = (names: readonly (keyof typeof registers)[]) =>
@@ -51,13 +55,22 @@ export function activationSizes(
   // Each is copied to the device from pinned memory; logits of routers come from there.
   const tables = ropes.reduce((floats, rope) => floats + rope.rotaryDim, 0) + (experts ? 2 * experts.perToken : 0);
   const routing = experts ? (registers.router ?? 0) : 0;
-  const scratch = Math.max(total(ATTENTION_REGISTERS), total(MLP_REGISTERS));
+  const state = ownMemory ? attentionState(architecture) : 0;
+  const scratch = Math.max(total(ATTENTION_REGISTERS) + state, total(MLP_REGISTERS));
   return {
     passBytesPerToken: 4 * (total(["hidden"]) + carried + 2 * tables + routing),
     hostBytesPerToken: 4 * (tables + routing),
     blockBytesPerToken: 4 * (normed - carried + scratch + permutedColumns + adapterRank),
     blockTokens: experts ? 0 : blockTokens,
   };
+}
+
+/** Floats of a token that go from one part of a layer's KV cache to the next: of each head a maximum, a total and sums of values. */
+function attentionState({ kinds }: Architecture): number {
+  const widths = kinds.flatMap(({ plan }) =>
+    plan.map((op) => (op.op === "attention" ? op.heads * (op.valueDim + 2) : 0)),
+  );
+  return Math.max(0, ...widths);
 }
 
 /** Whether a stage uses what the stage before has left in `normed`, as where one norm serves both halves of a layer. */

@@ -140,6 +140,8 @@ export interface Residency {
   /** Of a device's own memory, for weights that are not held there while they are multiplied. */
   slotBytes: number;
   kvBytes: number;
+  /** Of the KV cache, in a temporary file, or beside a device with memory of its own in the host's. */
+  kvSpilledBytes: number;
   activationBytes: number;
   /** What the process needs besides: Node, the addon, worker threads. */
   runtimeBytes: number;

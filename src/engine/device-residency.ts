@@ -7,10 +7,8 @@ import { type ActivationSizes, activationBytes, onDevice } from "./activations.j
 import { chooseHeld, IN_DEVICE, IN_HOST, stageParts, streamedByToken, total } from "./held-chunks.js";
 import {
   choosePass,
-  KV_BUFFERS,
-  kvMemory,
+  kvRing,
   LEAST_TOKENS,
-  leastKvLayers,
   leastRing,
   leastSequence,
   leastWorking,
@@ -106,7 +104,7 @@ class DevicePlanner {
       fixedBytes: input.budgetBytes - sizes.budgetBytes + fixedBytes,
       minimumBytes: roundedBudget(
         input,
-        this.hostFixed(least, leastRing(sizes), leastKvLayers(input)) / (1 - PAGE_TABLE_SHARE),
+        this.hostFixed(least, leastRing(sizes), this.leastKvLayers(least)) / (1 - PAGE_TABLE_SHARE),
       ),
       deviceFixedBytes: vramBytes - rest + slotBytes + passBytes,
       minimumVramBytes: this.leastVram(least),
@@ -135,7 +133,7 @@ class DevicePlanner {
       this.deviceConstant(working) +
       this.leastSlots +
       activationBytes(this.activations, working.tokens) +
-      this.kvOnDevice(working, leastKvLayers(this.input));
+      this.kvOnDevice(working, this.leastKvLayers(working));
     return Math.ceil(bytes / MIB) * MIB;
   }
 
@@ -175,8 +173,17 @@ class DevicePlanner {
     return Math.floor(bytes / PAGE_BYTES) * PAGE_BYTES;
   }
 
+  /** Layers that are in the host's memory pass through a ring in parts, however long they are. */
   private kvOnDevice({ pages }: WorkingMemory, layers: number): number {
-    return kvMemory(this.input, this.sizes, pages, layers);
+    const { input, sizes } = this;
+    const ring = layers < input.kvLayers ? kvRing(input, sizes, pages) : 0;
+    return (pages * sizes.pageBytes * layers) / input.kvLayers + ring;
+  }
+
+  /** All where a ring would take no less. */
+  private leastKvLayers({ pages }: WorkingMemory): number {
+    const { input, sizes } = this;
+    return input.kvSpill && kvRing(input, sizes, pages) < pages * sizes.pageBytes ? 0 : input.kvLayers;
   }
 
   private kvInHost({ pages }: WorkingMemory, layers: number): number {
@@ -194,21 +201,20 @@ class DevicePlanner {
   }
 
   /** As long as the model is made for, or as the cache can be when it takes what would hold weights in both memories. */
-  private chooseSequence(ring: number): number {
+  private chooseSequence(stagingRing: number): number {
     const { input, sizes, vramBytes } = this;
     if (input.maxSeqLen !== undefined) return input.maxSeqLen;
     const least = leastWorking(input);
     const pass = this.leastSlots + activationBytes(this.activations, least.tokens);
     const deviceRoom = vramBytes - this.deviceConstant(least) - pass;
-    const hostRoom = sizes.budgetBytes - this.hostFixed(least, ring, input.kvLayers);
-    const layers = leastKvLayers(input);
-    const onDevicePages = deviceRoom / kvMemory(input, sizes, 1, layers);
-    // Layers are whole: of one, a part may fit nowhere.
-    const together = (deviceRoom + hostRoom) / ((sizes.pageBytes * (input.kvLayers + KV_BUFFERS + 1)) / input.kvLayers);
+    const hostRoom = sizes.budgetBytes - this.hostFixed(least, stagingRing, input.kvLayers);
     const allOnDevice = deviceRoom / sizes.pageBytes;
-    const pages = Math.floor(
-      layers === input.kvLayers ? onDevicePages : Math.max(allOnDevice, Math.min(onDevicePages, together)),
-    );
+    const ring = kvRing(input, sizes, Number.POSITIVE_INFINITY);
+    // Layers are whole: of one, a part may fit nowhere.
+    const together = (deviceRoom - ring + hostRoom) / (sizes.pageBytes * (1 + 1 / input.kvLayers));
+    const inHost = Math.min(hostRoom / sizes.pageBytes, deviceRoom / kvRing(input, sizes, 1));
+    const spilled = !input.kvSpill ? 0 : deviceRoom < ring ? inHost : together;
+    const pages = Math.floor(Math.max(allOnDevice, spilled));
     return Math.max(Math.min(input.contextLimit, MOST_TOKENS, pages * PAGE_POSITIONS), leastSequence(input));
   }
 
@@ -225,10 +231,11 @@ class DevicePlanner {
     const { input, sizes } = this;
     const pass = activationBytes(this.activations, Math.min(wanted.tokens, tokens));
     const room = this.vramBytes - this.deviceConstant(wanted) - this.leastSlots - pass;
-    const least = leastKvLayers(input);
+    const least = this.leastKvLayers(wanted);
     if (least === input.kvLayers || this.kvOnDevice(wanted, input.kvLayers) <= room) return input.kvLayers;
     const layerBytes = (wanted.pages * sizes.pageBytes) / input.kvLayers;
-    return Math.min(input.kvLayers - 1, Math.max(least, Math.floor(room / layerBytes) - KV_BUFFERS));
+    const whole = Math.floor((room - kvRing(input, sizes, wanted.pages)) / layerBytes);
+    return Math.min(input.kvLayers - 1, Math.max(least, whole));
   }
 
   /** None where everything is held on the device beside passes of a reasonable length. */

@@ -19,7 +19,7 @@ import { Prefetcher } from "./prefetch.js";
 import { type Profile, readProfile } from "./profile.js";
 import { planResidency } from "./residency.js";
 import type { EngineOptions } from "./residency-input.js";
-import { PAGE_POSITIONS, type ResidencyInput, type ResidencyPlan } from "./residency-sizes.js";
+import { kvPartPages, PAGE_POSITIONS, type ResidencyInput, type ResidencyPlan } from "./residency-sizes.js";
 import { TRACE_SPANS, writeTrace } from "./trace-file.js";
 import { reservedSizes, WorkingMemoryPlanner } from "./working-memory.js";
 
@@ -80,6 +80,7 @@ export class Engine {
       valueDim: architecture.kvCache.valueDim,
       pageCount: reserved.pages,
       pagePositions: PAGE_POSITIONS,
+      kvPartPages: options.vram ? kvPartPages(residencyInput) : 0,
       traceSpans: options.profiling ? TRACE_SPANS : 0,
       kvFormat: options.kvFormat,
       kernelDirectory: options.kernelDirectory,
@@ -192,6 +193,7 @@ export class Engine {
       ringBytes: plan.ringBytes,
       slotBytes: plan.slotBytes,
       kvBytes: plan.kvBytes,
+      kvSpilledBytes: plan.kvSpilledBytes,
       activationBytes: plan.activationBytes,
       runtimeBytes: this.residencyInput.runtimeBytes,
       minimumBytes: plan.minimumBytes,

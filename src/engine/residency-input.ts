@@ -75,7 +75,12 @@ export function residencyInputOf(
       (architecture.layerCount * kvPageBytes(options.kvFormat, architecture.kvCache, PAGE_POSITIONS)) / PAGE_POSITIONS,
     kvLayers: architecture.layerCount,
     kvSpill: options.vram !== undefined || options.spillDirectory !== undefined,
-    activations: activationSizes(architecture, description, options.blockTokens ?? BLOCK_TOKENS),
+    activations: activationSizes(
+      architecture,
+      description,
+      options.blockTokens ?? BLOCK_TOKENS,
+      options.vram !== undefined,
+    ),
     logitsBytesPerToken: architecture.vocabSize * 4,
     contextLimit: contextLimit(architecture),
     maxSeqLen: options.maxSeqLen,

@@ -22,6 +22,12 @@ const RING_SPARE_SHARE = 1 / 4;
 const EXPERT_RING_CHUNKS = 4;
 /** A layer of the KV cache that attention works on, and the next one on its way from a file. */
 export const KV_BUFFERS = 2;
+/** Of a layer of the KV cache in the host's memory, what comes to a device at once: much less would not be copied at full rate. */
+const KV_PART_BYTES = 2 * MIB;
+/** Parts on a device: one that attention works on, one that is there, and one on its way. As `kKvBuffers` in native/stream/kv_host.h. */
+const KV_PARTS = 3;
+/** Parts end at multiples of this: `kAttentionPartPositions` in native/backend/ops.h. */
+const KV_PART_POSITIONS = 128;
 /** Positions in a page of the KV cache. */
 export const PAGE_POSITIONS = 64;
 /** Passes of a prompt are not cut shorter than this so that weights stay held. */
@@ -113,7 +119,7 @@ export interface ResidencyPlan {
   working: WorkingMemory;
   /** Layers of the KV cache that are where passes use them. */
   kvLayers: number;
-  /** Of the KV cache there: those layers, and what others pass through. */
+  /** Of the KV cache there: those layers, and what others pass through, as a whole or beside a device with memory of its own in parts. */
   kvBytes: number;
   /** Of the KV cache in a file, or beside a device with memory of its own in the host's. */
   kvSpilledBytes: number;
@@ -210,6 +216,17 @@ export function roundedBudget({ runtimeVariationBytes = 0 }: ResidencyInput, byt
 export function kvMemory({ kvLayers }: ResidencyInput, { pageBytes }: Sizes, pages: number, layers: number): number {
   const inMemory = layers < kvLayers ? Math.min(layers + KV_BUFFERS, kvLayers) : kvLayers;
   return Math.ceil((pages * pageBytes * inMemory) / kvLayers);
+}
+
+/** Pages of a layer of the KV cache that come at once from the host's memory to a device with memory of its own. */
+export function kvPartPages({ kvBytesPerPosition, kvLayers }: ResidencyInput): number {
+  const unitBytes = (KV_PART_POSITIONS * kvBytesPerPosition) / kvLayers;
+  return Math.ceil(KV_PART_BYTES / unitBytes) * (KV_PART_POSITIONS / PAGE_POSITIONS);
+}
+
+/** On a device, what layers of the KV cache pass through that are in the host's memory. */
+export function kvRing(input: ResidencyInput, { pageBytes }: Sizes, pages: number): number {
+  return Math.ceil((KV_PARTS * Math.min(kvPartPages(input), pages) * pageBytes) / input.kvLayers);
 }
 
 export function leastKvLayers({ kvLayers, kvSpill = false }: ResidencyInput): number {

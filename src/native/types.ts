@@ -281,6 +281,8 @@ export interface NativeModelDescription {
   valueDim: number;
   pageCount: number;
   pagePositions: number;
+  /** Pages of a layer of the KV cache that come at once to a device with memory of its own; 0: others have none to come. */
+  kvPartPages: number;
   /** Spans that the trace keeps, 40 bytes each; absent or 0: no trace. */
   traceSpans?: number;
   kvFormat: KvFormat;

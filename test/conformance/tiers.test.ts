@@ -167,6 +167,34 @@ it("layers of the KV cache in the host's memory give the same bits", async () =>
   expect(spilled.tokens).toEqual(all.tokens);
 });
 
+it("a context whose layers are each larger than the device's budget runs within it, with the same bits", async () => {
+  const checkpoint = path.join(directory, "long-checkpoint");
+  await makeCheckpoint(
+    checkpoint,
+    "--hidden 256 --intermediate 320 --heads 16 --kv-heads 16 --head-dim 128 --layers 3 --vocab 127",
+  );
+  const store = path.join(directory, "long");
+  await decompose({ checkpoint, store });
+  const run = (load: LoadOptions) =>
+    outcomeOf({
+      path: store,
+      load: { device: "cpu-discrete", memory: "1GiB", maxSeqLen: 1536, cacheDir, ...load },
+      prompt: scatteredTokens(1500, 127),
+      newTokens: 3,
+    });
+  const all = await run({ vram: "1GiB" });
+  expect(all.code, all.message).toBeUndefined();
+  expect(all.residency.kvSpilledBytes).toBe(0);
+  const layerBytes = all.residency.kvBytes / 3;
+  const vram = Math.floor(layerBytes / MIB) * MIB - MIB;
+  const parts = await run({ vram });
+  expect(parts.code, parts.message).toBeUndefined();
+  expect(parts.stats.kvSpilledBytes).toBe(3 * layerBytes);
+  expect(parts.hash).toBe(all.hash);
+  expect(parts.tokens).toEqual(all.tokens);
+  expect(parts.peakBytes).toBeLessThan(2 ** 30 + vram);
+}, 60_000);
+
 describe("budgets that cannot work", () => {
   const device = "cpu-discrete";
 

@@ -172,6 +172,8 @@ void test_sizes(const RuntimeDescription& base) {
   size("a register of all memory", [](RuntimeDescription& d) { width_of(d, Register::kGate) = UINT32_MAX; });
   size("a register that no plan can use", [](RuntimeDescription& d) { width_of(d, Register::kQuery) = 0; });
   size("another vocabulary than the logits'", [](RuntimeDescription& d) { ++d.vocab_size; });
+  size("parts that end within a split", [](RuntimeDescription& d) { ++d.kv_part_pages; });
+  size("parts beyond all numbers", [](RuntimeDescription& d) { d.kv_part_pages = UINT32_MAX; });
   size("empty pages", [](RuntimeDescription& d) { d.page_positions = 0; });
   size("a cache beyond all numbers", [](RuntimeDescription& d) { d.page_count = d.page_positions = UINT32_MAX; });
   size("an embedding that is not there", [](RuntimeDescription& d) { d.embedding.stage = 999; });

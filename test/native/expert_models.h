@@ -74,6 +74,7 @@ inline void finish_model(RuntimeDescription& description, uint32_t layers, uint3
   description.kv_layers = layers;
   description.page_count = 8;
   description.page_positions = 8;
+  description.kv_part_pages = kAttentionPartPositions / 8;
 }
 
 inline RuntimeDescription write_mixture(const std::filesystem::path& directory) {

@@ -7,6 +7,7 @@
 #include "expert_models.h"
 #include "fake_device.h"
 #include "loaded_model.h"
+#include "long_context.h"
 
 using namespace synthetic;
 using namespace layerstream::test;
@@ -162,6 +163,27 @@ void test_host_layers(const Model& model, std::initializer_list<uint32_t> blocks
         for (int round = 0; round < 5; ++round) loaded.abort(request_of(description, kPrompt, 0, 0), std::chrono::microseconds(round * 400));
         check(equal(conversation(loaded, description), model.expected), "other bits with layers in pinned memory: " + name_of(model, fake.options));
       }
+    }
+  }
+}
+
+// The same with caches that come in several parts.
+void test_host_parts(const RuntimeDescription& base) {
+  RuntimeDescription description = with_long_context(base);
+  give_rings(description, 2, 60);
+  const std::vector<uint8_t> pages(description.page_count, 1);
+  RuntimeDescription on_cpu = description;
+  Loaded in_memory(on_cpu);
+  in_memory.runtime.set_working_memory(description.max_tokens, pages, description.kv_layers);
+  const std::vector<float> expected = long_conversation(in_memory);
+  uint32_t seed = 0;
+  for (const Order order : kOrders) {
+    for (const uint32_t block_tokens : {0u, 60u}) {
+      Fake fake({.order = order, .seed = ++seed});
+      description.block_tokens = block_tokens;
+      Loaded loaded(description, fake.device());
+      loaded.runtime.set_working_memory(description.max_tokens, pages, seed % 2);
+      check(equal(long_conversation(loaded), expected), "other bits with caches in parts, order " + std::to_string(static_cast<int>(order)));
     }
   }
 }
@@ -360,6 +382,7 @@ int main() {
   test_spill(plain, false, "");
   test_host_layers(plain, {0, 4});
   test_host_layers(latent, {0});
+  test_host_parts(plain.description);
   test_unsupported(mixture);
   for (const Model& model : {plain, mixture, latent}) {
     test_same_bits(model);

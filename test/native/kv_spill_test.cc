@@ -6,7 +6,9 @@
 #include <cstdio>
 #include <string>
 
+#include "../../native/stream/kv_parts.h"
 #include "loaded_model.h"
+#include "long_context.h"
 #include "synthetic_model.h"
 
 using namespace synthetic;
@@ -113,6 +115,65 @@ void test_refused(const RuntimeDescription& base, const std::string& directory) 
   check(failure_of([&] { model.runtime.set_working_memory(kMaxTokens, kAllPages, kLayers + 1); }).code == "INTERNAL", "too many layers");
 }
 
+// Caches that come in several parts, whole or in blocks of tokens, and layers with windows.
+void test_parts(const RuntimeDescription& base, const std::string& directory) {
+  for (const KvFormat format : {KvFormat::kF32, KvFormat::kBF16, KvFormat::kQ8}) {
+    RuntimeDescription description = with_long_context(base);
+    description.kv_format = format;
+    const std::vector<uint8_t> pages(description.page_count, 1);
+    give_ring(description, 4 << 20);
+    Loaded in_memory(description);
+    in_memory.runtime.set_working_memory(description.max_tokens, pages, kLayers);
+    const std::vector<float> expected = long_conversation(in_memory);
+    for (const uint32_t block_tokens : {0u, 100u, 7u}) {
+      for (const uint32_t part_pages : {kPartPages, 2 * kPartPages, 4 * kPartPages}) {
+        RuntimeDescription parted = spilling(description, directory, block_tokens);
+        parted.kv_part_pages = part_pages;
+        Loaded model(parted);
+        model.runtime.set_working_memory(description.max_tokens, pages, part_pages == kPartPages ? 0 : 1);
+        check(equal(long_conversation(model), expected), "other bits with parts of " + std::to_string(part_pages) + " pages");
+      }
+    }
+  }
+}
+
+// Every position that the tokens see is in one part, in order; pages are read that were written before, and all that changes goes
+// back before it is read again.
+void test_walk() {
+  constexpr uint32_t kPositions = 32, kWalkPages = 4;
+  const std::vector<uint32_t> pages(40);
+  for (const uint32_t window : {0u, 1u, 130u, 5000u}) {
+    const std::vector<KvTokens> tokens = {{0, 1, 0, pages}, {0, 300, 0, pages}, {300, 84, 0, pages}, {384, 1, 384, pages}, {511, 130, 511, pages}};
+    KvPartWalk walk({{3, 7, window}, {5, 9, 0}}, tokens, kPositions, kWalkPages);
+    for (size_t layer = 0; layer < 2; ++layer) {
+      for (size_t i = 0; i < tokens.size(); ++i) {
+        AttentionOp op{};
+        op.first_position = tokens[i].first_position;
+        op.tokens = tokens[i].tokens;
+        op.window = layer == 0 ? window : 0;
+        for (uint32_t part = 0; part == 0 || !op.ends(); ++part) {
+          const KvPartWork work = walk.current();
+          check(work.layer == layer && work.tokens == i && walk.layer(work).stage == (layer == 0 ? 7u : 9u), "the order of parts");
+          check(part == 0 || work.begin == op.part_end, "parts follow one another");
+          op.part_begin = work.begin;
+          op.part_end = work.end;
+          check(op.begins() == (part == 0) && work.begin % kAttentionPartPositions == 0, "where parts begin");
+          for (uint32_t page = 0; page < pages.size(); ++page) {
+            const uint32_t first = page * kPositions, end = first + kPositions;
+            const bool in_part = first >= work.begin && end <= work.end;
+            const bool seen = end > op.begin_position() && first < op.first_position, changed = end > op.first_position && first < op.end_position();
+            check((page >= work.reads.begin && page < work.reads.end) == (in_part && seen), "pages that are read");
+            check((page >= work.writes.begin && page < work.writes.end) == (in_part && changed), "pages that go back");
+          }
+          walk.advance();
+        }
+      }
+    }
+    check(walk.done(), "parts end");
+  }
+  check(KvPartWalk({}, {{0, 1, 0, pages}}, kPositions, kWalkPages).done(), "no layers");
+}
+
 void test_runs() {
   check(page_runs({}).empty(), "no pages");
   check(page_runs({7, 3, 4, 5, 9, 5}) == std::vector<PageRun>{{3, 3}, {7, 1}, {9, 1}}, "runs of neighbours");
@@ -133,6 +194,9 @@ int main() {
   discrete.device = "cpu-discrete";
   test_same_bits(description, spill);
   test_same_bits(discrete, "");
+  test_walk();
+  test_parts(description, spill);
+  test_parts(discrete, "");
   test_unwritable(description, expected);
   test_full_disk(description, spill, expected);
   test_cancel(description, spill, expected);

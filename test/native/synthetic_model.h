@@ -19,6 +19,7 @@ using namespace layerstream;
 
 constexpr uint32_t kHidden = 160, kHeads = 6, kKvHeads = 2, kHeadDim = 24, kIntermediate = 432, kVocab = 509, kLayers = 3;
 constexpr uint32_t kPagePositions = 8, kPages = 8, kMaxTokens = 16;
+constexpr uint32_t kPartPages = kAttentionPartPositions / kPagePositions;
 
 // Writes one file: tensors follow one another, stages start on pages, the end is padded to a page.
 class FileWriter {
@@ -193,6 +194,7 @@ inline RuntimeDescription write_model(const std::filesystem::path& directory, bo
   description.key_dim = description.value_dim = kHeadDim;
   description.page_count = kPages;
   description.page_positions = kPagePositions;
+  description.kv_part_pages = kPartPages;
   return description;
 }
 

@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import { planResidency } from "../../dist/engine/residency.js";
 import type { ResidencyInput, ResidencyPlan } from "../../dist/engine/residency-sizes.js";
 
+const KIB = 2 ** 10;
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;
 const CHUNK = 4 * MIB;
@@ -87,7 +88,8 @@ function checkSums(asked: ResidencyInput, plan: ResidencyPlan): void {
   const rows = activations.blockTokens === 0 ? tokens : Math.min(tokens, activations.blockTokens);
   const registers =
     tokens * (activations.passBytesPerToken - activations.hostBytesPerToken) + rows * activations.blockBytesPerToken;
-  const buffers = plan.kvLayers < kvLayers ? 2 : 0;
+  // Three parts of 2 MiB, 8 pages of 256 KiB in each layer, or of all pages.
+  const ring = plan.kvLayers < kvLayers ? 3 * Math.min(8, pages) * 256 * KIB : 0;
   const device =
     asked.vectorBytes +
     gather +
@@ -95,7 +97,8 @@ function checkSums(asked: ResidencyInput, plan: ResidencyPlan): void {
     plan.expertRingBytes +
     registers +
     logits +
-    (plan.kvLayers + buffers) * layer +
+    plan.kvLayers * layer +
+    ring +
     plan.deviceHeldBytes;
   expect(device).toBeLessThanOrEqual(asked.vramBytes as number);
   expect(plan.deviceFixedBytes + plan.deviceHeldBytes).toBe(device);
@@ -229,11 +232,26 @@ describe("planResidency for a device with memory of its own", () => {
     expect(layers.slice(0, 2)).toEqual([24, 24]);
     expect(layers[2]).toBeLessThan(24);
     expect(layers[3]).toBeLessThan(layers[2] as number);
+    expect(layers[3]).toBeGreaterThan(0);
     const { maxSeqLen, pageCount } = planResidency(input({ vramBytes: GIB, contextLimit: 2 ** 20 }));
     const alone = planResidency(input({ vramBytes: GIB, contextLimit: 2 ** 20, kvSpill: false })).maxSeqLen;
     expect(maxSeqLen).toBeGreaterThan(1.8 * alone);
     const full = input({ vramBytes: GIB, contextLimit: 2 ** 20, working: working(pageCount, 16, 16) });
     checkSums(full, planResidency(full));
+  });
+
+  it("needs no more of the device for a longer context once its layers come in parts", () => {
+    const least = (maxSeqLen: number) => {
+      const asked = { maxSeqLen, budgetBytes: 64 * GIB, working: working(maxSeqLen / 64, 16) };
+      const { minimumVramBytes } = planResidency(input(asked));
+      const plan = planResidency(input({ ...asked, vramBytes: minimumVramBytes }));
+      checkSums(input({ ...asked, vramBytes: minimumVramBytes }), plan);
+      expect(plan.kvSpilledBytes).toBe(maxSeqLen * 98_304);
+      return minimumVramBytes;
+    };
+    // A layer's keys and values alone are 1 GiB in the end.
+    expect([16_384, 65_536, 262_144].map(least)).toEqual([least(4096), least(4096), least(4096)]);
+    expect(least(4096)).toBeLessThan(64 * MIB);
   });
 
   it("holds experts as a whole, in either memory", () => {

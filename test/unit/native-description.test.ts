@@ -104,6 +104,7 @@ function description(): NativeModelDescription {
     keyDim: 0,
     valueDim: 0,
     pageCount: 1,
+    kvPartPages: 0,
     pagePositions: 8,
     kvFormat: "f32",
     blockTokens: 0,
