@@ -43,9 +43,9 @@ if (found === undefined) {
   process.exit(0);
 }
 if (values.target !== undefined) found.targets = [values.target];
-const { compiler, version, targets } = found;
+const { compiler, version } = found;
 checkHeaders(compiler);
-const images = await compile(found, path.join(root, "native", "cuda", "kernels"));
+const { images, targets } = await compile(found, path.join(root, "native", "cuda", "kernels"));
 const kernels = [...images.values()].flatMap((image) => kernelsOf(readFileSync(`${image}.log`, "utf8")));
 const width = Math.max(...kernels.map(({ name }) => name.length));
 for (const { name, registers, spills, sharedBytes } of kernels) {

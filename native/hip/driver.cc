@@ -182,8 +182,8 @@ const Driver& driver() {
       .find = find,
       .error = error,
       .images = kKernelImages,
-      .no_images = "This layerstream was built where AMD's compiler was not installed, so it has no kernels for HIP. Install hipcc and run: "
-                   "npx layerstream build --force",
+      .no_images = "This layerstream was built where AMD's compiler was not installed or failed (build/addon.log), so it has no kernels for "
+                   "HIP. Install hipcc and run: npx layerstream build --force",
       .no_device = "The HIP runtime finds no device: see rocminfo, whether you may open /dev/kfd, and HIP_VISIBLE_DEVICES if it is set.",
       .remedy = "See whether rocminfo works; restart the system, or install ROCm again.",
       .initialization = initialization,
