@@ -3,7 +3,7 @@
  * Checks and times what only a machine with a GPU can show, in one run with an end: one table, and its rows as JSON. Start
  * it with `bash tools/gpu.sh`, which brings what such a machine may lack.
  *
- *   node tools/gpu.mjs [--device cuda] [--minutes 9] [--only SECTION,...] [--directory DIRECTORY] [--python python3]
+ *   node tools/gpu.mjs [--device cuda|hip|opencl] [--minutes 9] [--only SECTION,...] [--directory DIRECTORY] [--python python3]
  *     [--results FILE] [--small]
  *
  * Sections: device (what it is and its rates), native (conformance of all ops and formats, transfers, runtime), golden (every
@@ -164,6 +164,7 @@ const sections = {
   },
 
   async sanitizer() {
+    if (!device.startsWith("cuda")) return row("compute-sanitizer", "is for CUDA alone");
     const program = path.join(root, "build", "native-tests", "plain", "conformance_test");
     const printed = await run("compute-sanitizer", ["--error-exitcode", "9", program], { seconds: 120 });
     row("compute-sanitizer", printed.trim().split("\n").at(-1));

@@ -223,8 +223,8 @@ export interface LoadOptions {
   /** Directories of LoRA adapters (PEFT), applied in this order beside the store's weights, which stay as they are. */
   lora?: string | readonly string[];
   /**
-   * "cpu", "opencl", "cuda", or with an index, as "opencl:1". Default "auto": the first CUDA device, else the first GPU
-   * through OpenCL, else the processor.
+   * "cpu", "cuda", "hip", "opencl", or with an index, as "opencl:1". Default "auto": the first GPU through CUDA, HIP or
+   * OpenCL, in this order, else the processor.
    */
   device?: string;
   /**

@@ -32,10 +32,13 @@ function mayHaveGpu(): boolean {
   return process.platform !== "linux" || GPU_NODES.some((node) => existsSync(node));
 }
 
-/** The first CUDA device, else the first GPU through OpenCL, else the processor, which is never used through OpenCL. */
+/** Backends of GPUs: those of one maker before the one that knows all, through which the same GPU may be there again. */
+const GPU_BACKENDS = ["cuda", "hip", "opencl"];
+
+/** The first GPU of the first backend that has one, else the processor, which is never used through OpenCL. */
 export function chooseDevice(devices: readonly NativeDevice[]): string {
   const gpus = devices.filter(({ kind, reason }) => kind === "gpu" && reason === undefined);
-  const chosen = gpus.find(({ backend }) => backend === "cuda") ?? gpus[0];
+  const chosen = GPU_BACKENDS.flatMap((name) => gpus.filter(({ backend }) => backend === name))[0];
   return chosen?.name ?? "cpu";
 }
 

@@ -9,6 +9,7 @@ function listed(backend: string, index: number, rest: Partial<NativeDevice>): Na
 
 const cpu = listed("cpu", 0, { kind: "processor" });
 const openclGpu = listed("opencl", 0, { kind: "gpu" });
+const hip = listed("hip", 0, { kind: "gpu" });
 const openclProcessor = listed("opencl", 1, { kind: "processor" });
 
 it.each([
@@ -17,6 +18,8 @@ it.each([
   ["opencl", [cpu, openclGpu, openclProcessor]],
   ["opencl", [cpu, openclGpu, listed("cuda", 0, { kind: "gpu", reason: "too old" })]],
   ["cuda", [cpu, openclGpu, openclProcessor, listed("cuda", 0, { kind: "gpu" }), listed("cuda", 1, { kind: "gpu" })]],
+  ["hip", [cpu, openclGpu, hip, listed("cuda", 0, { reason: "no driver" })]],
+  ["cuda", [cpu, openclGpu, hip, listed("cuda", 0, { kind: "gpu" })]],
   ["cuda:1", [cpu, openclGpu, listed("cuda", 0, { reason: "too old" }), listed("cuda", 1, { kind: "gpu" })]],
 ] as const)("auto is %s among %j", (expected, devices) => {
   expect(chooseDevice(devices)).toBe(expected);
