@@ -4,7 +4,7 @@ import { readEosTokenIds } from "./checkpoint/generation-config.js";
 import { defaultCacheDirectory, isLayerStore, type LayerStore, openLayerStore } from "./checkpoint/layer-store.js";
 import { type LoraAdapter, readLoraAdapter } from "./checkpoint/lora-adapter.js";
 import type { GenerateOptions, Generation, LoadOptions, Model, Prompt, TokenizerLike } from "./engine/contract.js";
-import { chooseBudgets, resolveDevice } from "./engine/device.js";
+import { chooseBudgets, type ResolvedDevice, resolveDevices, withFirstDevice } from "./engine/device.js";
 import { Engine } from "./engine/engine.js";
 import { checkTokens, startGeneration } from "./engine/generation.js";
 import { PLACEMENTS } from "./engine/placement.js";
@@ -23,9 +23,11 @@ export const AutoModel = {
    * @throws LayerstreamError; before any weight is read for unsupported models, bad options and budgets that cannot work
    */
   async fromPretrained(path: string, options: LoadOptions = {}): Promise<Model> {
-    const settings = checkOptions(options);
+    const { budgetsOf, ...settings } = checkOptions(options);
     native();
-    // Before a long decompose: a wrong path is known at once.
+    // Before a long decompose: wrong budgets are known at once, and devices that cannot be opened.
+    const { devices } = await withFirstDevice(resolveDevices(options.device ?? "auto"), budgetsOf);
+    // A wrong path, too.
     const adapters: LoraAdapter[] = [];
     for (const directory of [options.lora ?? []].flat()) adapters.push(await readLoraAdapter(directory));
     const store = await openStore(path, options);
@@ -34,13 +36,17 @@ export const AutoModel = {
     const vocabulary = await openTokenizer(store.path);
     const ends = vocabulary instanceof LayerstreamError ? undefined : vocabulary?.eosTokenIds;
     const eosTokenIds = ends ?? (await readEosTokenIds(store.path));
-    const engine = await Engine.open(store, architecture, {
-      ...settings,
-      adapters,
-      kernelDirectory: join(options.cacheDir ?? defaultCacheDirectory(), "kernels"),
-      spillDirectory: options.cacheDir ?? dirname(store.path),
-    });
-    return new LoadedModel(engine, vocabulary, eosTokenIds);
+    const { result } = await withFirstDevice(devices, (device) =>
+      Engine.open(store, architecture, {
+        ...settings,
+        ...budgetsOf(device),
+        device: device.name,
+        adapters,
+        kernelDirectory: join(options.cacheDir ?? defaultCacheDirectory(), "kernels"),
+        spillDirectory: options.cacheDir ?? dirname(store.path),
+      }),
+    );
+    return new LoadedModel(result, vocabulary, eosTokenIds);
   },
 };
 
@@ -220,22 +226,18 @@ function checkOptions(options: LoadOptions) {
       remedy: `Give a whole number from 1 to ${most}.`,
     });
   }
-  const device = resolveDevice(options.device ?? "auto");
-  if (device.memory === undefined && placement !== "auto") {
-    throw new LayerstreamError(
-      "INVALID_ARGUMENT",
-      `The device ${device.name} uses the host's memory: nothing is placed.`,
-      {
-        remedy: "Leave the option placement out, or choose another device.",
-      },
-    );
-  }
+  const asked = {
+    memory: options.memory === undefined ? undefined : parseBytes(options.memory, "memory"),
+    vram: options.vram === undefined ? undefined : parseBytes(options.vram, "vram"),
+  };
   return {
-    ...chooseBudgets(device, {
-      memory: options.memory === undefined ? undefined : parseBytes(options.memory, "memory"),
-      vram: options.vram === undefined ? undefined : parseBytes(options.vram, "vram"),
-    }),
-    device: device.name,
+    budgetsOf(device: ResolvedDevice) {
+      if (device.memory !== undefined || placement === "auto") return chooseBudgets(device, asked);
+      const message = `The device ${device.name} uses the host's memory: nothing is placed.`;
+      throw new LayerstreamError("INVALID_ARGUMENT", message, {
+        remedy: "Leave the option placement out, or choose another device.",
+      });
+    },
     placement,
     threads: threads ?? availableParallelism(),
     precision,

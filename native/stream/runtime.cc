@@ -62,6 +62,7 @@ Runtime::Opened Runtime::opened(RuntimeDescription description, std::unique_ptr<
   check_description(description);
   if (!device) device = open_device(description.device, {description.threads, description.kernel_directory});
   check_support(description, *device);
+  check_results(description, *device);
   return {std::move(description), std::move(device)};
 }
 

@@ -32,7 +32,7 @@ export async function previewResidency(
   const diskBytesPerSecond = await measureDiskRate(store, MEASURED_SECONDS);
   const { copyBytesPerSecond, memoryBytesPerSecond } =
     residency.vramBudgetBytes > 0
-      ? measureDeviceRates(options.device ?? "auto", MEASURED_SECONDS)
+      ? measureDeviceRates(stats.device, MEASURED_SECONDS)
       : { memoryBytesPerSecond: measureMemoryRate(stats, MEASURED_SECONDS) };
   const { streamedBytes, hostHeldBytes, heldBytes } = residency;
   // What the processor multiplies is not copied, and neither beside the other works while it is its turn.

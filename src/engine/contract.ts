@@ -100,6 +100,8 @@ export interface Stats {
   bytesMultiplied: number;
   peakMemoryBytes: number;
   threads: number;
+  /** "cpu", "cuda", "opencl:1": where the model runs. */
+  device: string;
   /** "avx512-vnni", "avx512", "avx2", "neon" or "scalar". */
   kernels: string;
   /** How reads are submitted, and why not by io_uring. */
@@ -224,7 +226,7 @@ export interface LoadOptions {
   lora?: string | readonly string[];
   /**
    * "cpu", "cuda", "hip", "opencl", or with an index, as "opencl:1". Default "auto": the first GPU through CUDA, HIP or
-   * OpenCL, in this order, else the processor.
+   * OpenCL, in this order, else the processor. What does not work, or computes wrongly, is left out with a warning of the process.
    */
   device?: string;
   /**

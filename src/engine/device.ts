@@ -32,26 +32,28 @@ function mayHaveGpu(): boolean {
   return process.platform !== "linux" || GPU_NODES.some((node) => existsSync(node));
 }
 
-/** Backends of GPUs: those of one maker before the one that knows all, through which the same GPU may be there again. */
-const GPU_BACKENDS = ["cuda", "hip", "opencl"];
-
-/** The first GPU of the first backend that has one, else the processor, which is never used through OpenCL. */
-export function chooseDevice(devices: readonly NativeDevice[]): string {
+/**
+ * GPUs in the order of the native registry, which has backends of one maker before OpenCL, through which the same GPU may be
+ * there again; then the processor, which is never used through OpenCL.
+ */
+export function devicesInOrder(devices: readonly NativeDevice[]): string[] {
   const gpus = devices.filter(({ kind, reason }) => kind === "gpu" && reason === undefined);
-  const chosen = GPU_BACKENDS.flatMap((name) => gpus.filter(({ backend }) => backend === name))[0];
-  return chosen?.name ?? "cpu";
+  return [...gpus.map(({ name }) => name), "cpu"];
 }
 
 /**
- * The device that models run on when a user asks for `name`: "auto", the name of a backend, which is its first device, or
- * with an index, as "opencl:1".
+ * The devices that models may run on when a user asks for `name`, the first choice first: several for "auto", one for the
+ * name of a backend, which is its first device, or with an index, as "opencl:1".
  *
  * @throws INVALID_ARGUMENT for a device that does not exist, DEVICE_UNAVAILABLE for one that cannot run here
  */
-export function resolveDevice(name: string): ResolvedDevice {
-  if (name === "cpu" || (name === "auto" && !mayHaveGpu())) return { name: "cpu" };
+export function resolveDevices(name: string): [ResolvedDevice, ...ResolvedDevice[]] {
+  if (name === "cpu" || (name === "auto" && !mayHaveGpu())) return [{ name: "cpu" }];
   const devices = native().devices();
-  if (name === "auto") return withMemory(devices, chooseDevice(devices));
+  if (name === "auto") {
+    const [first = "cpu", ...others] = devicesInOrder(devices);
+    return [withMemory(devices, first), ...others.map((other) => withMemory(devices, other))];
+  }
   const asked = name.replace(/:0$/, "");
   const found = devices.find((device) => device.name === asked);
   if (found === undefined) {
@@ -60,10 +62,29 @@ export function resolveDevice(name: string): ResolvedDevice {
       remedy: `Here are ${names.join(", ")}; auto chooses. See layerstream doctor.`,
     });
   }
-  if (found.reason === undefined) return withMemory(devices, found.name);
+  if (found.reason === undefined) return [withMemory(devices, found.name)];
   throw new LayerstreamError("DEVICE_UNAVAILABLE", `The device ${JSON.stringify(name)} cannot be used here.`, {
     remedy: found.reason,
   });
+}
+
+/**
+ * Runs `action` with the first of `devices` that it does not find unavailable. Why others are left out is a warning of the
+ * process. Comes back with the result: the devices from that one on.
+ */
+export async function withFirstDevice<Result>(
+  devices: readonly [ResolvedDevice, ...ResolvedDevice[]],
+  action: (device: ResolvedDevice) => Promise<Result> | Result,
+): Promise<{ result: Result; devices: [ResolvedDevice, ...ResolvedDevice[]] }> {
+  const [first, second, ...others] = devices;
+  try {
+    return { result: await action(first), devices: second === undefined ? [first] : [first, second, ...others] };
+  } catch (error) {
+    if (!(error instanceof LayerstreamError) || error.code !== "DEVICE_UNAVAILABLE" || second === undefined)
+      throw error;
+    process.emitWarning(`${error.message} It is left out: ${second.name} is used.`, "LayerstreamWarning");
+    return withFirstDevice([second, ...others], action);
+  }
 }
 
 function withMemory(devices: readonly NativeDevice[], name: string): ResolvedDevice {

@@ -174,6 +174,7 @@ export class Engine {
       vramBudgetBytes: this.options.vram?.budgetBytes ?? 0,
       peakMemoryBytes: peakResidentBytes(),
       threads: this.options.threads,
+      device: this.options.device,
       kernels: measured.kernels,
       reader: measured.reader,
       readerReason: measured.readerReason || undefined,

@@ -1,7 +1,6 @@
 import { openLayerStore } from "../checkpoint/layer-store.js";
 import { native } from "../native/binding.js";
 import type { Stats } from "./contract.js";
-import { resolveDevice } from "./device.js";
 
 /** More than any cache holds. */
 const MEMORY_BYTES = 2 ** 28;
@@ -29,12 +28,12 @@ export function measureMemoryRate({ heldBytes, threads }: Stats, seconds: number
 
 /** From pinned memory to a device, bytes a second; 0 where nothing is copied. Blocks the thread for `seconds`. */
 export function measureCopyRate(device: string, seconds: number): number {
-  return native().measureCopyRate(resolveDevice(device).name, seconds);
+  return native().measureCopyRate(device, seconds);
 }
 
 /** Of a device with memory of its own, bytes a second: copies to it, and its memory. Takes twice `seconds`, blocking. */
 export function measureDeviceRates(device: string, seconds: number) {
-  return native().measureDevice(resolveDevice(device).name, seconds, 1);
+  return native().measureDevice(device, seconds, 1);
 }
 
 /** Floating point operations a second; 0 in bfloat16 where the processor has no such instruction. */

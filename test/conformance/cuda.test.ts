@@ -22,6 +22,20 @@ afterEach(() => {
   delete process.env.LAYERSTREAM_CUDA_DRIVER;
 });
 
+// Before others: what a device has computed rightly is not asked for again.
+it("a device that computes wrongly is refused with what is wrong", async ({ skip }) => {
+  if (missing !== undefined) skip(missing);
+  process.env.LAYERSTREAM_CUDA_DRIVER = "skip=1";
+  await expect(AutoModel.fromPretrained(cases[0]?.directory ?? "", { cacheDir, device: "cuda" })).rejects.toMatchObject(
+    {
+      code: "DEVICE_UNAVAILABLE",
+      message: expect.stringMatching(
+        /'cuda' computes embed with .* weights .* wrongly: value \d+ is .* and should be .*Its driver/,
+      ),
+    },
+  );
+});
+
 describe.each(cases.map((item) => [path.relative(process.cwd(), item.directory), item] as const))("%s", (_, item) => {
   it("streamed through CUDA", async ({ skip }) => {
     if (missing !== undefined) skip(missing);
@@ -44,6 +58,8 @@ it("a model on a device that is lost fails, and the next one works", async ({ sk
   const load = () => AutoModel.fromPretrained(first.directory, { cacheDir, device: "cuda" });
   const generate = (model: Awaited<ReturnType<typeof load>>) =>
     model.generate(first.inputIds, { maxNewTokens: first.greedy.length, ignoreEos: true }).tokens();
+  // Its first load has the device computing for a check of its own.
+  await (await load()).dispose();
   process.env.LAYERSTREAM_CUDA_DRIVER = "lose=60";
   const lost = await load();
   await expect(generate(lost)).rejects.toMatchObject({

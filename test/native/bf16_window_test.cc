@@ -16,7 +16,7 @@ using namespace layerstream::cpu;
 
 namespace {
 
-reference::RandomRows random_numbers(11);
+RandomRows random_numbers(11);
 
 uint32_t uniform(uint32_t low, uint32_t high) { return random_numbers.uniform(low, high); }
 

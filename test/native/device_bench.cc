@@ -127,7 +127,7 @@ void set_product(Bench& bench, Format format, uint32_t tokens, Precision precisi
   op.input = bench.alloc(uint64_t{tokens} * kColumns * sizeof(float));
   op.output = bench.alloc(uint64_t{tokens} * op.rows * sizeof(float));
   std::vector<uint8_t> rows(16 * op.row_bytes);
-  reference::RandomRows random(1);
+  RandomRows random(1);
   for (uint32_t row = 0; row < 16; ++row) random.fill(format, rows.data() + row * op.row_bytes, kColumns, op.block);
   bench.fill(weights, rows);
   bench.fill(op.input, std::vector<uint8_t>(kColumns * sizeof(float)));

@@ -17,7 +17,7 @@ using namespace layerstream::cpu;
 
 namespace {
 
-reference::RandomRows random_rows(11);
+RandomRows random_rows(11);
 
 uint32_t uniform(uint32_t low, uint32_t high) { return random_rows.uniform(low, high); }
 float normal() { return random_rows.normal(); }

@@ -87,7 +87,7 @@ uint32_t usual_block(Format format) {
 size_t fill(uint8_t* buffer, Format format) {
   const size_t bytes = row_bytes(format, kColumns, usual_block(format));
   const size_t rows = kBufferBytes / bytes / kRows * kRows;
-  reference::RandomRows random(1);
+  RandomRows random(1);
   std::vector<uint8_t> row(bytes);
   random.fill(format, row.data(), kColumns, usual_block(format));
   for (size_t r = 0; r < rows; ++r) std::memcpy(buffer + r * bytes, row.data(), bytes);

@@ -17,7 +17,7 @@ using namespace layerstream::cpu;
 
 namespace {
 
-reference::RandomRows random_rows(7);
+RandomRows random_rows(7);
 
 uint32_t uniform(uint32_t low, uint32_t high) { return random_rows.uniform(low, high); }
 float normal() { return random_rows.normal(); }
@@ -207,7 +207,7 @@ Shape adapt(Shape shape, Format format, uint32_t index) {
 }
 
 void check_kernels(const KernelTable& kernels) {
-  random_rows = reference::RandomRows(7);
+  random_rows = RandomRows(7);
   uint32_t count = 0;
   for (uint32_t f = 0; f < kFormatCount; ++f) {
     const Format format = static_cast<Format>(f);

@@ -34,7 +34,7 @@ struct ExactFormat {
 constexpr ExactFormat kExactFormats[] = {{Format::kQ8, 0}, {Format::kU4, 0}, {Format::kQ4, 2e-5}, {Format::kNf4, 2e-5}};
 constexpr float kGuard = -12345.0f;
 
-reference::RandomRows random_rows(11);
+RandomRows random_rows(11);
 
 uint32_t uniform(uint32_t low, uint32_t high) { return random_rows.uniform(low, high); }
 float normal() { return random_rows.normal(); }

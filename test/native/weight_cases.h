@@ -12,7 +12,7 @@
 
 namespace layerstream::test {
 
-inline reference::RandomRows weight_rows(7);
+inline RandomRows weight_rows(7);
 
 // Of a group's two norms: what Precision::kFast may move a dot product by (see matrix_test.cc).
 constexpr double kFastError = 6e-4;

@@ -34,6 +34,7 @@ const noStats: Stats = {
   bytesMultiplied: 0,
   peakMemoryBytes: 99,
   threads: 1,
+  device: "cpu",
   kernels: "scalar",
   reader: "io_uring",
   readerReason: undefined,

@@ -37,12 +37,13 @@ export function addBenchCommand(program: Command, interrupts: Interrupts): void 
       const rawBegin = performance.now();
       const rateBefore = await measureDiskRate(store, options.rooflineSeconds);
       const rawSeconds = (performance.now() - rawBegin) / 1000;
-      const device = options.device ?? "auto";
-      const copiesBefore = measureCopyRate(device, options.rooflineSeconds / 4);
       const model = await loadModel(store, options, interrupts);
+      const { device } = model.stats();
+      let copiesBefore: number;
       let run: Awaited<ReturnType<typeof runBenchmark>>;
       let profile: ReturnType<typeof profileField>;
       try {
+        copiesBefore = measureCopyRate(device, options.rooflineSeconds / 4);
         const prompt = randomTokenIds(options.promptTokens, model.vocabSize, options.seed);
         run = await runBenchmark(model, prompt, options.newTokens, interrupts.signal, rawSeconds);
         profile = profileField(model, options);

@@ -28,6 +28,7 @@ CUresult Device::check(const Launch& launch) {
 void Device::run(const Launch& launch) {
   if (status != cuda::CUDA_SUCCESS) return;
   if (++run_ == options.lose) return lose(static_cast<CUresult>(options.status), "lost as asked for");
+  if (options.skip != 0 && run_ >= options.skip) return;
   const auto order = options.order == 0 ? cuda_host::Order::kAscending : cuda_host::Order::kRandom;
   const std::string failure =
       cuda_host::launch(*launch.function->kernel, launch.grid, launch.threads, launch.shared_bytes, launch.arguments.data(), order);

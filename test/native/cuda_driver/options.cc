@@ -15,7 +15,7 @@ Options read_options() {
       {"version", &options.version},       {"image", &options.image},   {"allocation", &options.allocation},
       {"lose", &options.lose},             {"status", &options.status}, {"launch", &options.launch},
       {"delay", &options.delay},           {"order", &options.order},   {"multiprocessors", &options.multiprocessors},
-      {"capability", &options.capability}, {"function", &options.function},
+      {"capability", &options.capability}, {"skip", &options.skip}, {"function", &options.function},
   };
   const char* const text = getenv("LAYERSTREAM_CUDA_DRIVER");
   std::istringstream stream(text == nullptr ? "" : text);

@@ -14,6 +14,7 @@ struct Options {
   uint64_t function = 0;                // the status of every cuModuleGetFunction
   uint64_t allocation = 0;              // the allocation that fails, counted from 1
   uint64_t lose = 0;                    // the kernel that loses the device, counted from 1
+  uint64_t skip = 0;                    // from this kernel on, counted from 1, none does anything
   uint64_t status = 700;                // of a lost device
   uint64_t launch = 0;                  // the launch that is refused, counted from 1
   uint64_t multiprocessors = 2;
