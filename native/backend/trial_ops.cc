@@ -47,6 +47,7 @@ Trial trial_of(EmbedOp op) {
 }
 
 Trial trial_of(NormOp op) {
+  op.bias = {};
   const uint32_t size = op.groups * op.width;
   return {named(describe(op), {{"group", op.groups}, {"element", op.width}}), [=](TrialMemory& memory) mutable {
     const TrialRegion input = memory.floats(uint64_t{kTokens} * size), output = memory.floats(uint64_t{kTokens} * size);
@@ -67,6 +68,8 @@ Trial trial_of(MatmulOp op, uint32_t tokens) {
   op.block = std::min(op.block, traits_of(op.format).blocks == Blocks::kEscapes ? op.columns : op.block);
   op.row_bytes = row_bytes(op.format, op.columns, op.block);
   op.rows = std::min(op.rows, kRows);
+  op.bias = op.row_scale = {};
+  op.input_kept = false;
   return {named(describe(op) + (op.precision == Precision::kExact ? " in exact precision" : ""), {{"row", op.rows}, {"column", op.columns}, {"token", tokens}}), [=](TrialMemory& memory) mutable {
     const TrialRegion weight = memory.weights(op.format, op.rows, op.columns, op.block);
     const TrialRegion input = memory.floats(uint64_t{tokens} * op.columns), output = memory.floats(uint64_t{tokens} * op.rows);
@@ -101,6 +104,9 @@ Trial trial_of(RopeOp op) {
 
 // A prompt, and a token behind it.
 Trial trial_of(AttentionOp op) {
+  op.sinks = op.slopes = op.state = {};
+  op.part_begin = 0;
+  op.part_end = UINT32_MAX;
   return {named(describe(op), {{"head", op.heads}, {"key and value head", op.kv_heads}, {"element", op.head_dim}}), [=](TrialMemory& memory) mutable {
     const uint32_t query_width = op.heads * op.head_dim, key_width = op.kv_heads * op.head_dim;
     const uint32_t output_width = op.heads * op.value_dim, value_width = op.values_in_keys ? 0 : op.kv_heads * op.value_dim;

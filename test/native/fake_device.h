@@ -42,6 +42,7 @@ struct FakeOptions {
   uint64_t failures = 1;            // that one and so many in all
   uint64_t failing_handle = 0;      // of streams and events, likewise
   uint64_t lost_after = UINT64_MAX;  // commands
+  std::function<void(Op&)> alter = [](Op&) {};  // what it executes instead
   std::function<bool(const Op&)> supports = [](const Op&) { return true; };
 };
 
@@ -453,7 +454,9 @@ class FakeDevice final : public Device {
     bool finished = true;
     OpWork done{Activity::kCopy};
     if (op != nullptr) {
-      executor_.execute(*op);
+      Op executed = *op;
+      options_.alter(executed);
+      executor_.execute(executed);
       done = work_of(*op);
     } else {
       const uint64_t bytes = copy->bytes > 1 ? 1 + part % copy->bytes : copy->bytes;
