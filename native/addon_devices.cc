@@ -1,6 +1,7 @@
 // What devices there are on this machine, and their memory.
 #include "addon.h"
 #include "backend/device.h"
+#include "backend/self_check.h"
 
 namespace layerstream {
 
@@ -47,11 +48,19 @@ Napi::Value device_scratch_bytes(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(device->scratch_bytes(columns)));
 }
 
+// checkDevice(name, kernelDirectory)
+Napi::Value check_device(const Napi::CallbackInfo& info) {
+  const std::unique_ptr<Device> device = open_device(info[0].ToString().Utf8Value(), {1, info[1].ToString().Utf8Value()});
+  check_computes(*device);
+  return info.Env().Undefined();
+}
+
 }  // namespace
 
 void register_devices(Napi::Env env, Napi::Object exports) {
   exports.Set("devices", guarded(env, "devices", devices));
   exports.Set("deviceFreeBytes", guarded(env, "deviceFreeBytes", device_free_bytes));
+  exports.Set("checkDevice", guarded(env, "checkDevice", check_device));
   exports.Set("deviceScratchBytes", guarded(env, "deviceScratchBytes", device_scratch_bytes));
 }
 

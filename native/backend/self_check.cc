@@ -66,6 +66,41 @@ void compare(const DeviceInfo& info, const std::string& name, const std::vector<
   }
 }
 
+// A layer of a small Llama.
+std::vector<Op> common_ops() {
+  constexpr uint32_t kHeads = 8, kKvHeads = 2, kHeadDim = 64, kWidth = kHeads * kHeadDim, kPagePositions = 64;
+  constexpr std::pair<Format, uint32_t> kFormats[] = {
+      {Format::kF32, 0}, {Format::kF16, 0}, {Format::kBF16, 0}, {Format::kBF16Window, kWidth / 16}, {Format::kQ8, 128}, {Format::kQ4, kQ4Block}};
+  std::vector<Op> ops;
+  for (const auto& [format, block] : kFormats) {
+    MatmulOp product{};
+    product.format = format;
+    product.block = block;
+    product.rows = product.columns = kWidth;
+    product.precision = Precision::kFast;
+    ops.push_back(product);
+    ops.push_back(EmbedOp{format, block, kWidth, 1.0f, {}, {}});
+  }
+  AttentionOp attention{};
+  attention.page_positions = kPagePositions;
+  attention.page_bytes = 2 * kKvHeads * kv_block_bytes(KvFormat::kF32, kPagePositions, kHeadDim);
+  attention.heads = kHeads;
+  attention.kv_heads = kKvHeads;
+  attention.head_dim = attention.value_dim = kHeadDim;
+  attention.scale = 0.125f;
+  NormOp norm{};
+  norm.groups = 1;
+  norm.width = kWidth;
+  norm.epsilon = 1e-5f;
+  RopeOp rope{};
+  rope.heads = kHeads;
+  rope.head_dim = rope.rotary_dim = kHeadDim;
+  ActivationOp activation{};
+  activation.width = kWidth;
+  ops.insert(ops.end(), {attention, norm, rope, activation});
+  return ops;
+}
+
 std::mutex passed_mutex;
 // Never destroyed: at process exit, models may still be loading.
 auto& passed = *new std::set<std::string>;
@@ -88,6 +123,13 @@ void check_computes(Device& device, const Op& op) {
     compare(info, trial.name, values, TrialRun(*reference).output(memory, ready));
     const std::lock_guard lock(passed_mutex);
     passed.insert(key);
+  }
+}
+
+void check_computes(Device& device) {
+  if (device.info().driver.empty()) return;
+  for (const Op& op : common_ops()) {
+    if (device.supports(op)) check_computes(device, op);
   }
 }
 

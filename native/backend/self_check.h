@@ -13,4 +13,7 @@ namespace layerstream {
 // Throws Error{"DEVICE_UNAVAILABLE"} naming the op, the device and a value that is wrong.
 void check_computes(Device& device, const Op& op);
 
+// The same for what nearly every model needs, in the formats that layerstream writes. Nothing for devices that no driver is behind.
+void check_computes(Device& device);
+
 }  // namespace layerstream

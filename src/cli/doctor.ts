@@ -3,6 +3,7 @@ import { constants, existsSync } from "node:fs";
 import { mkdtemp, open, rm } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
+import { defaultCacheDirectory } from "../checkpoint/layer-store.js";
 import { availableBytes, cgroupLimitBytes, defaultBudgetBytes } from "../engine/memory.js";
 import { LayerstreamError } from "../errors.js";
 import { native } from "../native/binding.js";
@@ -84,6 +85,7 @@ function checkDevice(device: NativeDevice): Check {
   const name = `device ${device.name}`;
   if (device.reason !== undefined) return { name, ok: true, detail: `not available: ${device.reason}`, device };
   try {
+    native().checkDevice(device.name, path.join(defaultCacheDirectory(), "kernels"));
     const rates = native().measureDevice(device.name, MEASURED_SECONDS, os.availableParallelism());
     return { name, ok: true, detail: describeDevice(device, rates), device: { ...device, ...rates } };
   } catch (error) {
@@ -97,6 +99,7 @@ function describeDevice({ kernels, kind, driver, memoryBytes = 0 }: NativeDevice
   if (memoryBytes > 0) parts.push(`${formatBytes(rates.freeBytes)} free of ${formatBytes(memoryBytes)}`);
   if (rates.copyBytesPerSecond > 0) parts.push(`copies to it ${formatRate(rates.copyBytesPerSecond)}`);
   parts.push(`its memory ${formatRate(rates.memoryBytesPerSecond)}`);
+  if (driver) parts.push("computes as the processor does");
   return parts.join(", ");
 }
 

@@ -66,6 +66,7 @@ const functionNames = {
   encodeWindows: true,
   dropFileCache: true,
   expandRows: true,
+  checkDevice: true,
   measureCopyRate: true,
   measureDevice: true,
   measureMatmulRate: true,

@@ -499,6 +499,11 @@ export interface NativeMeasure {
    * Bytes a second.
    */
   measureReadRate(files: readonly { path: string; size: number }[], seconds: number): number;
+  /**
+   * Has a device that is behind a driver compute what nearly every model needs, beside the processor. It keeps what it compiles
+   * in `kernelDirectory`. @throws DEVICE_UNAVAILABLE with the first value that is wrong
+   */
+  checkDevice(name: string, kernelDirectory: string): void;
   /** Bytes a second from pinned memory to a device. Blocks for `seconds`; 0 where nothing is copied. */
   measureCopyRate(name: string, seconds: number): number;
   /** Opens the device and measures twice for `seconds`; a processor with `threads` threads. Blocks. @throws DEVICE_UNAVAILABLE */
