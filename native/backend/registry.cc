@@ -16,6 +16,7 @@ std::span<const Backend> backends() {
       {"cpu", cpu::list_devices, cpu::open_device},
       // The same kernels behind separate memory: proves that the engine never takes host memory for device memory.
       {"cpu-discrete", cpu::list_discrete_devices, cpu::open_discrete_device},
+      // `auto` takes GPUs in this order.
       {"cuda", cuda::list_devices, cuda::open_device},
       {"hip", hip::list_devices, hip::open_device},
       {"opencl", opencl::list_devices, opencl::open_device},
