@@ -5,8 +5,8 @@
 //
 // COMPILER is what --compiler printed; with "none", or where the compiler fails, the table is empty. LAYERSTREAM_HIP_TARGETS names
 // targets, or "none"; without it they are those of the GPUs here, or what is common where there are none. Those that the compiler
-// does not know are left out. Each takes about twelve seconds of two processors; images are kept in build/hip and made again only
-// if what they come from changed.
+// does not know are left out. Each takes about half a minute of a processor; images are kept in build/hip and made again only if
+// what they come from changed.
 const { spawnSync } = require("node:child_process");
 const { existsSync, readdirSync, readFileSync, writeFileSync } = require("node:fs");
 const os = require("node:os");

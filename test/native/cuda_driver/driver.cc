@@ -115,26 +115,6 @@ EXPORT CUresult cuDriverGetVersion(int* version) {
   return CUDA_SUCCESS;
 }
 
-EXPORT CUresult cuGetErrorName(CUresult status, const char** name) {
-  switch (status) {
-#define NAME(status) \
-  case status:       \
-    *name = #status; \
-    return CUDA_SUCCESS;
-    NAME(CUDA_ERROR_INVALID_VALUE)
-    NAME(CUDA_ERROR_OUT_OF_MEMORY)
-    NAME(CUDA_ERROR_NO_DEVICE)
-    NAME(CUDA_ERROR_UNSUPPORTED_PTX_VERSION)
-    NAME(CUDA_ERROR_ILLEGAL_ADDRESS)
-    NAME(CUDA_ERROR_LAUNCH_FAILED)
-    NAME(CUDA_ERROR_UNKNOWN)
-#undef NAME
-    default:
-      *name = nullptr;
-      return CUDA_ERROR_INVALID_VALUE;
-  }
-}
-
 EXPORT CUresult cuDeviceGetCount(int* count) {
   if (!process().initialized) return kNotInitialized;
   *count = static_cast<int>(process().options.devices);
