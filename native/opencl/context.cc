@@ -142,6 +142,14 @@ cl_mem Context::create_buffer(uint64_t bytes) {
                                    " in use, of " + std::to_string(memory_bytes()) + " (" + status_name(status) + ").");
 }
 
+bool Context::has_vbmi2() const {
+#if defined(__x86_64__) && defined(__GNUC__)
+  return host_processor_ && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2");
+#else
+  return false;
+#endif
+}
+
 uint64_t Context::free_bytes() const {
   const uint64_t used = allocated_.load();
   return used < memory_bytes() ? memory_bytes() - used : 0;

@@ -48,6 +48,40 @@ INLINE float decode_one(const Row* layout, global const uchar* row, uint column)
   return window_value(window.places[place], code == 7 ? row[window.escape + escapes] : window.least + code);
 }
 
+#if WIDE
+// Three bytes of the codes of a step, which are the last 24 of 64, lowest in each quadword.
+#define CODES(first) first, first + 1, first + 2, 0, 0, 0, 0, 0
+constant Bytes kCodeSpread = {CODES(40), CODES(43), CODES(46), CODES(49), CODES(52), CODES(55), CODES(58), CODES(61)};
+#define SHIFTS 0, 3, 6, 9, 12, 15, 18, 21
+constant Bytes kCodeShifts = {SHIFTS, SHIFTS, SHIFTS, SHIFTS, SHIFTS, SHIFTS, SHIFTS, SHIFTS};
+// Words 16 * v ... of 32 in the upper halves of lanes.
+#define UPPER(first) 0, first, 0, first + 1, 0, first + 2, 0, first + 3
+constant Words kUpperWords[2] = {{UPPER(0), UPPER(4), UPPER(8), UPPER(12)}, {UPPER(16), UPPER(20), UPPER(24), UPPER(28)}};
+// Bytes of two vectors by turns.
+#define TURNS(first) first, 64 + first, first + 1, 65 + first, first + 2, 66 + first, first + 3, 67 + first
+#define EIGHT_TURNS(first) TURNS(first), TURNS(first + 4)
+
+INLINE void decode_step(const Row* layout, global const uchar* row, uint step, uint* state, float16 weights[4]) {
+  const Window window = find_step(layout, row, step, state);
+  const Bytes spread = permute_bytes(kCodeSpread, load_wide(window.codes - 40));
+  const Bytes codes = select_bits(kCodeShifts, spread) & 7;
+  const ulong escaped = (ulong)__builtin_ia32_cmpb512_mask(codes, (Bytes){} + 7, 0, -1L);
+  const Bytes exponents = expand_bytes(codes + (char)window.least, escaped, load_wide(row + window.escape));
+  *state = window.escape + (uint)popcount(escaped);
+  // From the highest bit on: exponent, mantissa, sign. A rotation brings the sign to the top.
+  const Bytes rest = load_wide(window.places);
+  const Words words[2] = {
+      rotate_right((Words)__builtin_shufflevector(rest, exponents, EIGHT_TURNS(0), EIGHT_TURNS(16), EIGHT_TURNS(32), EIGHT_TURNS(48))),
+      rotate_right((Words)__builtin_shufflevector(rest, exponents, EIGHT_TURNS(8), EIGHT_TURNS(24), EIGHT_TURNS(40), EIGHT_TURNS(56)))};
+#pragma unroll
+  for (uint v = 0; v < 4; ++v) {
+    SixteenFloats upper;
+    upper.elements = (__typeof__(upper.elements))__builtin_ia32_selectw_512(
+        0xaaaaaaaau, __builtin_ia32_permvarhi512(words[v / 2], kUpperWords[v % 2]), (Words){});
+    weights[v] = upper.vector;
+  }
+}
+#else
 INLINE float16 window_values(uchar16 rest, uint16 exponents) {
   const uint16 bytes = convert_uint16(rest);
   return as_float16(bytes << 31 | (exponents & 255) << 23 | (bytes & 254) << 15);
@@ -59,20 +93,6 @@ INLINE uint16 codes_of(ulong pair) {
   return (uint16)((uint8)((uint)pair), (uint8)((uint)(pair >> 24))) >> (uint16)(places, places) & 7;
 }
 
-#if FAST_TABLES
-// What escapes have for an exponent comes next in the row, in order of places.
-INLINE uint16 exponents_of(ulong pair, uint least, global const uchar* row, uint* escape) {
-  SixteenIntegers codes, sevens, regular, escapes;
-  codes.vector = codes_of(pair);
-  sevens.vector = (uint16)(7);
-  regular.vector = codes.vector + least;
-  escapes.vector = convert_uint16(vload16(0, row + *escape));
-  const unsigned short mask = __builtin_ia32_cmpd512_mask(codes.elements, sevens.elements, 0, (unsigned short)0xffff);
-  regular.elements = __builtin_ia32_expandsi512_mask(escapes.elements, regular.elements, mask);
-  *escape += popcount((uint)mask);
-  return regular.vector;
-}
-#else
 INLINE uint16 exponents_of(ulong pair, uint least, global const uchar* row, uint* escape) {
   const uint16 codes = codes_of(pair);
   if (!any(codes == 7)) return codes + least;
@@ -81,7 +101,6 @@ INLINE uint16 exponents_of(ulong pair, uint least, global const uchar* row, uint
   for (uint i = 0; i < 16; ++i) values[i] = values[i] == 7 ? row[(*escape)++] : values[i] + least;
   return vload16(0, values);
 }
-#endif
 
 INLINE void decode_step(const Row* layout, global const uchar* row, uint step, uint* state, float16 weights[4]) {
   const Window window = find_step(layout, row, step, LANES == 1 ? state : 0);
@@ -98,4 +117,5 @@ INLINE void decode_step(const Row* layout, global const uchar* row, uint step, u
     weights[v + 2] = (float16)(places[2 * v].hi, places[2 * v + 1].hi);
   }
 }
+#endif
 #endif
