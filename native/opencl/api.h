@@ -34,6 +34,7 @@ constexpr cl_int CL_MEM_OBJECT_ALLOCATION_FAILURE = -4;
 constexpr cl_int CL_OUT_OF_RESOURCES = -5;
 constexpr cl_int CL_OUT_OF_HOST_MEMORY = -6;
 constexpr cl_int CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST = -14;
+constexpr cl_int CL_INVALID_KERNEL_NAME = -46;
 constexpr cl_int CL_INVALID_BUFFER_SIZE = -61;
 
 constexpr cl_bool CL_TRUE = 1;

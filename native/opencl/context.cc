@@ -142,9 +142,9 @@ cl_mem Context::create_buffer(uint64_t bytes) {
                                    " in use, of " + std::to_string(memory_bytes()) + " (" + status_name(status) + ").");
 }
 
-bool Context::has_vbmi2() const {
+bool Context::has_wide_words() const {
 #if defined(__x86_64__) && defined(__GNUC__)
-  return host_processor_ && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2");
+  return host_processor_ && __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512vnni");
 #else
   return false;
 #endif

@@ -37,8 +37,8 @@ class Context {
   const DeviceInfo& info() const { return info_; }
   // It is a processor of the host: one work item does what a work group of a GPU does.
   bool host_processor() const { return host_processor_; }
-  // It is one with these instructions (AVX-512 VBMI and VBMI2).
-  bool has_vbmi2() const;
+  // It is one with AVX-512 VBMI2 and VNNI, for which some kernels are written.
+  bool has_wide_words() const;
   uint64_t max_allocation() const { return max_allocation_; }
   uint64_t memory_bytes() const { return info_.memory_bytes; }
   uint64_t free_bytes() const;

@@ -30,8 +30,7 @@ class OpenClDevice final : public Device {
 
   DeviceInfo info() const override { return context_->info(); }
   uint64_t free_bytes() const override { return context_->free_bytes(); }
-  // A row of weights that lies in two buffers, which a float32 row is at most.
-  uint64_t scratch_bytes(uint32_t columns) const override { return uint64_t{columns} * sizeof(float); }
+  uint64_t scratch_bytes(uint32_t columns) const override { return Launcher::scratch_bytes(*context_, columns); }
 
   Buffer* alloc(uint64_t bytes) override {
     auto memory = std::make_unique<DeviceMemory>(*context_, bytes);

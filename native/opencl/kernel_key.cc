@@ -16,13 +16,13 @@ std::string kv_format(const KernelKey& key) {
 }
 
 KernelSource matrix(const KernelKey& key, const Context& context, const char* name) {
-  std::string options = define("HOST_PROCESSOR", context.host_processor()) + define("VBMI2", context.has_vbmi2()) + define("SHORT_BLOCKS", key.short_blocks) +
+  std::string options = define("HOST_PROCESSOR", context.host_processor()) + define("WIDE", context.has_wide_words()) + define("SHORT_BLOCKS", key.short_blocks) +
                         define("STEP_BYTES", kFormatTraits[key.format].bits * 8) + define("ALIGNMENT", key.alignment) +
                         define("LANES", context.host_processor() ? 1 : kGpuLanes) + define("ROWS", rows_at_once(key.tokens)) + define("TOKENS", key.tokens);
   for (size_t each = 0; each < kFormatCount; ++each) {
     options += define((std::string("FORMAT_") + kFormatTraits[each].name).c_str(), each == key.format);
   }
-  return {{"common.cl", "weights.cl", "ggml.cl", "wide.cl", "window.cl", "matmul.cl"}, options, name};
+  return {{"common.cl", "weights.cl", "ggml.cl", "wide.cl", "window.cl", "matmul.cl", "integers.cl"}, options, name};
 }
 
 }  // namespace
@@ -43,10 +43,14 @@ KernelSource source_of(const KernelKey& key, const Context& context) {
       return elementwise("gather_rows");
     case KernelName::kMatmul:
       return matrix(key, context, "matmul");
+    case KernelName::kMultiplyIntegers:
+      return matrix(key, context, "multiply_integers");
     case KernelName::kNorm:
       return {{"common.cl", "lanes.cl", "norm.cl"}, define("LANES", kItems), "norm"};
     case KernelName::kPermute:
       return elementwise("permute");
+    case KernelName::kPrepareIntegers:
+      return matrix(key, context, "prepare_integers");
     case KernelName::kRope:
       return elementwise("rope");
     case KernelName::kScaleTokens:

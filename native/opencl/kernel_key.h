@@ -13,7 +13,8 @@ namespace layerstream::opencl {
 class Context;
 
 enum class KernelName : uint8_t {
-  kActivation, kAppend, kAttend, kAttention, kEmbed, kGatherRows, kMatmul, kNorm, kPermute, kRope, kScaleTokens, kScatterAdd, kSoftCap,
+  kActivation, kAppend, kAttend, kAttention, kEmbed, kGatherRows, kMatmul, kMultiplyIntegers, kNorm, kPermute,
+  kPrepareIntegers, kRope, kScaleTokens, kScatterAdd, kSoftCap,
 };
 
 // Kernels of one key are the same.

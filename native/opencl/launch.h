@@ -18,6 +18,9 @@ class Launcher {
  public:
   Launcher(const Context& context, DeviceStream& stream) : context_(context), stream_(stream) {}
 
+  // Of the device's memory that products take at most, where no matrix has more columns.
+  static uint64_t scratch_bytes(const Context& context, uint32_t columns);
+
   void run(const EmbedOp& op);
   void run(const NormOp& op);
   void run(const MatmulOp& op);
@@ -31,7 +34,10 @@ class Launcher {
   void run(const PermuteOp& op);
 
  private:
-  void multiply(const MatmulOp& op, Operand weight, uint32_t first_row, uint32_t rows);
+  // Products with integers are those of `prepared`; without, its memory is null.
+  void multiply(const MatmulOp& op, Operand weight, Operand prepared, uint32_t first_row, uint32_t rows);
+  // The input as integers; null memory if the product is not made with them.
+  Operand prepare(const MatmulOp& op);
   // The alignment of rows that the kernel may rely on: 1, 4 or 16 bytes.
   uint32_t alignment(uint64_t offset, uint64_t row_bytes) const;
   // Brings each range into one buffer. Before the first operand(): what moves one range may move another.

@@ -42,6 +42,7 @@ Programs::~Programs() {
 cl_kernel Programs::create_kernel(const KernelSource& source) {
   cl_int status = CL_SUCCESS;
   const cl_kernel kernel = context_.api().clCreateKernel(find(source), source.name, &status);
+  if (status == CL_INVALID_KERNEL_NAME) return nullptr;
   check(status, "clCreateKernel");
   return kernel;
 }

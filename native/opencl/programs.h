@@ -32,7 +32,7 @@ class Programs {
   Programs& operator=(const Programs&) = delete;
 
   // A new kernel, the caller's, of the program that the files (one after the other) are with the options. Any thread.
-  // Throws Error{"DEVICE_FAILED"} with what the compiler says.
+  // Null if the program has none of that name on this device. Throws Error{"DEVICE_FAILED"} with what the compiler says.
   cl_kernel create_kernel(const KernelSource& source);
 
  private:

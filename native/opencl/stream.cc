@@ -43,7 +43,8 @@ void DeviceEvent::synchronize() {
 }
 
 DeviceStream::DeviceStream(std::shared_ptr<Context> context, Programs& programs)
-    : context_(std::move(context)), programs_(programs), log_(std::make_shared<CommandLog>(context_)), queue_(context_->create_queue()) {}
+    : context_(std::move(context)), programs_(programs), log_(std::make_shared<CommandLog>(context_)), queue_(context_->create_queue()),
+      scratch_(*context_), prepared_(*context_) {}
 
 DeviceStream::~DeviceStream() {
   const Api& api = context_->api();
@@ -51,7 +52,6 @@ DeviceStream::~DeviceStream() {
   release_waits();
   log_->harvest();
   for (const auto& [number, kernel] : kernels_) api.clReleaseKernel(kernel);
-  if (scratch_ != nullptr) context_->release_buffer(scratch_, scratch_bytes_);
   api.clReleaseCommandQueue(queue_);
 }
 
@@ -182,15 +182,19 @@ void DeviceStream::enqueue(cl_kernel kernel, size_t x, size_t y, size_t local_x)
   });
 }
 
-cl_mem DeviceStream::scratch(uint64_t bytes) {
-  if (scratch_bytes_ >= bytes) return scratch_;
-  // Commands that use the old one keep it.
-  if (scratch_ != nullptr) context_->release_buffer(scratch_, scratch_bytes_);
-  scratch_ = nullptr;
-  scratch_bytes_ = 0;
-  scratch_ = context_->create_buffer(bytes);
-  scratch_bytes_ = bytes;
-  return scratch_;
+cl_mem ScratchMemory::at_least(uint64_t bytes) {
+  if (bytes_ >= bytes) return memory_;
+  release();
+  memory_ = context_.create_buffer(bytes);
+  bytes_ = bytes;
+  return memory_;
+}
+
+// Commands that use it keep it.
+void ScratchMemory::release() {
+  if (memory_ != nullptr) context_.release_buffer(memory_, bytes_);
+  memory_ = nullptr;
+  bytes_ = 0;
 }
 
 void DeviceStream::copy_to_scratch(DeviceMemory& source, uint64_t offset, uint64_t bytes, cl_mem target) {

@@ -76,6 +76,34 @@ class DeviceEvent : public Event {
   std::shared_ptr<CommandLog> log_;
 };
 
+// Memory that grows when more is asked for.
+class ScratchMemory {
+ public:
+  explicit ScratchMemory(Context& context) : context_(context) {}
+  ~ScratchMemory() { release(); }
+  ScratchMemory(const ScratchMemory&) = delete;
+  ScratchMemory& operator=(const ScratchMemory&) = delete;
+
+  cl_mem at_least(uint64_t bytes);
+
+ private:
+  void release();
+
+  Context& context_;
+  cl_mem memory_ = nullptr;
+  uint64_t bytes_ = 0;
+};
+
+// The input that a stream has prepared for products with weights of a format.
+struct PreparedInput {
+  Format format{};
+  cl_mem memory = nullptr;
+  uint64_t offset = 0;
+  uint32_t stride = 0, columns = 0, tokens = 0;
+
+  bool operator==(const PreparedInput&) const = default;
+};
+
 class DeviceStream : public Stream {
  public:
   DeviceStream(std::shared_ptr<Context> context, Programs& programs);
@@ -88,14 +116,17 @@ class DeviceStream : public Stream {
   void copy(DeviceMemory& target, uint64_t target_offset, DeviceMemory& source, uint64_t source_offset, uint64_t bytes);
   void flush();
 
-  // The stream's own kernel: arguments are set by one thread at a time.
+  // The stream's own kernel: arguments are set by one thread at a time. Null if the device has no such kernel.
   cl_kernel kernel(const KernelKey& key);
   void enqueue(cl_kernel kernel, size_t x, size_t y, size_t local_x);
   void begin(Activity activity, Work work);
   // Commands since begin() are one.
   void end();
   // At least `bytes` of memory that is the stream's own, valid until the next call.
-  cl_mem scratch(uint64_t bytes);
+  cl_mem scratch(uint64_t bytes) { return scratch_.at_least(bytes); }
+  // The same, for inputs of products; prepared_input() is what is there.
+  cl_mem prepared(uint64_t bytes) { return prepared_.at_least(bytes); }
+  PreparedInput& prepared_input() { return prepared_input_; }
   void copy_to_scratch(DeviceMemory& source, uint64_t offset, uint64_t bytes, cl_mem target);
 
   cl_command_queue queue() const { return queue_; }
@@ -118,8 +149,8 @@ class DeviceStream : public Stream {
   Activity activity_ = Activity::kCopy;
   Work work_;
   uint32_t stage_ = Trace::kNoStage;
-  cl_mem scratch_ = nullptr;
-  uint64_t scratch_bytes_ = 0;
+  ScratchMemory scratch_, prepared_;
+  PreparedInput prepared_input_;
 };
 
 }  // namespace layerstream::opencl

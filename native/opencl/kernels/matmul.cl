@@ -4,11 +4,11 @@
 //   ROWS    rows of a work group at once, TOKENS tokens at once
 // Sums are the same bits whatever ROWS and TOKENS are: sixteen accumulators a lane, columns ascending, then fixed trees.
 
-// Asks for what a run of rows has some microseconds later. Most of a step's bytes are its codes.
-INLINE void fetch_ahead(global const uchar* source) {
+// Asks for what the next rows, which follow in memory, have in this place. Most of a step's bytes are its codes.
+INLINE void fetch_ahead(global const uchar* source, ulong row_bytes) {
 #if HOST_PROCESSOR && defined(__clang__)
 #pragma unroll
-  for (uint line = 0; line < STEP_BYTES; line += 64) __builtin_prefetch((const void*)(size_t)(source + 2048 + line));
+  for (uint line = 0; line < STEP_BYTES; line += 64) __builtin_prefetch((const void*)(size_t)(source + ROWS * row_bytes + line), 0, 2);
 #endif
 }
 
@@ -22,6 +22,15 @@ kernel void embed(global const uchar* weight, ulong weight_offset, uint columns,
   const Row layout = make_row(columns, block, block_shift, groups, code_bytes);
   const uint column = get_global_id(0);
   if (column < columns) FLOATS(output, output_offset)[column] = decode_one(&layout, weight + weight_offset, column) * scale;
+}
+
+// `output` is the token's.
+INLINE void put_product(float sum, uint row, global float* row_scale, ulong row_scale_offset, global float* bias,
+                        ulong bias_offset, float scale, uint accumulate, global float* output) {
+  if (row_scale != 0) sum *= FLOATS(row_scale, row_scale_offset)[row];
+  if (bias != 0) sum += FLOATS(bias, bias_offset)[row];
+  sum *= scale;
+  output[row] = accumulate ? output[row] + sum : sum;
 }
 
 kernel void matmul(global const uchar* weight, ulong weight_offset, ulong row_bytes, uint rows, uint rows_per_group,
@@ -47,13 +56,10 @@ kernel void matmul(global const uchar* weight, ulong weight_offset, ulong row_by
 #pragma unroll
   for (uint t = 0; t < TOKENS; ++t) inputs[t] = FLOATS(input, input_offset) + (size_t)min(first_token + t, tokens - 1) * input_stride;
 
-  // ROWS runs of rows that follow one another in memory, which processors fetch ahead.
-  const uint run = (end_row - first_row + ROWS - 1) / ROWS;
-  for (uint index = 0; index < run; ++index) {
-    const uint row = first_row + index;
+  for (uint row = first_row; row < end_row; row += ROWS) {
     global const uchar* sources[ROWS];
 #pragma unroll
-    for (uint r = 0; r < ROWS; ++r) sources[r] = weight + weight_offset + min(row + r * run, end_row - 1) * row_bytes;
+    for (uint r = 0; r < ROWS; ++r) sources[r] = weight + weight_offset + min(row + r, end_row - 1) * row_bytes;
     uint states[ROWS];
     float16 sums[ROWS][TOKENS];
 #pragma unroll
@@ -81,7 +87,7 @@ kernel void matmul(global const uchar* weight, ulong weight_offset, ulong row_by
       for (uint r = 0; r < ROWS; ++r) {
         float16 weights[4];
         decode_step(&layout, sources[r], step, &states[r], weights);
-        fetch_ahead(sources[r] + (size_t)step * STEP_BYTES);
+        fetch_ahead(sources[r] + (size_t)step * STEP_BYTES, row_bytes);
 #pragma unroll
         for (uint v = 0; v < 4; ++v) {
 #pragma unroll
@@ -126,14 +132,10 @@ kernel void matmul(global const uchar* weight, ulong weight_offset, ulong row_by
     }
 #endif
     for (uint each = lane; each < ROWS * TOKENS; each += LANES) {
-      const uint target_row = row + each / TOKENS * run, token = first_token + each % TOKENS;
+      const uint target_row = row + each / TOKENS, token = first_token + each % TOKENS;
       if (target_row >= end_row || token >= tokens) continue;
-      float sum = partial[each][0];
-      if (row_scale != 0) sum *= FLOATS(row_scale, row_scale_offset)[target_row];
-      if (bias != 0) sum += FLOATS(bias, bias_offset)[target_row];
-      sum *= scale;
-      global float* const target = FLOATS(output, output_offset) + (size_t)token * output_stride + target_row;
-      *target = accumulate ? *target + sum : sum;
+      put_product(partial[each][0], target_row, row_scale, row_scale_offset, bias, bias_offset, scale, accumulate,
+                  FLOATS(output, output_offset) + (size_t)token * output_stride);
     }
 #if LANES > 1
     barrier(CLK_LOCAL_MEM_FENCE);
