@@ -34,7 +34,6 @@ KvHost::~KvHost() {
   for (const Range& range : {buffers_, page_table_}) {
     if (range.buffer != nullptr) device_.free(range.buffer);
   }
-  for (Layer& layer : layers_) release(layer);
 }
 
 void KvHost::make_page_table() {
@@ -47,22 +46,6 @@ void KvHost::make_page_table() {
   synchronize();
 }
 
-void KvHost::allocate(Layer& layer, std::span<const PageRun> runs) {
-  layer.resize(layout_.pages);
-  for (const auto& [first, count] : runs) {
-    for (uint32_t page = first; page < first + count; ++page) {
-      if (layer[page] == nullptr) layer[page] = static_cast<uint8_t*>(device_.alloc_pinned(layout_.page_bytes));
-    }
-  }
-}
-
-void KvHost::release(Layer& layer) {
-  for (uint8_t*& memory : layer) {
-    if (memory != nullptr) device_.free_pinned(std::exchange(memory, nullptr));
-  }
-  layer.clear();
-}
-
 void KvHost::use_pages(std::span<const uint8_t> pages) {
   std::vector<uint32_t> used;
   for (uint32_t page = 0; page < pages.size(); ++page) {
@@ -70,10 +53,8 @@ void KvHost::use_pages(std::span<const uint8_t> pages) {
   }
   const std::vector<PageRun> runs = page_runs(std::move(used));
   // First what gives memory back.
-  for (Layer& layer : layers_) {
-    for (size_t page = 0; !runs.empty() && page < layer.size(); ++page) {
-      if (!pages[page] && layer[page] != nullptr) device_.free_pinned(std::exchange(layer[page], nullptr));
-    }
+  for (std::optional<PinnedPages>& layer : layers_) {
+    if (layer && !runs.empty()) layer->keep(pages);
   }
   // Sequences with fewer pages than a part use the front of buffers.
   const uint64_t used_pages = std::min<uint64_t>(std::ranges::count(pages, 1), part_pages_), used_bytes = used_pages * layout_.page_bytes;
@@ -82,34 +63,38 @@ void KvHost::use_pages(std::span<const uint8_t> pages) {
     if (used_bytes > 0) device_.commit(buffer.at(0, used_bytes));
     if (used_bytes < buffer.size) device_.discard(buffer.at(used_bytes, buffer.size - used_bytes));
   }
-  for (Layer& layer : layers_) {
-    if (!layer.empty()) allocate(layer, runs);
+  for (std::optional<PinnedPages>& layer : layers_) {
+    if (layer) layer->add(runs);
   }
 }
 
 void KvHost::store(uint32_t layer, Range cache, std::span<const PageRun> runs) {
+  PinnedPages& here = layers_[layer].emplace(device_, layout_.pages, layout_.page_bytes, part_pages_);
   try {
-    allocate(layers_[layer], runs);
+    here.add(runs);
     for (const auto& [first, count] : runs) {
-      for (uint32_t page = first; page < first + count; ++page) {
-        device_.download(copies_, layers_[layer][page], cache.at(page * layout_.page_bytes, layout_.page_bytes));
+      for (uint32_t page = first, together = 0; page < first + count; page += together) {
+        together = here.together(page, first + count - page);
+        device_.download(copies_, here.at(page), cache.at(page * layout_.page_bytes, together * layout_.page_bytes));
       }
     }
     synchronize();
   } catch (...) {
-    release(layers_[layer]);
+    layers_[layer].reset();
     throw;
   }
 }
 
 void KvHost::load(uint32_t layer, Range cache, std::span<const PageRun> runs) {
+  const PinnedPages& here = *layers_[layer];
   for (const auto& [first, count] : runs) {
-    for (uint32_t page = first; page < first + count; ++page) {
-      device_.upload(copies_, cache.at(page * layout_.page_bytes, layout_.page_bytes), layers_[layer][page]);
+    for (uint32_t page = first, together = 0; page < first + count; page += together) {
+      together = here.together(page, first + count - page);
+      device_.upload(copies_, cache.at(page * layout_.page_bytes, together * layout_.page_bytes), here.at(page));
     }
   }
   synchronize();
-  release(layers_[layer]);
+  layers_[layer].reset();
 }
 
 void KvHost::synchronize() {
@@ -124,9 +109,16 @@ void KvHost::begin(std::vector<SpilledLayer> layers, std::vector<KvTokens> token
   read_ahead();
 }
 
-Range KvHost::place(uint64_t part, uint32_t page_index) const {
-  const uint64_t page = part % kKvBuffers * part_pages_ + page_index % part_pages_;
-  return buffers_.at(page * layout_.page_bytes, layout_.page_bytes);
+template <class Copy>
+void KvHost::for_each_copy(const KvPartWork& part, PageIndexes indexes, uint64_t number, const Copy& copy) {
+  const PinnedPages& layer = *layers_[walk_.layer(part).layer];
+  const std::span<const uint32_t> pages = walk_.tokens(part).pages;
+  for (uint32_t index = indexes.begin, count = 1; index < indexes.end; index += count) {
+    for (count = 1; index + count < indexes.end && pages[index + count] == pages[index] + count;) ++count;
+    count = layer.together(pages[index], count);
+    const uint64_t place = number % kKvBuffers * part_pages_ + index % part_pages_;
+    copy(buffers_.at(place * layout_.page_bytes, count * layout_.page_bytes), layer.at(pages[index]));
+  }
 }
 
 // Whether all that the part reads is in pinned memory, or will be by then: not if ops on a part that is in a buffer change it.
@@ -142,11 +134,8 @@ void KvHost::read_ahead() {
   while (!walk_.done() && read_ < finished_ + kKvBuffers) {
     const KvPartWork part = walk_.current();
     if (!is_complete(part)) return;
-    const SpilledLayer& of = walk_.layer(part);
-    if (trace_ != nullptr) device_.label(copies_, of.stage);
-    for (uint32_t index = part.reads.begin; index < part.reads.end; ++index) {
-      device_.upload(copies_, place(read_, index), layers_[of.layer][walk_.tokens(part).pages[index]]);
-    }
+    if (trace_ != nullptr) device_.label(copies_, walk_.layer(part).stage);
+    for_each_copy(part, part.reads, read_, [&](Range place, const uint8_t* memory) { device_.upload(copies_, place, memory); });
     device_.record(arrived_[read_ % kKvBuffers], copies_);
     parts_.push_back(part);
     ++read_;
@@ -162,13 +151,10 @@ KvPart KvHost::take() {
 
 void KvHost::finish() {
   const KvPartWork& part = parts_.front();
-  const SpilledLayer& of = walk_.layer(part);
   device_.record(used_, compute_);
   device_.wait(copies_, used_);
-  if (trace_ != nullptr) device_.label(copies_, of.stage);
-  for (uint32_t index = part.writes.begin; index < part.writes.end; ++index) {
-    device_.download(copies_, layers_[of.layer][walk_.tokens(part).pages[index]], place(finished_, index));
-  }
+  if (trace_ != nullptr) device_.label(copies_, walk_.layer(part).stage);
+  for_each_copy(part, part.writes, finished_, [&](Range place, uint8_t* memory) { device_.download(copies_, memory, place); });
   ++finished_;
   parts_.pop_front();
   read_ahead();

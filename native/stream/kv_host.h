@@ -5,11 +5,13 @@
 
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "../platform/trace.h"
 #include "kv_parts.h"
+#include "pinned_pages.h"
 
 namespace layerstream {
 
@@ -35,18 +37,14 @@ class KvHost final : public KvSpill {
   void abort() override;
 
  private:
-  // Pages of a layer, each in memory of its own; null where it is not used. Empty: the layer is not here.
-  using Layer = std::vector<uint8_t*>;
-
   KvHost(Device& device, Stream* compute, uint32_t layers, const KvLayout& layout, uint32_t part_pages);
   void make_page_table();
-  void allocate(Layer& layer, std::span<const PageRun> runs);
-  void release(Layer& layer);
+  // The pages of a part, neighbours together: copy(place in its buffer, pinned memory).
+  template <class Copy>
+  void for_each_copy(const KvPartWork& part, PageIndexes indexes, uint64_t number, const Copy& copy);
   // Parts, each into the buffer that is free next, as far as there are such buffers and nothing is missing of the part.
   void read_ahead();
   bool is_complete(const KvPartWork& part) const;
-  // The place of a page of a sequence while its part is in the buffer.
-  Range place(uint64_t part, uint32_t page_index) const;
   void synchronize();
 
   Device& device_;
@@ -55,7 +53,7 @@ class KvHost final : public KvSpill {
   Trace* trace_ = nullptr;
   const KvLayout layout_;
   const uint32_t part_pages_;
-  std::vector<Layer> layers_;
+  std::vector<std::optional<PinnedPages>> layers_;  // those that are here
   Range buffers_;                     // kKvBuffers, one after the other
   Range page_table_;                  // page i of a sequence is in place i % part_pages_ of a buffer
   Event* arrived_[kKvBuffers] = {};

@@ -11,7 +11,7 @@ export interface ResidencyPreview {
   memoryBytesPerSecond: number;
   /**
    * The longest of reading what is streamed, of copying what is not on the device, and of reading from memory all that is
-   * multiplied: from the device's, and from the host's what is placed on the processor.
+   * multiplied: from the device's, and from the host's what is placed on the processor. What of the KV cache is elsewhere counts.
    */
   predictedSecondsPerToken: number;
 }
@@ -34,14 +34,15 @@ export async function previewResidency(
     residency.vramBudgetBytes > 0
       ? measureDeviceRates(stats.device, MEASURED_SECONDS)
       : { memoryBytesPerSecond: measureMemoryRate(stats, MEASURED_SECONDS) };
-  const { streamedBytes, hostHeldBytes, heldBytes } = residency;
+  const { hostHeldBytes, heldBytes, streamedBytes, kvSpilledBytes } = residency;
+  const ownMemory = residency.vramBudgetBytes > 0;
   // What the processor multiplies is not copied, and neither beside the other works while it is its turn.
   const onProcessor = residency.stages.filter(({ placement }) => placement === "cpu");
   const processorBytes = onProcessor.reduce((bytes, stage) => bytes + stage.hostHeldBytes + stage.streamedBytes, 0);
   const processorSeconds = processorBytes === 0 ? 0 : processorBytes / measureMemoryRate(stats, MEASURED_SECONDS);
-  const copiedBytes = streamedBytes + hostHeldBytes - processorBytes;
+  const copiedBytes = streamedBytes + hostHeldBytes - processorBytes + kvSpilledBytes;
   const predictedSecondsPerToken = Math.max(
-    streamedBytes / diskBytesPerSecond,
+    (streamedBytes + (ownMemory ? 0 : kvSpilledBytes)) / diskBytesPerSecond,
     copyBytesPerSecond === undefined ? 0 : copiedBytes / copyBytesPerSecond,
     processorSeconds + (heldBytes + streamedBytes - processorBytes) / memoryBytesPerSecond,
   );

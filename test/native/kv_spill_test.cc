@@ -7,6 +7,8 @@
 #include <string>
 
 #include "../../native/stream/kv_parts.h"
+#include "../../native/stream/pinned_pages.h"
+#include "fake_device.h"
 #include "loaded_model.h"
 #include "long_context.h"
 #include "synthetic_model.h"
@@ -130,7 +132,10 @@ void test_parts(const RuntimeDescription& base, const std::string& directory) {
         RuntimeDescription parted = spilling(description, directory, block_tokens);
         parted.kv_part_pages = part_pages;
         Loaded model(parted);
-        model.runtime.set_working_memory(description.max_tokens, pages, part_pages == kPartPages ? 0 : 1);
+        const uint32_t layers = part_pages == kPartPages ? 0 : 1;
+        // At first without content.
+        model.runtime.set_working_memory(1, std::vector<uint8_t>(description.page_count, 0), layers);
+        model.runtime.set_working_memory(description.max_tokens, pages, layers);
         check(equal(long_conversation(model), expected), "other bits with parts of " + std::to_string(part_pages) + " pages");
       }
     }
@@ -174,6 +179,41 @@ void test_walk() {
   check(KvPartWalk({}, {{0, 1, 0, pages}}, kPositions, kWalkPages).done(), "no layers");
 }
 
+// Content stays where pages are kept, neighbours stay together, and what is given back is free again.
+void test_pinned_pages() {
+  constexpr uint32_t kCount = 24, kBlock = 5;
+  const auto record = std::make_shared<layerstream::test::FakeRecord>();
+  // The first that `keep` makes.
+  auto device = std::make_unique<layerstream::test::FakeDevice>(layerstream::test::FakeOptions{.failing_allocation = 4}, record);
+  auto here = std::make_unique<PinnedPages>(*device, kCount, kPageBytes, kBlock);
+  PinnedPages& pages = *here;
+  const auto holds = [&](const std::vector<uint32_t>& expected) {
+    for (const uint32_t page : expected) {
+      if (*pages.at(page) != page) return false;
+    }
+    return true;
+  };
+  pages.add(std::vector<PageRun>{{2, 9}, {12, 1}});
+  for (uint32_t page = 2; page < 13; ++page) {
+    if (page != 11) *pages.at(page) = static_cast<uint8_t>(page);
+  }
+  check(pages.together(2, 9) == kBlock && pages.together(7, 4) == 4 && pages.together(12, 1) == 1, "blocks of neighbours");
+  std::vector<uint8_t> kept(kCount, 0);
+  for (const uint32_t page : {3u, 4u, 6u, 7u, 8u, 9u, 10u, 23u}) kept[page] = 1;
+  pages.keep(kept);
+  check(holds({2, 3, 4, 5, 6, 7, 8, 9, 10}) && pages.together(2, 9) == kBlock, "without memory to move pages to, they stay");
+  pages.keep(kept);
+  check(holds({3, 4, 6, 7, 8, 9, 10}) && pages.together(3, 2) == 2 && pages.together(7, 4) == 4, "what is kept of blocks");
+  pages.add(std::vector<PageRun>{{2, 9}});
+  check(holds({3, 4, 6, 7, 8, 9, 10}), "what is added beside it");
+  pages.keep(std::vector<uint8_t>(kCount, 0));
+  check(pages.at(3) == nullptr && pages.at(10) == nullptr, "nothing is kept");
+  pages.add(std::vector<PageRun>{{0, 1}});
+  here.reset();
+  device.reset();
+  check(record->faults.empty(), "what was allocated is free");
+}
+
 void test_runs() {
   check(page_runs({}).empty(), "no pages");
   check(page_runs({7, 3, 4, 5, 9, 5}) == std::vector<PageRun>{{3, 3}, {7, 1}, {9, 1}}, "runs of neighbours");
@@ -195,6 +235,7 @@ int main() {
   test_same_bits(description, spill);
   test_same_bits(discrete, "");
   test_walk();
+  test_pinned_pages();
   test_parts(description, spill);
   test_parts(discrete, "");
   test_unwritable(description, expected);
