@@ -168,22 +168,22 @@ void test_host_layers(const Model& model, std::initializer_list<uint32_t> blocks
 }
 
 // The same with caches that come in several parts.
-void test_host_parts(const RuntimeDescription& base) {
-  RuntimeDescription description = with_long_context(base);
+void test_host_parts(RuntimeDescription description, std::initializer_list<uint32_t> blocks) {
   give_rings(description, 2, 60);
   const std::vector<uint8_t> pages(description.page_count, 1);
   RuntimeDescription on_cpu = description;
   Loaded in_memory(on_cpu);
   in_memory.runtime.set_working_memory(description.max_tokens, pages, description.kv_layers);
-  const std::vector<float> expected = long_conversation(in_memory);
+  const auto make = [&](const std::vector<uint32_t>& tokens, uint32_t position, uint32_t page) { return request_of(description, tokens, position, page); };
+  const std::vector<float> expected = long_conversation(in_memory, make);
   uint32_t seed = 0;
   for (const Order order : kOrders) {
-    for (const uint32_t block_tokens : {0u, 60u}) {
+    for (const uint32_t block_tokens : blocks) {
       Fake fake({.order = order, .seed = ++seed});
       description.block_tokens = block_tokens;
       Loaded loaded(description, fake.device());
       loaded.runtime.set_working_memory(description.max_tokens, pages, seed % 2);
-      check(equal(long_conversation(loaded), expected), "other bits with caches in parts, order " + std::to_string(static_cast<int>(order)));
+      check(equal(long_conversation(loaded, make), expected), "other bits with caches in parts, order " + std::to_string(static_cast<int>(order)));
     }
   }
 }
@@ -382,7 +382,8 @@ int main() {
   test_spill(plain, false, "");
   test_host_layers(plain, {0, 4});
   test_host_layers(latent, {0});
-  test_host_parts(plain.description);
+  test_host_parts(with_long_context(plain.description), {0, 60});
+  test_host_parts(with_room(latent.description), {0});
   test_unsupported(mixture);
   for (const Model& model : {plain, mixture, latent}) {
     test_same_bits(model);

@@ -126,7 +126,7 @@ void test_parts(const RuntimeDescription& base, const std::string& directory) {
     give_ring(description, 4 << 20);
     Loaded in_memory(description);
     in_memory.runtime.set_working_memory(description.max_tokens, pages, kLayers);
-    const std::vector<float> expected = long_conversation(in_memory);
+    const std::vector<float> expected = long_conversation(in_memory, make_request);
     for (const uint32_t block_tokens : {0u, 100u, 7u}) {
       for (const uint32_t part_pages : {kPartPages, 2 * kPartPages, 4 * kPartPages}) {
         RuntimeDescription parted = spilling(description, directory, block_tokens);
@@ -136,7 +136,7 @@ void test_parts(const RuntimeDescription& base, const std::string& directory) {
         // At first without content.
         model.runtime.set_working_memory(1, std::vector<uint8_t>(description.page_count, 0), layers);
         model.runtime.set_working_memory(description.max_tokens, pages, layers);
-        check(equal(long_conversation(model), expected), "other bits with parts of " + std::to_string(part_pages) + " pages");
+        check(equal(long_conversation(model, make_request), expected), "other bits with parts of " + std::to_string(part_pages) + " pages");
       }
     }
   }
