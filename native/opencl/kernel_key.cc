@@ -15,6 +15,11 @@ std::string kv_format(const KernelKey& key) {
   return std::string("-D KV_") + kKvFormatNames[key.format] + "=1";
 }
 
+KernelSource split_attention(const KernelKey& key, const char* name) {
+  const std::string options = kv_format(key) + define("LANES", kItems) + define("HEADS", key.tokens) + define("SPLIT", kSplitPositions);
+  return {{"common.cl", "lanes.cl", "kv_cache.cl", "attention.cl"}, options, name};
+}
+
 KernelSource matrix(const KernelKey& key, const Context& context, const char* name) {
   std::string options = define("HOST_PROCESSOR", context.host_processor()) + define("WIDE", context.has_wide_words()) + define("SHORT_BLOCKS", key.short_blocks) +
                         define("STEP_BYTES", kFormatTraits[key.format].bits * 8) + define("ALIGNMENT", key.alignment) +
@@ -36,13 +41,15 @@ KernelSource source_of(const KernelKey& key, const Context& context) {
     case KernelName::kAttend:
       return {{"common.cl", "kv_cache.cl", "attend.cl"}, kv_format(key) + define("QUERIES", key.tokens), "attend"};
     case KernelName::kAttention:
-      return {{"common.cl", "lanes.cl", "kv_cache.cl", "attention.cl"}, kv_format(key) + define("LANES", kItems), "attention"};
+      return split_attention(key, "attention");
     case KernelName::kEmbed:
       return matrix(key, context, "embed");
     case KernelName::kGatherRows:
       return elementwise("gather_rows");
     case KernelName::kMatmul:
       return matrix(key, context, "matmul");
+    case KernelName::kMergeSplits:
+      return split_attention(key, "merge_splits");
     case KernelName::kMultiplyIntegers:
       return matrix(key, context, "multiply_integers");
     case KernelName::kNorm:

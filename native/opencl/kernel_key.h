@@ -7,13 +7,14 @@
 
 #include "../backend/format.h"
 #include "../backend/kv_format.h"
+#include "../backend/ops.h"
 
 namespace layerstream::opencl {
 
 class Context;
 
 enum class KernelName : uint8_t {
-  kActivation, kAppend, kAttend, kAttention, kEmbed, kGatherRows, kMatmul, kMultiplyIntegers, kNorm, kPermute,
+  kActivation, kAppend, kAttend, kAttention, kEmbed, kGatherRows, kMatmul, kMergeSplits, kMultiplyIntegers, kNorm, kPermute,
   kPrepareIntegers, kRope, kScaleTokens, kScatterAdd, kSoftCap,
 };
 
@@ -21,7 +22,7 @@ enum class KernelName : uint8_t {
 struct KernelKey {
   KernelName name;
   uint8_t format = 0;        // of weights, or of the KV cache
-  uint8_t tokens = 1;        // that are multiplied at once, or queries that are treated at once
+  uint8_t tokens = 1;        // that are multiplied at once, or queries or heads that are treated at once
   uint8_t alignment = 1;     // of rows, in bytes: 1, 4 or 16
   bool short_blocks = false;  // 64 columns may have several scales
 
@@ -33,6 +34,11 @@ struct KernelKey {
 // Items that share a row of a product, and those that share a row or a head of other kernels.
 constexpr uint32_t kGpuLanes = 32;
 constexpr uint32_t kItems = 64;
+
+// Attention of GPUs: positions of a split, and bytes of what splits come to before they are merged, at most.
+constexpr uint32_t kSplitPositions = 128;
+constexpr uint64_t kSplitBytes = 1 << 20;
+static_assert(kAttentionPartPositions % kSplitPositions == 0);
 
 // Rows that are multiplied with so many tokens at once: sums are in registers.
 constexpr uint32_t rows_at_once(uint32_t tokens) { return tokens > 1 ? 2 : 4; }

@@ -66,21 +66,50 @@ void Launcher::run(const AttentionOp& op) {
     stream_.enqueue(append, vectors, appended.count, 8);
   }
 
-  const auto set_common = [&](cl_kernel kernel, auto... rest) {
-    set(kernel, operand(op.query), operand(op.output), op.query_stride, op.output_stride, keys, values, op.page_bytes, pages,
-        op.page_positions, op.first_position, op.heads, op.kv_heads, op.head_dim, op.value_dim, op.window, op.scale, op.values_in_keys,
-        op.soft_cap, op.logn_length, operand(op.sinks), operand(op.slopes), operand(op.state), op.part_begin, op.part_end,
-        op.begins(), op.ends(), rest...);
+  if (!context_.host_processor()) return attend_in_splits(op, keys, values, pages);
+  const uint32_t all = op.tokens * (op.heads / op.kv_heads), queries = std::min(std::bit_ceil(all), kQueries);
+  const cl_kernel attend = stream_.kernel({KernelName::kAttend, format, static_cast<uint8_t>(queries)});
+  set(attend, operand(op.query), operand(op.output), op.query_stride, op.output_stride, keys, values, op.page_bytes, pages,
+      op.page_positions, op.first_position, op.heads, op.kv_heads, op.head_dim, op.value_dim, op.window, op.scale, op.values_in_keys,
+      op.soft_cap, op.logn_length, operand(op.sinks), operand(op.slopes), operand(op.state), op.part_begin, op.part_end, op.begins(),
+      op.ends(), op.tokens, LocalBytes{queries * op.value_dim * sizeof(float)}, LocalBytes{queries * op.head_dim * sizeof(float)});
+  stream_.enqueue(attend, (all + queries - 1) / queries, op.kv_heads, 1);
+}
+
+// Tokens and splits a launch are as many as have room for their results, kSplitBytes; a launch goes on from the state that the one
+// before leaves.
+void Launcher::attend_in_splits(const AttentionOp& op, Operand keys, Operand values, Operand pages) {
+  const uint32_t group = op.heads / op.kv_heads, heads = group % 4 == 0 ? 4 : group % 2 == 0 ? 2 : 1;
+  const uint32_t begin = std::max(op.begin_position(), op.part_begin), end = std::min(op.end_position(), op.part_end);
+  const uint32_t first = begin / kSplitPositions, last = (end + kSplitPositions - 1) / kSplitPositions;
+  const uint64_t result_bytes = op.heads * attention_state_floats(op.value_dim) * sizeof(float);  // of a token and a split, or a state
+  const uint64_t results = std::max<uint64_t>(kSplitBytes / result_bytes, 2);
+  const auto most_splits = static_cast<uint32_t>(std::clamp<uint64_t>(results - 1, 1, last - first));
+  const auto most_tokens = static_cast<uint32_t>(std::clamp<uint64_t>(results / (most_splits + 1), 1, op.tokens));
+  const cl_mem scratch = stream_.scratch(uint64_t{most_tokens} * (most_splits + 1) * result_bytes);
+  const Operand splits = {scratch, most_tokens * result_bytes};
+  const cl_kernel attention = stream_.kernel({KernelName::kAttention, static_cast<uint8_t>(op.kv_format), static_cast<uint8_t>(heads)});
+  const cl_kernel merge = stream_.kernel({KernelName::kMergeSplits, static_cast<uint8_t>(op.kv_format), static_cast<uint8_t>(heads)});
+  const auto of_token = [&](Range range, uint32_t token, uint64_t floats) {
+    Operand whole = operand(range);
+    whole.offset += token * floats * sizeof(float);
+    return whole;
   };
-  if (context_.host_processor()) {
-    const uint32_t all = op.tokens * (op.heads / op.kv_heads), queries = std::min(std::bit_ceil(all), kQueries);
-    const cl_kernel attend = stream_.kernel({KernelName::kAttend, format, static_cast<uint8_t>(queries)});
-    set_common(attend, op.tokens, LocalBytes{queries * op.value_dim * sizeof(float)}, LocalBytes{queries * op.head_dim * sizeof(float)});
-    return stream_.enqueue(attend, (all + queries - 1) / queries, op.kv_heads, 1);
+  for (uint32_t token = 0; token < op.tokens; token += most_tokens) {
+    const uint32_t tokens = std::min(most_tokens, op.tokens - token);
+    const Operand state = op.state.buffer == nullptr ? Operand{scratch, 0} : of_token(op.state, token, result_bytes / sizeof(float));
+    for (uint32_t split = first; split < last; split += most_splits) {
+      const uint32_t count = std::min(most_splits, last - split);
+      set(attention, of_token(op.query, token, op.query_stride), op.query_stride, keys, values, op.page_bytes, pages, op.page_positions,
+          op.first_position + token, op.heads, op.kv_heads, op.head_dim, op.value_dim, op.window, op.scale, op.values_in_keys, op.soft_cap,
+          op.logn_length, operand(op.slopes), op.part_begin, op.part_end, split, count, splits,
+          LocalBytes{heads * op.value_dim * sizeof(float)}, LocalBytes{heads * op.head_dim * sizeof(float)});
+      stream_.enqueue(attention, size_t{op.heads / heads} * count * kItems, tokens, kItems);
+      set(merge, splits, count, of_token(op.output, token, op.output_stride), op.output_stride, op.heads, op.value_dim, operand(op.sinks),
+          state, op.begins() && split == first, op.ends() && split + count == last);
+      stream_.enqueue(merge, size_t{op.heads} * kItems, tokens, kItems);
+    }
   }
-  const cl_kernel attention = stream_.kernel({KernelName::kAttention, format});
-  set_common(attention, LocalBytes{op.value_dim * sizeof(float)}, LocalBytes{op.head_dim * sizeof(float)});
-  stream_.enqueue(attention, size_t{op.heads} * kItems, op.tokens, kItems);
 }
 
 void Launcher::run(const ActivationOp& op) {

@@ -18,7 +18,7 @@ class Launcher {
  public:
   Launcher(const Context& context, DeviceStream& stream) : context_(context), stream_(stream) {}
 
-  // Of the device's memory that products take at most, where no matrix has more columns.
+  // Of the device's memory that ops take at most, where no matrix has more columns.
   static uint64_t scratch_bytes(const Context& context, uint32_t columns);
 
   void run(const EmbedOp& op);
@@ -34,6 +34,7 @@ class Launcher {
   void run(const PermuteOp& op);
 
  private:
+  void attend_in_splits(const AttentionOp& op, Operand keys, Operand values, Operand pages);
   // Products with integers are those of `prepared`; without, its memory is null.
   void multiply(const MatmulOp& op, Operand weight, Operand prepared, uint32_t first_row, uint32_t rows);
   // The input as integers; null memory if the product is not made with them.

@@ -85,6 +85,7 @@ void Launcher::run(const EmbedOp& op) {
 uint64_t Launcher::scratch_bytes(const Context& context, uint32_t columns) {
   // A row of weights that lies in two buffers, which a float32 row is at most.
   const uint64_t row = uint64_t{columns} * sizeof(float);
+  if (!context.host_processor()) return std::max(row, kSplitBytes);
   return context.has_wide_words() ? row + kIntegerTokens * prepared_bytes(columns) : row;
 }
 

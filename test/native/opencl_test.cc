@@ -52,6 +52,20 @@ void test_small_buffers() {
   }
 }
 
+// Attention of GPUs: more splits, and more tokens, than have room at once.
+void test_many_splits() {
+  std::string reason;
+  const std::unique_ptr<Device> device = opencl::open_device({.as_gpu = true}, &reason);
+  const AttentionCase long_cache{.heads = 512, .kv_heads = 2, .head_dim = 8, .value_dim = 16, .tokens = 2, .first_position = 4000,
+                                 .page_positions = 64, .sinks = true};
+  const AttentionCase many_tokens{.heads = 512, .kv_heads = 128, .head_dim = 8, .value_dim = 16, .tokens = 40, .first_position = 200,
+                                  .page_positions = 64, .window = 150};
+  for (const AttentionCase& each : {long_cache, many_tokens}) {
+    const Problem problem = make_attention(each, KvFormat::kBF16);
+    verify(problem, launch(problem, problem.ops, *device), "opencl as a GPU, in several launches");
+  }
+}
+
 // More than there is: said with numbers, and nothing is left of the attempt.
 void test_out_of_memory() {
   const std::unique_ptr<Device> device = open(0, "");
@@ -124,6 +138,7 @@ void test_cache() {
 
 int main() {
   test_small_buffers();
+  test_many_splits();
   test_out_of_memory();
   test_cache();
   printf("opencl_test: %d checks passed\n", checks.load());
