@@ -16,7 +16,7 @@ const { compileKernels, imageTable } = require("./kernel-images.cjs");
 /** MI200, MI300, RX 6800 and 6900, RX 7900. */
 const commonTargets = ["gfx90a", "gfx942", "gfx1030", "gfx1100"];
 /** Of tensor cores, which the launcher leaves alone on other GPUs. */
-const excluded = ["matrix_fast.cu", "prepare.cu"];
+const excluded = ["matrix_fast.cu", "prepare.cu", "prompt.cu"];
 /** Where CUDA is installed too, hipcc compiles for that unless it is told. */
 const env = { ...process.env, HIP_PLATFORM: "amd" };
 

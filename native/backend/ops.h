@@ -117,6 +117,7 @@ struct AttentionOp {
   Range slopes;          // `heads` floats (ALiBi), or a null buffer
   Range state;           // attention_state_floats(value_dim) floats for each head of each token; or a null buffer: all positions
   uint32_t part_begin = 0, part_end = UINT32_MAX;  // multiples of kAttentionPartPositions, unless no token comes behind
+  bool many_tokens = false;  // as in MatmulOp: of nothing else that tokens have in common may the result depend
 
   uint32_t end_position() const { return first_position + tokens; }
   // What its tokens see begins here.

@@ -129,6 +129,7 @@ Trial trial_of(AttentionOp op) {
         op.output = from(output, first, output_width);
         op.first_position = first;
         op.tokens = count;
+        op.many_tokens = count > 1;
         return op;
       };
       op.query_stride = query_width;

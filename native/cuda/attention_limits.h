@@ -25,4 +25,12 @@ constexpr uint64_t attention_shared_bytes(AttentionShape shape, uint32_t head_di
   return sizeof(float) * (shape.heads * padded(head_dim) + few + (kWarps + 1) * shape.heads * padded(value_dim));
 }
 
+// Of the kernels for many tokens (kernels/prompt.cuh).
+struct PromptShape {
+  uint32_t chunks;  // of 128 dimensions of a value, at most: 1 or 4
+  uint32_t threads;
+};
+
+constexpr PromptShape prompt_shape(uint32_t value_dim) { return value_dim <= 128 ? PromptShape{1, 128} : PromptShape{4, 256}; }
+
 }  // namespace layerstream::cuda

@@ -20,6 +20,11 @@ bool loads_fours(const AttentionOp& op, CUdeviceptr cache, uint32_t dim) {
   return dim % 4 == 0 && (cache | op.page_bytes | block) % four == 0;
 }
 
+// Whether the device has what kernels for prompts need, in the same way for all tokens of a model.
+bool attends_prompts(const Limits& limits, const AttentionOp& op) {
+  return limits.compute_capability >= 80 && prompt_shared_bytes(op.kv_format) <= limits.shared_bytes;
+}
+
 }  // namespace
 
 void Launcher::run(const AttentionOp& op) {
@@ -72,7 +77,16 @@ void Launcher::run(const AttentionOp& op) {
   arguments.aligned = loads_fours(op, address_of(op.key_cache), op.head_dim) && op.value_dim % 4 == 0 &&
                       (op.values_in_keys || loads_fours(op, address_of(op.value_cache), op.value_dim));
 
+  arguments.tokens = op.tokens;
+  arguments.codes = op.kv_format == KvFormat::kQ8;
   const uint32_t group = op.heads / op.kv_heads;
+  const std::string format(kKvFormatNames[static_cast<size_t>(op.kv_format)]);
+  if (op.many_tokens && attends_prompts(stream_.limits(), op)) {
+    const PromptShape shape = prompt_shape(op.value_dim);
+    const auto rows = static_cast<uint32_t>((uint64_t{op.tokens} * group + kPromptRows - 1) / kPromptRows);
+    const std::string name = std::string("prompt_") + (op.kv_format == KvFormat::kF32 ? "floats_" : "halves_") + std::to_string(shape.chunks);
+    return launch(name.c_str(), {rows, op.kv_heads}, shape.threads, prompt_shared_bytes(op.kv_format), arguments);
+  }
   const AttentionShape shape = attention_shape(group, op.value_dim);
   const uint32_t head_blocks = op.kv_heads * ((group + shape.heads - 1) / shape.heads);
   // The most that a token sees; bits do not depend on whether they are divided.
@@ -84,8 +98,7 @@ void Launcher::run(const AttentionOp& op) {
                        partial_bytes <= kPartialBytes;
   arguments.splits = divided ? splits : 1;
   if (arguments.splits > 1) arguments.partial = reinterpret_cast<float*>(stream_.scratch(partial_bytes));
-  const std::string name = std::string("attention_") + kKvFormatNames[static_cast<size_t>(op.kv_format)] + "_" +
-                           std::to_string(shape.heads) + "_" + std::to_string(shape.chunks);
+  const std::string name = "attention_" + format + "_" + std::to_string(shape.heads) + "_" + std::to_string(shape.chunks);
   launch(name.c_str(), {op.tokens, head_blocks, arguments.splits}, kThreads, attention_shared_bytes(shape, op.head_dim, op.value_dim), arguments);
   if (arguments.splits > 1) launch("merge_splits", {op.tokens, op.heads}, kThreads, 0, arguments);
 }

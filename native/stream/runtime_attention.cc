@@ -13,6 +13,7 @@ AttentionOp Runtime::attention_op(const Stage& stage, const AttentionStep& step)
   if (!op.values_in_keys) op.value_stride = width(step.value);
   op.sinks = vector(stage, step.sinks_vector);
   op.slopes = step.slopes;
+  op.many_tokens = many_tokens_;
   return op;
 }
 

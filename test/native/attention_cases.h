@@ -20,6 +20,7 @@ struct AttentionCase {
   bool sinks = false, slopes = false;
   uint32_t logn_length = 0;
   bool in_place = false;  // the output is the query
+  bool many_tokens = false;
 };
 
 // A random key or value whose codes of 8 bits are not a matter of how one divides.
@@ -44,12 +45,26 @@ inline std::vector<uint32_t> part_ends(const Problem& problem) {
   return ends;
 }
 
+inline AttentionOp tokens_of(AttentionOp op, uint32_t first, uint32_t count) {
+  const auto cut = [&](Range& range, uint64_t stride) {
+    if (range.buffer != nullptr) range = range.at(first * stride * sizeof(float), count * stride * sizeof(float));
+  };
+  cut(op.query, op.query_stride);
+  cut(op.key, op.key_stride);
+  cut(op.value, op.value_stride);
+  cut(op.output, op.output_stride);
+  op.tokens = count;
+  op.first_position += first;
+  return op;
+}
+
 inline Problem make_attention(const AttentionCase& shape, KvFormat format) {
   Problem problem("attention " + std::string(kKvFormatNames[static_cast<size_t>(format)]) + ", heads " + std::to_string(shape.heads) + "/" +
                   std::to_string(shape.kv_heads) + " of " + std::to_string(shape.head_dim) + "/" + std::to_string(shape.value_dim) + ", " +
                   std::to_string(shape.tokens) + " tokens from " + std::to_string(shape.first_position) + ", pages of " +
                   std::to_string(shape.page_positions) + ", window " + std::to_string(shape.window) + ", cap " + std::to_string(shape.soft_cap) +
-                  (shape.values_in_keys ? ", values in keys" : "") + (shape.sinks ? ", sinks" : "") + (shape.slopes ? ", slopes" : ""));
+                  (shape.values_in_keys ? ", values in keys" : "") + (shape.sinks ? ", sinks" : "") + (shape.slopes ? ", slopes" : "") +
+                  (shape.many_tokens ? ", part of many" : ""));
   problem.tolerance = 3e-5;
   const uint32_t positions = shape.first_position + shape.tokens;
   const uint32_t page_count = (positions + shape.page_positions - 1) / shape.page_positions + 1;
@@ -144,18 +159,22 @@ inline Problem make_attention(const AttentionCase& shape, KvFormat format) {
     op.logn_length = shape.logn_length;
     op.sinks = sinks.in(buffer);
     op.slopes = slopes.in(buffer);
+    op.many_tokens = shape.many_tokens;
     return std::vector<Op>{op};
   };
   problem.scratch = problem.add(size_t{shape.tokens} * shape.heads, 0, attention_state_floats(shape.value_dim));
-  problem.parts = [ops = problem.ops, state = problem.scratch, ends = part_ends(problem)](Buffer* buffer) {
+  problem.parts = [ops = problem.ops, state = problem.scratch, ends = part_ends(problem), cut = uniform(1, shape.tokens)](Buffer* buffer) {
+    const auto whole = std::get<AttentionOp>(ops(buffer)[0]);
     std::vector<Op> parts;
-    auto op = std::get<AttentionOp>(ops(buffer)[0]);
-    op.state = state.in(buffer);
-    op.part_begin = op.begin_position() / kAttentionPartPositions * kAttentionPartPositions;
-    for (const uint32_t end : ends) {
-      op.part_end = end;
-      parts.push_back(op);
-      op.part_begin = end;
+    for (const auto& [first, end_token] : {std::pair{0u, cut}, std::pair{cut, whole.tokens}}) {
+      AttentionOp op = tokens_of(whole, first, end_token - first);
+      op.state = state.in(buffer);
+      op.part_begin = whole.begin_position() / kAttentionPartPositions * kAttentionPartPositions;
+      for (const uint32_t end : ends) {
+        op.part_end = end;
+        if (op.tokens > 0 && op.part_begin < op.end_position() && op.begin_position() < end) parts.push_back(op);
+        op.part_begin = end;
+      }
     }
     return parts;
   };
@@ -201,8 +220,13 @@ inline std::vector<Problem> make_attention_problems() {
     cases.push_back(each);
   }
   std::vector<Problem> problems;
-  for (const AttentionCase& each : cases) {
-    for (size_t format = 0; format < kKvFormatCount; format++) problems.push_back(make_attention(each, static_cast<KvFormat>(format)));
+  for (AttentionCase each : cases) {
+    for (size_t format = 0; format < kKvFormatCount; format++) {
+      each.many_tokens = false;
+      problems.push_back(make_attention(each, static_cast<KvFormat>(format)));
+      each.many_tokens = true;
+      if (each.tokens > 1) problems.push_back(make_attention(each, static_cast<KvFormat>(format)));
+    }
   }
   return problems;
 }

@@ -53,7 +53,7 @@ int main() {
   if (!open("")) return 0;
   std::vector<Problem> problems = some(make_op_problems(), 0, 5);
   for (const Problem& problem : some(make_weight_problems(), 1, 4)) problems.push_back(problem);
-  for (const Problem& problem : some(make_attention_problems(), 0, 2)) problems.push_back(problem);
+  for (const Problem& problem : some(make_attention_problems(), 0, 3)) problems.push_back(problem);
   const std::vector<std::vector<float>> expected = results(problems, "multiprocessors=1");
   check_same(problems, expected, "order=1", "the order of threads");
   check_same(problems, expected, "multiprocessors=200", "the size of the device");

@@ -178,6 +178,7 @@ void set_attention(Bench& bench, KvFormat format, uint32_t tokens, uint32_t firs
   op.page_bytes = 2 * kKvHeads * block;
   op.page_positions = kPagePositions;
   op.tokens = tokens;
+  op.many_tokens = tokens > 1;
   op.first_position = first_position;
   op.heads = kHeads;
   op.kv_heads = kKvHeads;

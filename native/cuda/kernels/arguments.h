@@ -103,7 +103,7 @@ struct AttentionArguments {
   const float* slopes;
   float* state;  // for each token and head as of `partial`: found unless `begins`, left unless `ends`; or null
   uint64_t page_bytes;
-  uint32_t query_stride, output_stride, page_positions, first_position;
+  uint32_t query_stride, output_stride, page_positions, first_position, tokens;
   uint32_t part_begin, part_end;  // splits that are attended to: [part_begin, part_end)
   uint32_t heads, kv_heads, head_dim, value_dim;
   uint32_t stored_dim;  // of a value in the cache
@@ -111,8 +111,20 @@ struct AttentionArguments {
   uint32_t splits;  // of the grid; 1: every block sees all of its token's
   float scale, soft_cap;
   bool begins, ends;
+  bool codes;  // the cache is in 8 bits: where one kernel is for that and for bf16
   bool aligned;  // four elements from a multiple of four on can be loaded at once
 };
+
+// Attention of many tokens: query heads of tokens in a block, keys in a tile, dimensions in shared memory at once.
+constexpr uint32_t kPromptRows = 64, kPromptDims = 128;
+constexpr uint32_t prompt_keys(KvFormat format) { return format == KvFormat::kF32 ? 32 : 64; }
+// Values of bfloat16 whose sum a cached float is: those of the other formats are such.
+constexpr uint32_t prompt_parts(KvFormat format) { return format == KvFormat::kF32 ? 3 : 1; }
+constexpr uint32_t prompt_shared_bytes(KvFormat format) {
+  const uint32_t keys = prompt_keys(format);
+  const uint32_t queries = kPromptRows * ((kPromptDims + 8) * 4 + 8), elements = keys * (kPromptDims + 8) * 2 * prompt_parts(format);
+  return queries + elements + keys * 2 * (8 + 4);
+}
 
 struct ActivationArguments {
   float* gate;

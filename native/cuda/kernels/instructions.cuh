@@ -63,6 +63,34 @@ __device__ __forceinline__ void multiply_tile(float (&sums)[4], const uint32_t (
 #endif
 }
 
+// The same of bfloat16.
+__device__ __forceinline__ void multiply_brain_tile(float (&sums)[4], const uint32_t (&a)[4], uint32_t first_b, uint32_t second_b) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(first_b), "r"(second_b));
+#endif
+}
+
+// Four matrices of 8 x 8 halves in shared memory, of whose rows lanes 8 * m to 8 * m + 7 have the addresses for matrix m, each a
+// multiple of 16. Lane 4 * g + p gets of each the elements 2 * p and 2 * p + 1 of row g; transposed, those of column g.
+template <bool kTransposed>
+__device__ __forceinline__ void load_matrices(uint32_t (&words)[4], const uint16_t* row) {
+  const auto source = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+  if constexpr (kTransposed) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "r"(source)
+                 : "memory");
+  } else {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "r"(source)
+                 : "memory");
+  }
+}
+
 }  // namespace layerstream::cuda
 
 #endif

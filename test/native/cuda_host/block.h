@@ -45,7 +45,7 @@ class Block {
   void wait_for_copies(size_t groups_left);
 
  private:
-  static constexpr size_t kMostBytes = 32;
+  static constexpr size_t kMostBytes = 48;
 
   enum class State : uint8_t { kReady, kAtBarrier, kInWarp, kEnded };
   struct Copy {

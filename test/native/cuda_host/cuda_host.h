@@ -116,8 +116,6 @@ inline uint32_t pack_halves(float low, float high) {
   return nearest(low) | nearest(high) << 16;
 }
 
-inline uint32_t shared_address(const void*) { return 0; }
-
 inline void copy_async(void* shared, const void* source) { cuda_host::current_block().copy_later(shared, source, 16); }
 inline void commit_copies() { cuda_host::current_block().commit_copies(); }
 template <int kGroupsLeft>
@@ -125,24 +123,48 @@ void wait_for_copies() {
   cuda_host::current_block().wait_for_copies(kGroupsLeft);
 }
 
-// mma.sync.m16n8k16 of float16, as PTX lays out its fragments.
-inline void multiply_tile(float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+// mma.sync.m16n8k16, as PTX lays out its fragments; `number` tells what a half is.
+template <class Number>
+void multiply_fragments(float (&sums)[4], const uint32_t (&a)[4], uint32_t first_b, uint32_t second_b, const Number& number) {
   struct Fragments {
-    uint32_t a[4], b[2];
+    float a[8], b[4];
   };
   auto& block = cuda_host::current_block();
-  const Fragments* const all = block.exchange("mma.sync", Fragments{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}});
+  Fragments own;
+  for (uint32_t i = 0; i < 8; ++i) own.a[i] = number(a[i / 2] >> (i % 2 * 16) & 0xffff);
+  for (uint32_t i = 0; i < 4; ++i) own.b[i] = number((i < 2 ? first_b : second_b) >> (i % 2 * 16) & 0xffff);
+  const Fragments* const all = block.exchange("mma.sync", own);
   const uint32_t group = block.lane() / 4, pair = block.lane() % 4;
-  const auto half_of = [](uint32_t bits, uint32_t upper) { return half_value(upper != 0 ? bits >> 16 : bits & 0xffff); };
   for (uint32_t i = 0; i < 4; ++i) {
     const uint32_t row = group + i / 2 * 8, column = 2 * pair + i % 2;
     float sum = sums[i];
     for (uint32_t k = 0; k < 16; ++k) {
       const Fragments& of_row = all[row % 8 * 4 + k % 8 / 2];
       const Fragments& of_column = all[column * 4 + k % 8 / 2];
-      sum += half_of(of_row.a[k / 8 * 2 + row / 8], k % 2) * half_of(of_column.b[k / 8], k % 2);
+      sum += of_row.a[k / 8 * 4 + row / 8 * 2 + k % 2] * of_column.b[k / 8 * 2 + k % 2];
     }
     sums[i] = sum;
+  }
+}
+
+inline void multiply_tile(float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  multiply_fragments(sums, a, b[0], b[1], half_value);
+}
+inline void multiply_brain_tile(float (&sums)[4], const uint32_t (&a)[4], uint32_t first_b, uint32_t second_b) {
+  multiply_fragments(sums, a, first_b, second_b, [](uint32_t bits) { return std::bit_cast<float>(bits << 16); });
+}
+
+template <bool kTransposed>
+void load_matrices(uint32_t (&words)[4], const uint16_t* row) {
+  auto& block = cuda_host::current_block();
+  block.check_aligned("ldmatrix", row, 16);
+  const uint16_t* const* const rows = block.exchange(kTransposed ? "ldmatrix.trans" : "ldmatrix", row);
+  const uint32_t group = block.lane() / 4, pair = block.lane() % 4;
+  for (uint32_t m = 0; m < 4; ++m) {
+    const auto element = [&](uint32_t i) -> uint32_t {
+      return kTransposed ? rows[8 * m + 2 * pair + i][group] : rows[8 * m + group][2 * pair + i];
+    };
+    words[m] = element(0) | element(1) << 16;
   }
 }
 
