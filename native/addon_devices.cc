@@ -1,4 +1,6 @@
 // What devices there are on this machine, and their memory.
+#include <memory>
+
 #include "addon.h"
 #include "backend/device.h"
 #include "backend/self_check.h"
@@ -48,6 +50,12 @@ Napi::Value device_scratch_bytes(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(device->scratch_bytes(columns)));
 }
 
+// holdDevice(name): returns what lets go of it.
+Napi::Value hold_device(const Napi::CallbackInfo& info) {
+  std::shared_ptr<Device> device = open_device(info[0].ToString().Utf8Value(), {});
+  return Napi::Function::New(info.Env(), [device](const Napi::CallbackInfo&) mutable { device.reset(); });
+}
+
 // checkDevice(name, kernelDirectory)
 Napi::Value check_device(const Napi::CallbackInfo& info) {
   const std::unique_ptr<Device> device = open_device(info[0].ToString().Utf8Value(), {1, info[1].ToString().Utf8Value()});
@@ -60,6 +68,7 @@ Napi::Value check_device(const Napi::CallbackInfo& info) {
 void register_devices(Napi::Env env, Napi::Object exports) {
   exports.Set("devices", guarded(env, "devices", devices));
   exports.Set("deviceFreeBytes", guarded(env, "deviceFreeBytes", device_free_bytes));
+  exports.Set("holdDevice", guarded(env, "holdDevice", hold_device));
   exports.Set("checkDevice", guarded(env, "checkDevice", check_device));
   exports.Set("deviceScratchBytes", guarded(env, "deviceScratchBytes", device_scratch_bytes));
 }

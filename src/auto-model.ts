@@ -36,17 +36,23 @@ export const AutoModel = {
     const vocabulary = await openTokenizer(store.path);
     const ends = vocabulary instanceof LayerstreamError ? undefined : vocabulary?.eosTokenIds;
     const eosTokenIds = ends ?? (await readEosTokenIds(store.path));
-    const { result } = await withFirstDevice(devices, (device) =>
-      Engine.open(store, architecture, {
-        ...settings,
-        ...budgetsOf(device),
-        device: device.name,
-        adapters,
-        kernelDirectory: join(options.cacheDir ?? defaultCacheDirectory(), "kernels"),
-        spillDirectory: options.cacheDir ?? dirname(store.path),
-      }),
-    );
-    return new LoadedModel(result, vocabulary, eosTokenIds);
+    const { result: engine } = await withFirstDevice(devices, async (device) => {
+      // Plans ask it for its memory and its rates before the model opens it.
+      const release = native().holdDevice(device.name);
+      try {
+        return await Engine.open(store, architecture, {
+          ...settings,
+          ...budgetsOf(device),
+          device: device.name,
+          adapters,
+          kernelDirectory: join(options.cacheDir ?? defaultCacheDirectory(), "kernels"),
+          spillDirectory: options.cacheDir ?? dirname(store.path),
+        });
+      } finally {
+        release();
+      }
+    });
+    return new LoadedModel(engine, vocabulary, eosTokenIds);
   },
 };
 

@@ -67,6 +67,7 @@ const functionNames = {
   dropFileCache: true,
   expandRows: true,
   checkDevice: true,
+  holdDevice: true,
   measureCopyRate: true,
   measureDevice: true,
   measureMatmulRate: true,

@@ -499,6 +499,8 @@ export interface NativeMeasure {
    * Bytes a second.
    */
   measureReadRate(files: readonly { path: string; size: number }[], seconds: number): number;
+  /** Opens the device, so that opening it again takes no time, until the function that is returned is called. @throws DEVICE_UNAVAILABLE */
+  holdDevice(name: string): () => void;
   /**
    * Has a device that is behind a driver compute what nearly every model needs, beside the processor. It keeps what it compiles
    * in `kernelDirectory`. @throws DEVICE_UNAVAILABLE with the first value that is wrong
