@@ -30,6 +30,10 @@ Arena::Arena(size_t bytes, bool committed) {
     mapping_ = nullptr;
     throw Error("DEVICE_FAILED", "The system refused " + std::to_string(bytes) + " bytes of memory.");
   }
+#ifdef MADV_DONTFORK
+  // What a disk or a device writes while a child is being made could go to the child's copy (open(2), NOTES on O_DIRECT).
+  madvise(mapping_, mapping_bytes_, MADV_DONTFORK);
+#endif
   const uint64_t start = reinterpret_cast<uint64_t>(mapping_);
   data_ = reinterpret_cast<uint8_t*>(huge ? align_up(start, kHugePageBytes) : start);
   if (committed) commit(0, size_);

@@ -2,9 +2,12 @@
 // conformance_test's part.
 #ifdef __linux__
 #include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #endif
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <memory>
@@ -49,6 +52,21 @@ void test_discard(Device& device) {
   std::memset(data, 2, kBytes);
   check(resident_pages(data, kBytes) == kBytes / 4096, "memory that was discarded can be used again");
   device.free(buffer);
+}
+
+// Children of the process do not get weights, rings and caches: reads and copies into these may be under way.
+void test_fork(Device& device) {
+  uint8_t* const memory = static_cast<uint8_t*>(device.alloc_pinned(uint64_t{4} << 20));
+  memory[0] = 7;
+  const pid_t child = fork();
+  if (child == 0) {
+    unsigned char page = 0;
+    _exit(mincore(memory, 4096, &page) == -1 && errno == ENOMEM ? 0 : 1);
+  }
+  int status = 0;
+  check(child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0, "a child has no pinned memory");
+  check(memory[0] == 7, "pinned memory after a fork");
+  device.free_pinned(memory);
 }
 #endif
 
@@ -112,6 +130,7 @@ int main() {
     check(device->info().threads == 2, "threads");
 #ifdef __linux__
     test_discard(*device);
+    test_fork(*device);
 #endif
     test_failures(*device);
   }
