@@ -60,7 +60,7 @@ const threaded = [
   ...["blocks", "choice", "decoders", "device", "experts", "kv_spill", "read_faults", "reader", "runtime", "tape"],
   ...["thread_pool", "trace", "transfer"],
 ];
-/** Lanes are many temporaries; checking when each ends takes the compiler three times as long. */
+/** Lanes are many temporaries, and so are the problems of tests; checking when each ends takes the compiler up to three times as long. */
 const kernelFlags = optimized ? [] : ["-fno-sanitize-address-use-after-scope"];
 /** The flags that binding.gyp gives each instruction set's folder on x64. */
 function instructionSetFlags() {
@@ -198,7 +198,7 @@ async function main() {
   const compiled = [
     ...embedded,
     ...sources.filter((source) => !linked.includes(source)),
-    ...programs.map((file) => ({ file, flags: [] })),
+    ...programs.map((file) => ({ file, flags: kernelFlags })),
   ];
   const objects = await timed("compiling", () => compile(compiled));
   if (emulatesCuda) {
