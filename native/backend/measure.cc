@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../platform/memory.h"
+#include "device_session.h"
 
 namespace layerstream {
 
@@ -28,51 +29,22 @@ uint64_t affordable(const Device& device, uint64_t wanted) {
   return std::max(kLeastBytes, std::min(wanted, align_down(device.free_bytes() / 2, kLeastBytes)));
 }
 
-// A stream, an event and memory, given back at the end.
-class Trial {
- public:
-  explicit Trial(Device& device) : device_(device), stream_(device.create_stream()) {}
-  ~Trial() {
-    device_.destroy(stream_);
-    if (event_ != nullptr) device_.destroy(event_);
-    if (buffer_ != nullptr) device_.free(buffer_);
-    if (pinned_ != nullptr) device_.free_pinned(pinned_);
-  }
-  Trial(const Trial&) = delete;
-  Trial& operator=(const Trial&) = delete;
-
-  Range alloc(uint64_t bytes) {
-    buffer_ = device_.alloc(bytes);
-    return {buffer_, 0, bytes};
-  }
-  void* alloc_pinned(uint64_t bytes) { return pinned_ = device_.alloc_pinned(bytes); }
-
-  // How often a second enqueue(stream) runs.
-  template <class Enqueue>
-  double frequency(double seconds, const Enqueue& enqueue) {
-    if (event_ == nullptr) event_ = device_.create_event();
-    const auto run = [&](uint32_t count) {
-      for (uint32_t i = 0; i < count; ++i) enqueue(stream_);
-      device_.record(event_, stream_);
-      device_.synchronize(event_);
-    };
-    run(1);  // memory is there from here on
-    uint64_t count = 0;
-    const Clock::time_point start = Clock::now();
-    do {
-      run(kTogether);
-      count += kTogether;
-    } while (seconds_since(start) < seconds);
-    return static_cast<double>(count) / seconds_since(start);
-  }
-
- private:
-  Device& device_;
-  Stream* const stream_;
-  Event* event_ = nullptr;
-  Buffer* buffer_ = nullptr;
-  void* pinned_ = nullptr;
-};
+// How often a second enqueue(stream) runs.
+template <class Enqueue>
+double frequency(DeviceSession& session, double seconds, const Enqueue& enqueue) {
+  const auto run = [&](uint32_t count) {
+    for (uint32_t i = 0; i < count; ++i) enqueue(session.stream());
+    session.finish();
+  };
+  run(1);  // memory is there from here on
+  uint64_t count = 0;
+  const Clock::time_point start = Clock::now();
+  do {
+    run(kTogether);
+    count += kTogether;
+  } while (seconds_since(start) < seconds);
+  return static_cast<double>(count) / seconds_since(start);
+}
 
 // Runs body(thread) on `threads` threads at once.
 template <typename Body>
@@ -101,22 +73,22 @@ uint64_t sum_words(const uint8_t* data, size_t bytes) {
 
 double measure_copy_rate(Device& device, double seconds) {
   if (device.info().unified) return 0;
-  Trial trial(device);
+  DeviceSession session(device);
   const uint64_t bytes = affordable(device, kCopyBytes);
-  const Range target = trial.alloc(bytes);
-  void* const source = trial.alloc_pinned(bytes);
+  const Range target = session.alloc(bytes);
+  void* const source = session.alloc_pinned(bytes);
   std::memset(source, 0, bytes);
-  return static_cast<double>(bytes) * trial.frequency(seconds, [&](Stream* stream) { device.upload(stream, target, source); });
+  return static_cast<double>(bytes) * frequency(session, seconds, [&](Stream* stream) { device.upload(stream, target, source); });
 }
 
 double measure_memory_rate(Device& device, double seconds) {
   const DeviceInfo info = device.info();
   if (info.unified) return measure_host_memory_rate(kMemoryBytes, std::max(1u, info.threads), seconds);
-  Trial trial(device);
+  DeviceSession session(device);
   const uint64_t half = affordable(device, kMemoryBytes) / 2;
-  const Range memory = trial.alloc(2 * half);
+  const Range memory = session.alloc(2 * half);
   return static_cast<double>(2 * half) *
-         trial.frequency(seconds, [&](Stream* stream) { device.copy(stream, memory.at(half, half), memory.at(0, half)); });
+         frequency(session, seconds, [&](Stream* stream) { device.copy(stream, memory.at(half, half), memory.at(0, half)); });
 }
 
 double measure_host_memory_rate(uint64_t bytes, uint32_t threads, double seconds) {

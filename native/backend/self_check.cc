@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "../platform/error.h"
+#include "device_session.h"
 #include "trial_ops.h"
 
 namespace layerstream {
@@ -17,41 +18,20 @@ namespace {
 // Of the largest value: more than any precision rounds, less than any fault leaves.
 constexpr float kTolerance = 0.02f;
 
-// The memory of a trial on a device, and what its ops are enqueued with, given back at the end.
-class TrialRun {
- public:
-  explicit TrialRun(Device& device) : device_(device), stream_(device.create_stream()) {}
-  ~TrialRun() {
-    device_.destroy(stream_);
-    if (event_ != nullptr) device_.destroy(event_);
-    if (buffer_ != nullptr) device_.free(buffer_);
-    if (pinned_ != nullptr) device_.free_pinned(pinned_);
-  }
-  TrialRun(const TrialRun&) = delete;
-  TrialRun& operator=(const TrialRun&) = delete;
-
-  std::vector<float> output(const TrialMemory& memory, const Trial::Ready& trial) {
-    const uint64_t bytes = memory.bytes().size();
-    event_ = device_.create_event();
-    buffer_ = device_.alloc(bytes);
-    pinned_ = device_.alloc_pinned(bytes);
-    std::memcpy(pinned_, memory.bytes().data(), bytes);
-    device_.upload(stream_, {buffer_, 0, bytes}, pinned_);
-    device_.launch(stream_, trial.ops(buffer_));
-    std::vector<float> values(trial.output.bytes / sizeof(float));
-    device_.download(stream_, values.data(), trial.output.in(buffer_));
-    device_.record(event_, stream_);
-    device_.synchronize(event_);
-    return values;
-  }
-
- private:
-  Device& device_;
-  Stream* const stream_;
-  Event* event_ = nullptr;
-  Buffer* buffer_ = nullptr;
-  void* pinned_ = nullptr;
-};
+// What the ops of a trial leave on a device.
+std::vector<float> output_of(Device& device, const TrialMemory& memory, const Trial::Ready& trial) {
+  DeviceSession session(device);
+  const uint64_t bytes = memory.bytes().size();
+  const Range operands = session.alloc(bytes);
+  void* const source = session.alloc_pinned(bytes);
+  std::memcpy(source, memory.bytes().data(), bytes);
+  device.upload(session.stream(), operands, source);
+  device.launch(session.stream(), trial.ops(operands.buffer));
+  std::vector<float> values(trial.output.bytes / sizeof(float));
+  device.download(session.stream(), values.data(), trial.output.in(operands.buffer));
+  session.finish();
+  return values;
+}
 
 void compare(const DeviceInfo& info, const std::string& name, const std::vector<float>& values, const std::vector<float>& expected) {
   float largest = 0;
@@ -60,8 +40,8 @@ void compare(const DeviceInfo& info, const std::string& name, const std::vector<
     if (std::abs(values[i] - expected[i]) <= kTolerance * largest) continue;
     std::ostringstream message;
     message << "The device '" << info.name << "' computes " << name << " wrongly: value " << i << " is " << values[i] << " and should be "
-            << expected[i] << ". Its driver may be at fault (" << (info.driver.empty() ? "none" : info.driver)
-            << "): install another version, or choose another device, `cpu` for example.";
+            << expected[i] << ". Its driver (" << info.driver << ") may be at fault: install another version, or choose another device, "
+            << "`cpu` for example.";
     throw Error("DEVICE_UNAVAILABLE", message.str());
   }
 }
@@ -119,8 +99,8 @@ void check_computes(Device& device, const Op& op) {
     if (!reference) reference = open_device("cpu", {});
     TrialMemory memory;
     const Trial::Ready ready = trial.prepare(memory);
-    const std::vector<float> values = TrialRun(device).output(memory, ready);
-    compare(info, trial.name, values, TrialRun(*reference).output(memory, ready));
+    const std::vector<float> values = output_of(device, memory, ready);
+    compare(info, trial.name, values, output_of(*reference, memory, ready));
     const std::lock_guard lock(passed_mutex);
     passed.insert(key);
   }
