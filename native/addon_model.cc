@@ -36,6 +36,37 @@ std::shared_ptr<LoadedModel> find(const Napi::Value& id) {
   return found->second;
 }
 
+// Opening a device, what it computes for its check and the memory of a model take up to seconds: beside JavaScript.
+class ModelLoad final : public Napi::AsyncWorker {
+ public:
+  ModelLoad(Napi::Env env, std::shared_ptr<LoadedModel> model, RuntimeDescription description)
+      : AsyncWorker(env, "layerstream load"), deferred_(Napi::Promise::Deferred::New(env)), model_(std::move(model)), description_(std::move(description)) {}
+
+  Napi::Promise promise() const { return deferred_.Promise(); }
+
+ private:
+  void Execute() override {
+    try {
+      model_->runtime = std::make_unique<Runtime>(std::move(description_));
+    } catch (...) {
+      error_ = std::current_exception();
+    }
+  }
+
+  void OnOK() override {
+    if (error_) return deferred_.Reject(to_js_error(Env(), error_).Value());
+    const std::lock_guard lock(table_mutex);
+    table.emplace(next_id, std::move(model_));
+    deferred_.Resolve(Napi::Number::New(Env(), next_id++));
+  }
+
+  const Napi::Promise::Deferred deferred_;
+  std::shared_ptr<LoadedModel> model_;
+  RuntimeDescription description_;
+  std::exception_ptr error_;
+};
+
+// createModel(description): a promise of its number.
 Napi::Value create_model(const Napi::CallbackInfo& info) {
   auto entry = std::make_shared<LoadedModel>();
   RuntimeDescription description = read_description(info[0].As<Napi::Object>());
@@ -45,10 +76,10 @@ Napi::Value create_model(const Napi::CallbackInfo& info) {
   entry->limits.vocab_size = description.vocab_size;
   entry->limits.page_count = description.page_count;
   entry->limits.page_positions = description.page_positions;
-  entry->runtime = std::make_unique<Runtime>(std::move(description));
-  const std::lock_guard lock(table_mutex);
-  table.emplace(next_id, std::move(entry));
-  return Napi::Number::New(info.Env(), next_id++);
+  auto* const load = new ModelLoad(info.Env(), std::move(entry), std::move(description));
+  const Napi::Promise promise = load->promise();
+  load->Queue();
+  return promise;
 }
 
 Napi::Value destroy_model(const Napi::CallbackInfo& info) {

@@ -7,7 +7,7 @@ import { defaultCacheDirectory } from "../checkpoint/layer-store.js";
 import { availableBytes, cgroupLimitBytes, defaultBudgetBytes } from "../engine/memory.js";
 import { LayerstreamError } from "../errors.js";
 import { native } from "../native/binding.js";
-import type { NativeDevice, NativeDeviceRates } from "../native/types.js";
+import type { NativeDevice, NativeDeviceRates } from "../native/device-types.js";
 import { formatBytes, formatRate } from "../units.js";
 
 export interface Check {

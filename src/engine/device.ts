@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { totalmem } from "node:os";
 import { LayerstreamError } from "../errors.js";
 import { native } from "../native/binding.js";
-import type { NativeDevice } from "../native/types.js";
+import type { NativeDevice } from "../native/device-types.js";
 import { formatBytes } from "../units.js";
 import { availableBytes, defaultBudgetBytes } from "./memory.js";
 

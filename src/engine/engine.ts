@@ -5,7 +5,7 @@ import { LayerstreamError } from "../errors.js";
 import type { Architecture } from "../models/architecture.js";
 import { dependsOnLength, ropeFrequencies } from "../models/rope.js";
 import { native } from "../native/binding.js";
-import type { NativeModelStats, TraceActivity } from "../native/types.js";
+import type { NativeModelDescription, NativeModelStats, TraceActivity } from "../native/types.js";
 import { carriesNormed } from "./activations.js";
 import type { Residency, ResidencyEntry, Stats } from "./contract.js";
 import { cancelAtExit, forgetAtExit } from "./exit.js";
@@ -23,10 +23,58 @@ import { kvPartPages, PAGE_POSITIONS, type ResidencyInput, type ResidencyPlan } 
 import { TRACE_SPANS, writeTrace } from "./trace-file.js";
 import { reservedSizes, WorkingMemoryPlanner } from "./working-memory.js";
 
+interface PlannedModel {
+  plan: ResidencyPlan;
+  reserved: ReturnType<typeof reservedSizes>;
+}
+
+function describeNative(
+  architecture: Architecture,
+  description: ModelDescription,
+  options: EngineOptions,
+  input: ResidencyInput,
+  { plan, reserved }: PlannedModel,
+): NativeModelDescription {
+  return {
+    device: options.device,
+    threads: options.threads,
+    precision: options.precision,
+    files: description.files,
+    plans: description.plans,
+    stages: description.stages.map(({ native: stage }, index) => ({
+      ...stage,
+      heldChunks: plan.held[index],
+      onProcessor: input.onProcessor?.[index] ?? false,
+    })),
+    embedding: description.embedding,
+    registers: { ...architecture.registers },
+    ropeDims: architecture.ropes.map((rope) => rope.rotaryDim),
+    chunkBytes: plan.chunkBytes,
+    ringBytes: plan.ringBytes,
+    slotBytes: plan.slotBytes,
+    readAhead: options.prefetching ?? true,
+    expertRingBytes: plan.expertRingBytes,
+    maxTokens: reserved.tokens,
+    blockTokens: input.activations.blockTokens,
+    normedCarried: carriesNormed(architecture),
+    vocabSize: architecture.vocabSize,
+    kvLayers: architecture.layerCount,
+    kvHeads: architecture.kvCache.heads,
+    keyDim: architecture.kvCache.keyDim,
+    valueDim: architecture.kvCache.valueDim,
+    pageCount: reserved.pages,
+    pagePositions: PAGE_POSITIONS,
+    kvPartPages: options.vram ? kvPartPages(input) : 0,
+    traceSpans: options.profiling ? TRACE_SPANS : 0,
+    kvFormat: options.kvFormat,
+    kernelDirectory: options.kernelDirectory,
+    spillDirectory: options.spillDirectory,
+  };
+}
+
 export class Engine {
   readonly kvCache: KvCache;
   private readonly memory: WorkingMemoryPlanner;
-  private readonly model: number;
   private readonly passes: Passes;
   private readonly residencyInput: ResidencyInput;
   private readonly placementReason: string | undefined;
@@ -40,52 +88,15 @@ export class Engine {
     private readonly description: ModelDescription,
     private readonly options: EngineOptions,
     placed: PlacedInput,
+    { plan, reserved }: PlannedModel,
+    private readonly model: number,
     private readonly prefetcher: Prefetcher,
   ) {
-    const residencyInput = placed.input;
-    this.residencyInput = residencyInput;
+    this.residencyInput = placed.input;
     this.placementReason = placed.reason;
     const ropes = architecture.ropes.map((rope) => (dependsOnLength(rope) ? undefined : ropeFrequencies(rope, 1)));
-    const plan = planResidency(residencyInput);
-    const reserved = reservedSizes(residencyInput, plan);
     this.kvCache = new KvCache(reserved.pages, PAGE_POSITIONS, !ropes.includes(undefined));
-    this.memory = new WorkingMemoryPlanner(residencyInput, plan, this.kvCache);
-    const stages = description.stages.map(({ native: stage }, index) => ({
-      ...stage,
-      heldChunks: plan.held[index],
-      onProcessor: residencyInput.onProcessor?.[index] ?? false,
-    }));
-    this.model = native().createModel({
-      device: options.device,
-      threads: options.threads,
-      precision: options.precision,
-      files: description.files,
-      plans: description.plans,
-      stages,
-      embedding: description.embedding,
-      registers: { ...architecture.registers },
-      ropeDims: architecture.ropes.map((rope) => rope.rotaryDim),
-      chunkBytes: plan.chunkBytes,
-      ringBytes: plan.ringBytes,
-      slotBytes: plan.slotBytes,
-      readAhead: options.prefetching ?? true,
-      expertRingBytes: plan.expertRingBytes,
-      maxTokens: reserved.tokens,
-      blockTokens: residencyInput.activations.blockTokens,
-      normedCarried: carriesNormed(architecture),
-      vocabSize: architecture.vocabSize,
-      kvLayers: architecture.layerCount,
-      kvHeads: architecture.kvCache.heads,
-      keyDim: architecture.kvCache.keyDim,
-      valueDim: architecture.kvCache.valueDim,
-      pageCount: reserved.pages,
-      pagePositions: PAGE_POSITIONS,
-      kvPartPages: options.vram ? kvPartPages(residencyInput) : 0,
-      traceSpans: options.profiling ? TRACE_SPANS : 0,
-      kvFormat: options.kvFormat,
-      kernelDirectory: options.kernelDirectory,
-      spillDirectory: options.spillDirectory,
-    });
+    this.memory = new WorkingMemoryPlanner(placed.input, plan, this.kvCache);
     const pages = new Uint8Array(reserved.pages).fill(1, 0, plan.working.pages);
     native().setWorkingMemory(this.model, plan.working.tokens, pages, plan.kvLayers);
     this.kvCache.setCommitted(pages);
@@ -111,7 +122,17 @@ export class Engine {
       await prefetcher.warmUp();
       dropFileCaches(store);
       const placed = placedInputOf(architecture, description, options);
-      return new Engine(store, architecture, description, options, placed, prefetcher);
+      const plan = planResidency(placed.input);
+      const planned = { plan, reserved: reservedSizes(placed.input, plan) };
+      const model = await native().createModel(
+        describeNative(architecture, description, options, placed.input, planned),
+      );
+      try {
+        return new Engine(store, architecture, description, options, placed, planned, model, prefetcher);
+      } catch (error) {
+        native().destroyModel(model);
+        throw error;
+      }
     } catch (error) {
       await prefetcher.close();
       throw error;

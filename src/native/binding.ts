@@ -2,7 +2,10 @@ import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 import { LayerstreamError } from "../errors.js";
-import type { NativeAddon } from "./types.js";
+import type { NativeDevices, NativeMeasure } from "./device-types.js";
+import type { NativeCodec, NativeEngine, NativeRepack, NativeTransfers } from "./types.js";
+
+export type NativeAddon = NativeCodec & NativeRepack & NativeEngine & NativeTransfers & NativeDevices & NativeMeasure;
 
 const require = createRequire(import.meta.url);
 const builtHere = fileURLToPath(new URL("../../build/Release/layerstream.node", import.meta.url));

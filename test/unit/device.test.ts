@@ -2,7 +2,7 @@ import { expect, it } from "vitest";
 import { devicesInOrder, resolveDevices, withFirstDevice } from "../../dist/engine/device.js";
 import { LayerstreamError } from "../../dist/errors.js";
 import { native } from "../../dist/native/binding.js";
-import type { NativeDevice } from "../../dist/native/types.js";
+import type { NativeDevice } from "../../dist/native/device-types.js";
 
 function listed(backend: string, index: number, rest: Partial<NativeDevice>): NativeDevice {
   return { name: index === 0 ? backend : `${backend}:${index}`, backend, index, ...rest };
