@@ -2,6 +2,8 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { expect } from "vitest";
+import type { Model } from "../../dist/index.js";
 import { supportedModelTypes } from "../../dist/models/registry.js";
 
 export interface GoldenCase {
@@ -82,4 +84,16 @@ export function relativeError(got: Float32Array, expected: Float32Array): number
     difference = Math.max(difference, Number.isNaN(error) ? Number.POSITIVE_INFINITY : error);
   }
   return difference / largest;
+}
+
+/** Logits and greedy tokens of a model that runs the case, which it disposes of. */
+export async function expectReference(model: Model, item: GoldenCase): Promise<void> {
+  try {
+    const { logits } = await model.forward(item.inputIds);
+    expect(relativeError(logits, item.logits)).toBeLessThan(1e-3);
+    const maxNewTokens = item.greedy.length;
+    expect(await model.generate(item.inputIds, { maxNewTokens, ignoreEos: true }).tokens()).toEqual(item.greedy);
+  } finally {
+    await model.dispose();
+  }
 }
