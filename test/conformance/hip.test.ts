@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { afterAll, describe, expect, it } from "vitest";
+import { afterAll, describe, it } from "vitest";
 import { AutoModel } from "../../dist/index.js";
 import { native } from "../../dist/native/binding.js";
 import { useEmulated } from "../helpers/emulated-cuda.js";
